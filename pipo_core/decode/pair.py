@@ -1,0 +1,163 @@
+"""Pair decoding: read a slot of two tokens, write a slot of one or two (paper, section 3; docs/algorithm.md).
+
+One step for slot ``i``::
+
+    1. z_i = compressor([e(t_{2i}); e(t_{2i+1})]),  h_i = backbone(z_{≤i})
+    2. p1 = LMHead(h_i),                            sample t_{2i+2}
+    3. m_i = MTP(h_i, e(t_{2i+2})),                 over all slots ≤ i
+    4. c_i = confidence(h_i, m_i),                  keep the draft if c_i ≥ τ
+    5. p2 = LMHead(m_i) for kept rows only,         sample t_{2i+3}; else PAD stands in its place
+
+The confidence needs ``h`` and ``m`` alone, so the gate comes before the second projection and a rejected draft is
+never projected to the vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from pipo_core.decode.cache import RowCache, decode_inputs, prefill_states, shift_left
+from pipo_core.decode.rows import Emitted, RowSettings, end_table, open_cache
+from pipo_core.decode.sampling import RowSampler
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.slots import even_prompt, left_pad, pair_up
+
+
+class PairState:
+    """The running rows of pair decoding.
+
+    Attributes:
+        cache: the backbone's, over slots.
+        mtp_cache: the MTP block's own keys and values over the same slots; None where τ ≥ 1, for then no draft is
+            kept and the block need not run at all.
+        sampler: sampling state.
+        tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
+        pair: the slot that each row reads next, ``[B, 2]``.
+        ends: ids that end a row, ``[B, E]``.
+    """
+
+    def __init__(
+        self,
+        cache: RowCache,
+        mtp_cache: RowCache | None,
+        sampler: RowSampler,
+        tau: float,
+        pad_id: int,
+        ends: torch.Tensor,
+    ) -> None:
+        self.cache = cache
+        self.mtp_cache = mtp_cache
+        self.sampler = sampler
+        self.tau = tau
+        self.pad_id = pad_id
+        self.ends = ends
+        self.pair = torch.empty(0, 2, dtype=torch.long)
+
+    def join(self, other: "PairState") -> None:
+        """Append the rows of ``other``, which must have the same τ."""
+        self.cache.join(other.cache)
+        if self.mtp_cache is not None and other.mtp_cache is not None:
+            self.mtp_cache.join(other.mtp_cache)
+        self.sampler.join(other.sampler)
+        self.pair = torch.cat([self.pair, other.pair])
+        width = max(self.ends.shape[1], other.ends.shape[1])
+        self.ends = torch.cat([_widened(self.ends, width), _widened(other.ends, width)])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Make row ``i`` what row ``rows[i]`` was and forget the others."""
+        self.cache.keep(rows)
+        if self.mtp_cache is not None:
+            self.mtp_cache.keep(rows)
+        self.sampler.keep(rows)
+        self.pair = self.pair[rows]
+        self.ends = self.ends[rows]
+
+
+@torch.inference_mode()
+def prefill(
+    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, tau: float
+) -> tuple[PairState, Emitted]:
+    """Read the prompts as slots and return their rows and the first slot of each, draft included.
+
+    The MTP block's cache is filled for every prompt slot, as training saw it; on all but the last only keys and values
+    are computed, for nobody needs their drafts.
+    """
+    even = [even_prompt(prompt, settings.pad_id) for prompt in prompts]
+    ids, token_fills = left_pad(even, settings.pad_id, model.device)
+    slots, fills = ids.shape[1] // 2, token_fills // 2
+    numbers = torch.arange(slots, device=ids.device)
+    positions = (numbers - fills[:, None]).clamp(min=0)
+    prefilled = DynamicCache(config=model.config)
+    hidden = model.text_model(
+        inputs_embeds=model.compress(ids),
+        attention_mask=(numbers >= fills[:, None]).long() if fills.any() else None,
+        position_ids=positions,
+        past_key_values=prefilled,
+        use_cache=True,
+    ).last_hidden_state
+
+    lengths = [len(prompt) // 2 for prompt in even]
+    cache = open_cache(model, model.config, settings, lengths)
+    cache.load(prefill_states(prefilled, fills), lengths)
+    mtp_cache = None
+    if tau < 1:
+        mtp_cache = open_cache(model, model.mtp.config, settings, lengths)
+        next_first = model.embed(pair_up(ids)[:, 1:, 0])  # e(t_{2i+2}) for every slot i but the last
+        keys, values = model.mtp.keys_and_values(next_first, hidden[:, :-1], positions[:, :-1])
+        mtp_cache.load([[shift_left(keys, fills), shift_left(values, fills)]], [length - 1 for length in lengths])
+
+    sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
+    ends = end_table(settings.end_ids, len(prompts), model.device)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
+    return state, _emit(model, state, hidden[:, -1])
+
+
+@torch.inference_mode()
+def step(model: Qwen3_5ForCausalPIPO, state: PairState) -> Emitted:
+    """Advance every row by one slot."""
+    state.cache.reserve()
+    latents = model.compressor(model.embed(state.pair))[:, None]  # z_i
+    hidden = model.text_model(inputs_embeds=latents, **decode_inputs(state.cache)).last_hidden_state  # h_i
+    state.cache.advance()
+    return _emit(model, state, hidden[:, -1])
+
+
+def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -> Emitted:
+    """Write the next slot from ``h_i``, ``[B, H]``: steps 2 to 5 above."""
+    first = state.sampler.draw(model.lm_head(hidden), place=0)
+    state.sampler.observe(first)
+    draft = torch.full_like(first, state.pad_id)
+    kept = torch.zeros_like(first, dtype=torch.bool)
+    confidence = None
+    if state.mtp_cache is not None:
+        drafted = _run_mtp(model, state.mtp_cache, first, hidden)  # m_i
+        confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
+        ended = (first[:, None] == state.ends).any(dim=1)
+        kept = (confidence >= state.tau) & ~ended
+        rows = kept.nonzero().squeeze(1)
+        if rows.numel():
+            draft[rows] = state.sampler.draw(model.lm_head(drafted[rows]), place=1, rows=rows)
+            state.sampler.observe(draft[rows], rows)
+    state.sampler.advance()
+    state.pair = torch.stack([first, draft], dim=1)
+    return Emitted(first, draft, kept, confidence)
+
+
+def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Return ``m_i``, ``[B, H]``, and store the block's keys and values of slot ``i``."""
+    cache.reserve()
+    drafted: torch.Tensor = model.mtp(
+        model.embed(first[:, None]),
+        hidden[:, None],
+        position_ids=cache.positions,
+        attention_mask=cache.mask(),
+        cache=cache,
+    )
+    cache.advance()
+    return drafted[:, 0]
+
+
+def _widened(ends: torch.Tensor, width: int) -> torch.Tensor:
+    """Return the end ids ``[B, E]`` with -1 in the columns up to ``width``."""
+    return torch.nn.functional.pad(ends, (0, width - ends.shape[1]), value=-1)

@@ -1,0 +1,69 @@
+"""What the decoding methods share about rows: what a group of new rows brings, and what a step hands back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.decode.cache import RowCache
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """Settings of rows that start together.
+
+    Attributes:
+        sampling: one a row.
+        pad_id: the PAD that makes prompts even.
+        end_ids: token ids that end a row, one set a row; a draft after such a first token is dropped.
+        room: slots of decoding for which space is set aside at once; more is made when needed.
+        max_rows: rows for which space is set aside; the group's own number by default.
+    """
+
+    sampling: Sequence[SamplingParams]
+    pad_id: int
+    end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
+    room: int = 64
+    max_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The slot that one step writes for every row.
+
+    Attributes:
+        first: first tokens, ``[B]``.
+        draft: second tokens, ``[B]``; meaningless where not kept. None for methods without drafts.
+        kept: ``[B]``, True where the draft was kept; elsewhere a PAD stands in its place.
+        confidence: ``c_i``, ``[B]`` fp32; None where no draft was made.
+    """
+
+    first: torch.Tensor
+    draft: torch.Tensor | None = None
+    kept: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+
+
+def open_cache(
+    model: Qwen3_5ForCausalPIPO, config: Qwen3_5TextConfig, settings: RowSettings, lengths: Sequence[int]
+) -> RowCache:
+    """Return an empty cache with room for the prompts and ``settings.room`` more slots."""
+    return RowCache(
+        config,
+        max_rows=max(settings.max_rows or 0, len(lengths)),
+        capacity=max(lengths) + settings.room,
+        dtype=model.lm_head.weight.dtype,
+        device=model.device,
+    )
+
+
+def end_table(end_ids: Sequence[frozenset[int]], count: int, device: torch.device) -> torch.Tensor:
+    """Return the rows' end ids as ``[B, E]``, filled with -1, which no token is."""
+    sets = [sorted(ids) for ids in end_ids] if end_ids else [[] for _ in range(count)]
+    width = max((len(ids) for ids in sets), default=0)
+    return torch.tensor([ids + [-1] * (width - len(ids)) for ids in sets], dtype=torch.long, device=device).reshape(
+        count, width
+    )

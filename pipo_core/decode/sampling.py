@@ -1,0 +1,211 @@
+"""Sampling: from logits to tokens, with noise that belongs to the request and not to the batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipo_core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one request's tokens are drawn. The defaults sample from the model's own distribution.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most likely token.
+        top_p: smallest set of tokens whose probability reaches it; 1 keeps all.
+        top_k: number of most likely tokens kept; 0 keeps all.
+        presence_penalty: subtracted from the logit of every token that is in the output.
+        frequency_penalty: the same, times how often it is there.
+        repetition_penalty: divides (multiplies, if negative) the logit of tokens in prompt or output; 1 does nothing.
+        seed: of the request's noise.
+
+    Raises:
+        UsageError: for values outside their ranges.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "temperature": self.temperature >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+            "repetition_penalty": self.repetition_penalty > 0,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                raise UsageError(f"{name} = {getattr(self, name)} is out of range")
+
+    @property
+    def penalises(self) -> bool:
+        """Whether any penalty is on."""
+        return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+
+@dataclass
+class _Counts:
+    """What the penalties look at: how often each token is in the output, and whether it is in the prompt."""
+
+    output: torch.Tensor  # [B, V] int32
+    in_prompt: torch.Tensor  # [B, V] bool
+
+    @classmethod
+    def of_prompts(cls, prompts: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> "_Counts":
+        """Return the counts of rows that have written nothing yet."""
+        shape = (len(prompts), vocabulary)
+        in_prompt = torch.zeros(shape, dtype=torch.bool, device=device)
+        for row, prompt in enumerate(prompts):
+            in_prompt[row, torch.tensor(prompt, dtype=torch.long, device=device)] = True
+        return cls(torch.zeros(shape, dtype=torch.int32, device=device), in_prompt)
+
+    def of_rows(self, rows: torch.Tensor) -> "_Counts":
+        """Return the counts of ``rows``, ``[N]``."""
+        return _Counts(self.output[rows], self.in_prompt[rows])
+
+
+class RowSampler:
+    """The sampling state of the running rows: parameters, penalty counts, and how many slots each row has drawn."""
+
+    def __init__(
+        self,
+        params: Sequence[SamplingParams],
+        prompts: Sequence[Sequence[int]],
+        vocabulary: int,
+        device: torch.device,
+    ) -> None:
+        self._params = list(params)
+        self._slots = np.zeros(len(params), dtype=np.uint64)
+        self._vocabulary = vocabulary
+        self._device = device
+        self._counts: _Counts | None = None
+        if any(p.penalises for p in params):
+            self._counts = _Counts.of_prompts(prompts, vocabulary, device)
+        self._collect()
+
+    def draw(self, logits: torch.Tensor, place: int, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """Return one token a row, ``[N]``, from logits ``[N, V]``.
+
+        Args:
+            logits: of the rows in ``rows``, or of all rows.
+            place: 0 for a slot's first token, 1 for its draft. Noise is keyed by (seed, slot, place), so a row draws
+                the same tokens whoever else is in the batch and whether or not earlier drafts were projected.
+            rows: indices of the rows that draw, ``[N]``.
+        """
+        scores = self._penalised(logits.float(), rows)
+        greedy = scores.argmax(dim=-1)
+        if self._all_greedy:
+            return greedy
+        settings = self._table if rows is None else self._table[rows]
+        temperature, top_p, top_k = settings[:, 0:1], settings[:, 1:2], settings[:, 2:3]
+        top, ids = scores.topk(self._widest, dim=-1)
+        scaled = top / temperature.clamp(min=1e-6)
+        scaled = scaled.masked_fill(torch.arange(self._widest, device=scores.device) >= top_k, -torch.inf)
+        probabilities = scaled.softmax(dim=-1)
+        mass_before = probabilities.cumsum(dim=-1) - probabilities
+        probabilities = probabilities.masked_fill(mass_before >= top_p, 0.0)
+        cumulative = probabilities.cumsum(dim=-1)
+        threshold = self._uniform(place, rows) * cumulative[:, -1:]
+        index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=self._widest - 1)
+        sampled = ids.gather(1, index).squeeze(1)
+        return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
+
+    def observe(self, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> None:
+        """Count output tokens ``[N]`` of ``rows`` (all rows by default) for the penalties. PADs are never passed."""
+        if self._counts is not None:
+            where = torch.arange(len(self._params), device=self._device) if rows is None else rows
+            self._counts.output[where, tokens] += 1
+
+    def advance(self) -> None:
+        """End the current slot: the next draws belong to the next one."""
+        self._slots += np.uint64(1)
+
+    def join(self, other: "RowSampler") -> None:
+        """Append the rows of ``other``."""
+        if self._counts is not None or other._counts is not None:
+            parts = [sampler._counts or sampler._no_counts() for sampler in (self, other)]
+            self._counts = _Counts(
+                torch.cat([part.output for part in parts]), torch.cat([part.in_prompt for part in parts])
+            )
+        self._params += other._params
+        self._slots = np.concatenate([self._slots, other._slots])
+        self._collect()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Make row ``i`` what row ``rows[i]`` was and forget the others."""
+        self._params = [self._params[row] for row in rows]
+        self._slots = self._slots[list(rows)]
+        if self._counts is not None:
+            self._counts = self._counts.of_rows(torch.tensor(rows, dtype=torch.long, device=self._device))
+        self._collect()
+
+    def _no_counts(self) -> "_Counts":
+        """Return empty counts for rows that have no penalties but run beside rows that have."""
+        return _Counts.of_prompts([()] * len(self._params), self._vocabulary, self._device)
+
+    def _collect(self) -> None:
+        """Gather the rows' parameters into tensors; called when rows change, not every step."""
+        rows = self._params
+        widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in rows if p.temperature > 0]
+        self._all_greedy = not widths
+        self._widest = max(widths, default=1)
+        table = [
+            (
+                p.temperature,
+                p.top_p,
+                p.top_k or self._vocabulary,
+                p.presence_penalty,
+                p.frequency_penalty,
+                p.repetition_penalty,
+            )
+            for p in rows
+        ]
+        self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 6)
+        self._seeds = np.array([p.seed % 2**64 for p in rows], dtype=np.uint64)
+
+    def _penalised(self, scores: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+        if self._counts is None:
+            return scores
+        counts, settings = self._counts, self._table
+        if rows is not None:
+            counts, settings = counts.of_rows(rows), settings[rows]
+        presence, frequency, repetition = settings[:, 3:4], settings[:, 4:5], settings[:, 5:6]
+        written = counts.output > 0
+        seen = written | counts.in_prompt
+        scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
+        return scores - presence * written - frequency * counts.output
+
+    def _uniform(self, place: int, rows: torch.Tensor | None) -> torch.Tensor:
+        """Return noise in [0, 1), ``[N, 1]``."""
+        seeds, slots = self._seeds, self._slots
+        if rows is not None:
+            chosen = rows.cpu().numpy()
+            seeds, slots = seeds[chosen], slots[chosen]
+        noise = keyed_uniform(seeds, slots, place)
+        return torch.from_numpy(noise).to(self._device, torch.float32)[:, None]
+
+
+def keyed_uniform(seeds: np.ndarray, slots: np.ndarray, place: int) -> np.ndarray:
+    """Return numbers in [0, 1), float64 with 24 random bits, that depend on (seed, slot, place) alone.
+
+    A counter-based generator: the splitmix64 finaliser over the three keys (Steele, Lea, Flood, 2014).
+    24 bits are what a float32 below 1 can hold.
+    """
+    with np.errstate(over="ignore"):
+        state = _mix(seeds + np.uint64(0x9E3779B97F4A7C15))
+        state = _mix(state ^ _mix(slots * np.uint64(2) + np.uint64(place) + np.uint64(0x632BE59BD9B4E019)))
+    return np.asarray((state >> np.uint64(40)).astype(np.float64) / 2.0**24)
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(value ^ (value >> np.uint64(31)))

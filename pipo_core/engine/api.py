@@ -1,0 +1,90 @@
+"""The interface of an engine: requests in, completions out.
+
+Counts are of real tokens. A PAD, which stands where a draft was rejected, is in no text, count, stop or penalty.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.errors import UsageError
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to write.
+
+    Attributes:
+        id: comes back with the completion.
+        prompt_ids: the prompt, without PADs; any length of at least 1.
+        sampling: how tokens are drawn.
+        max_tokens: budget in real tokens; None for no such limit.
+        max_slots: budget in slots, one slot a step; None for no such limit. One of the two is needed.
+        stop_ids: tokens that end the text; they are not part of it.
+        stop: strings that end the text; they are not part of it.
+        ignore_end: go on after `stop_ids` (for measuring).
+
+    Raises:
+        UsageError: for an empty prompt or no positive budget.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    max_slots: int | None = None
+    stop_ids: frozenset[int] = frozenset()
+    stop: tuple[str, ...] = ()
+    ignore_end: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids:
+            raise UsageError(f"request {self.id}: the prompt is empty")
+        budgets = [budget for budget in (self.max_tokens, self.max_slots) if budget is not None]
+        if not budgets or min(budgets) < 1:
+            raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to at least 1")
+
+
+@dataclass
+class Completion:
+    """What became of a request.
+
+    Attributes:
+        id: the request's.
+        token_ids: the answer's real tokens, without the end token.
+        text: decoded from them, without the stop string.
+        slots: slots written, the one with the end token included.
+        drafts: drafts that the model offered (one a slot, except where the first token ended the text).
+        kept: drafts that the gate kept.
+        slot_token_counts: real tokens written in each slot, 1 or 2, the end token counted.
+        finish_reason: ``stop`` (end token or stop string) or ``length`` (a budget was reached).
+        ttft_s: seconds from admission to the first slot.
+        time_s: seconds from admission to the last slot.
+    """
+
+    id: str
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    slots: int = 0
+    drafts: int = 0
+    kept: int = 0
+    slot_token_counts: list[int] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+    ttft_s: float = 0.0
+    time_s: float = 0.0
+
+
+class Engine(Protocol):
+    """Runs requests together; a request's text does not depend on which others run beside it."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield the completions in the order in which they end."""
+        ...
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a text of this model."""
+        ...

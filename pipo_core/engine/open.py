@@ -1,0 +1,46 @@
+"""Opening an engine on a checkpoint folder."""
+
+from pathlib import Path
+
+import torch
+
+from pipo_core.engine.chat import load_tokenizer
+from pipo_core.engine.methods import open_method
+from pipo_core.engine.torch_engine import TorchEngine
+from pipo_core.errors import MachineError
+from pipo_core.model import load_checkpoint
+from pipo_core.recipes.common import EngineSettings
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSettings) -> TorchEngine:
+    """Return the torch engine on a checkpoint.
+
+    Args:
+        ckpt: a checkpoint folder.
+        method: ``regular`` or ``pipo``.
+        tau: confidence threshold of ``pipo``; 0.95 where None.
+        settings: rows at once, device, precision, threads.
+
+    Raises:
+        CheckpointError: if the folder is not a readable checkpoint.
+        MachineError: if the device is not there.
+    """
+    device = _device(settings.device)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    tokenizer = load_tokenizer(ckpt)
+    model = load_checkpoint(ckpt, dtype=_DTYPES[precision], device=device)
+    return TorchEngine(open_method(method, model, tau), tokenizer, batch=settings.batch)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise MachineError(f"device {name} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
+    return torch.device(name)

@@ -1,0 +1,240 @@
+"""The pair model: a stock Qwen3.5 text model with a compressor, an MTP block and a confidence head."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers.generation import GenerationMixin
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5PreTrainedModel, Qwen3_5TextModel
+from transformers.utils.generic import ModelOutput
+
+from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
+from pipo_core.model.confidence import ConfidenceHead
+from pipo_core.model.losses import HeadLoss, confidence_loss, head_loss
+from pipo_core.model.mtp import MTPBlock
+from pipo_core.model.slots import pair_up
+
+Objective = Literal["pipo", "regular"]
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms (paper, equation of section 4.1) and how much of the LM head runs at once.
+
+    Attributes:
+        mtp: λ_mtp, weight of the draft's cross-entropy.
+        confidence: λ_conf, weight of the confidence head's binary cross-entropy.
+        chunk: positions projected to the vocabulary at once.
+    """
+
+    mtp: float = 1.0
+    confidence: float = 1.0
+    chunk: int = 2048
+
+
+@dataclass(frozen=True)
+class PairOutput:
+    """Everything that a teacher-forced pass over ``S`` slots computes; the draft's tensors have ``S − 1`` slots.
+
+    Attributes:
+        latents: ``[B, S, H]``, the compressor's ``z_i``.
+        backbone_hidden: ``[B, S, H]``, ``h_i`` after the final norm.
+        backbone_logits: ``[B, S, V]``, of ``t_{2i+2}``.
+        mtp_hidden: ``[B, S−1, H]``, ``m_i``.
+        mtp_logits: ``[B, S−1, V]``, of ``t_{2i+3}``.
+        confidence: ``[B, S−1]``, ``c_i`` in fp32.
+    """
+
+    latents: torch.Tensor
+    backbone_hidden: torch.Tensor
+    backbone_logits: torch.Tensor
+    mtp_hidden: torch.Tensor
+    mtp_logits: torch.Tensor
+    confidence: torch.Tensor
+
+
+@dataclass
+class PIPOOutput(ModelOutput):
+    """Losses of a training pass: ``loss`` carries the gradient, the rest are detached scalars for the log.
+
+    ``confidence_*`` are None for the ``regular`` objective. ``confidence`` holds the labelled drafts' ``c_i``, ``[N]``.
+    """
+
+    loss: torch.Tensor | None = None
+    backbone_loss: torch.Tensor | None = None
+    mtp_loss: torch.Tensor | None = None
+    confidence_loss: torch.Tensor | None = None
+    confidence_mean: torch.Tensor | None = None
+    confidence_target_mean: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+
+
+class TextBackbone(nn.Module):
+    """Holds the stock text model under the name it has in Qwen3.5 checkpoints, so names in memory are names on disk."""
+
+    def __init__(self, config: Qwen3_5TextConfig) -> None:
+        super().__init__()
+        self.language_model = Qwen3_5TextModel(config)
+
+
+class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
+    """Reads two tokens and writes up to two tokens a step (paper, section 3).
+
+    The same weights also run uncompressed (`forward_regular`), as the base model does.
+    """
+
+    config: Qwen3_5TextConfig
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: Qwen3_5TextConfig) -> None:
+        super().__init__(config)
+        self.model = TextBackbone(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.compressor = build_compressor(config)
+        self.mtp = MTPBlock(config)
+        self.confidence_head = ConfidenceHead(config)
+        self.post_init()
+
+    @property
+    def text_model(self) -> Qwen3_5TextModel:
+        """The stock backbone."""
+        return self.model.language_model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding, shared by backbone, compressor and MTP block."""
+        embedding: nn.Module = self.text_model.embed_tokens
+        return embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.text_model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the LM head, shared by backbone and MTP block."""
+        return self.lm_head
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write weights and configuration as `pipo_core.model.checkpoint` lays them out (safetensors).
+
+        transformers' own writer would rename the weights; options other than ``state_dict`` do not apply.
+        """
+        from pipo_core.model.checkpoint import write_weights  # checkpoint.py builds on this class
+
+        write_weights(self, Path(save_directory), layout="pipo", state=options.get("state_dict"))
+
+    # ------------------------------------------------------------------ parts
+
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return token embeddings ``[..., H]`` of ids ``[...]``."""
+        embeddings: torch.Tensor = self.text_model.embed_tokens(input_ids)
+        return embeddings
+
+    def compress(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return latents ``z_i = compressor([e(t_{2i}); e(t_{2i+1})])``, ``[B, S, H]``, of ids ``[B, T]``, T even."""
+        latents: torch.Tensor = self.compressor(self.embed(pair_up(input_ids)))
+        return latents
+
+    def run_backbone(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return final-normed hidden states ``[B, S, H]`` of embeddings or latents ``[B, S, H]``, without a cache.
+
+        Rows are right-padded, and every layer is causal, so no mask is needed.
+        """
+        hidden: torch.Tensor = self.text_model(inputs_embeds=inputs, use_cache=False).last_hidden_state
+        return hidden
+
+    # ------------------------------------------------------------------ whole passes
+
+    def forward_pairs(self, input_ids: torch.Tensor) -> PairOutput:
+        """Run the teacher-forced pair pass with all logits: for tests, analysis and short inputs.
+
+        Args:
+            input_ids: ``[B, T]``, T even; PADs only in second places.
+
+        Raises:
+            ValueError: if ``T`` is odd.
+        """
+        latents = self.compress(input_ids)
+        hidden = self.run_backbone(latents)
+        mtp_hidden = self._draft(input_ids, hidden)
+        confidence = self.confidence_head(hidden[:, :-1], mtp_hidden).sigmoid()
+        return PairOutput(latents, hidden, self.lm_head(hidden), mtp_hidden, self.lm_head(mtp_hidden), confidence)
+
+    def forward_regular(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return next-token logits ``[B, T, V]`` of the uncompressed model on ids ``[B, T]``."""
+        logits: torch.Tensor = self.lm_head(self.run_backbone(self.embed(input_ids)))
+        return logits
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        objective: Objective = "pipo",
+        loss_weights: LossWeights | None = None,
+    ) -> PIPOOutput:
+        """Return the training losses of a right-padded batch.
+
+        Losses are computed here, inside the module's call, so that DDP and ZeRO wrappers see every gradient.
+
+        Args:
+            input_ids: ``[B, T]``; T even for ``pipo``.
+            labels: ``[B, T]``, the ids themselves, -100 on the prompt, on PADs and on padding.
+            objective: ``pipo``, or ``regular`` for the uncompressed model with its MTP head.
+            loss_weights: λ's and chunk size; the paper's (1, 1) by default.
+        """
+        weights = loss_weights or LossWeights()
+        if objective == "regular":
+            return self._regular_losses(input_ids, labels, weights)
+        return self._pair_losses(input_ids, labels, weights)
+
+    def _pair_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
+        """``CE(p1, t_{2i+2}) + λ_mtp · CE(p2, t_{2i+3}) + λ_conf · BCE(c_i, p2(t_{2i+3}))`` (section 4.1)."""
+        hidden = self.run_backbone(self.compress(input_ids))
+        mtp_hidden = self._draft(input_ids, hidden)
+        hidden = hidden[:, :-1]
+        first = self._head_loss(hidden, labels[:, 2::2], weights)
+        draft = self._head_loss(mtp_hidden, labels[:, 3::2], weights)
+        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())
+        gate = confidence_loss(logits, draft)
+        return PIPOOutput(
+            loss=first.loss + weights.mtp * draft.loss + weights.confidence * gate.loss,
+            backbone_loss=first.loss.detach(),
+            mtp_loss=draft.loss.detach(),
+            confidence_loss=gate.loss.detach(),
+            confidence_mean=gate.mean,
+            confidence_target_mean=gate.target_mean,
+            confidence=logits.detach()[draft.valid].sigmoid(),
+        )
+
+    def _regular_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
+        """``CE(p(t_{t+1} | h_t)) + λ_mtp · CE(p(t_{t+2} | m_t))`` on the uncompressed model."""
+        hidden = self.run_backbone(self.embed(input_ids))[:, :-1]
+        next_token = self._head_loss(hidden, labels[:, 1:], weights)
+        loss = next_token.loss
+        mtp_loss = None
+        if weights.mtp:
+            mtp_hidden = self.mtp(self.embed(input_ids[:, 1:]), hidden)
+            mtp_loss = self._head_loss(mtp_hidden[:, :-1], labels[:, 2:], weights).loss
+            loss = loss + weights.mtp * mtp_loss
+        return PIPOOutput(
+            loss=loss,
+            backbone_loss=next_token.loss.detach(),
+            mtp_loss=None if mtp_loss is None else mtp_loss.detach(),
+        )
+
+    def _draft(self, input_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Return ``m_i = MTP(h_i, e(t_{2i+2}))``, ``[B, S−1, H]``: the last slot has no next first token yet."""
+        drafted: torch.Tensor = self.mtp(self.embed(input_ids[:, 2::2]), hidden[:, :-1])
+        return drafted
+
+    def _head_loss(self, hidden: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> HeadLoss:
+        return head_loss(hidden, self.lm_head.weight, labels, chunk=weights.chunk)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise fresh modules; a compressor starts as the sum of its inputs (algorithm, section 2)."""
+        super()._init_weights(module)
+        if isinstance(module, MLPCompressor | LinearCompressor):
+            module.start_as_sum()

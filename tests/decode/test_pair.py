@@ -1,0 +1,206 @@
+"""Pair decoding against the full forward pass, on the authors' reference weights."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from pipo_core.decode import pair
+from pipo_core.decode.rows import Emitted, RowSettings
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.model import Qwen3_5ForCausalPIPO
+
+PAD = 0
+GREEDY = SamplingParams(temperature=0.0)
+Prompt = list[int]
+
+
+class Projected:
+    """Records how many rows each call of the LM head projects, and the logits."""
+
+    def __init__(self) -> None:
+        self.logits: list[torch.Tensor] = []
+
+    def __call__(self, module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        self.logits.append(output.clone())
+
+
+@pytest.fixture
+def projected(reference: Qwen3_5ForCausalPIPO) -> Iterator[Projected]:
+    recorder = Projected()
+    handle = reference.lm_head.register_forward_hook(recorder)
+    yield recorder
+    handle.remove()
+
+
+@pytest.fixture
+def prompts(random_ids: Callable[[int, int], Prompt]) -> list[Prompt]:
+    return [random_ids(length, seed) for seed, length in enumerate((7, 2, 12, 1, 33))]
+
+
+def decode(
+    model: Qwen3_5ForCausalPIPO,
+    prompts: list[Prompt],
+    tau: float,
+    slots: int,
+    sampling: SamplingParams = GREEDY,
+    end_ids: frozenset[int] = frozenset(),
+) -> tuple[list[list[int]], list[Emitted]]:
+    """Return each row's ids with PADs, prompt included, and what every step emitted."""
+    settings = RowSettings([sampling] * len(prompts), PAD, [end_ids] * len(prompts), room=2)
+    state, emitted = pair.prefill(model, prompts, settings, tau)
+    steps = [emitted] + [pair.step(model, state) for _ in range(slots - 1)]
+    rows = []
+    for row, prompt in enumerate(prompts):
+        ids = prompt + [PAD] * (len(prompt) % 2)
+        for step in steps:
+            assert step.draft is not None
+            ids += [int(step.first[row]), int(step.draft[row])]
+        rows.append(ids)
+    return rows, steps
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3, 1.0])
+def test_incremental_decoding_equals_the_full_pass(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], tau: float
+) -> None:
+    rows, steps = decode(reference, prompts, tau, slots=8)
+    for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        with torch.no_grad():
+            full = reference.forward_pairs(torch.tensor([ids]))
+        start = (len(prompt) + 1) // 2 - 1
+        for number, step in enumerate(steps):
+            slot = start + number
+            assert step.first[row] == full.backbone_logits[0, slot].argmax()
+            if tau < 1:
+                assert step.confidence is not None and step.kept is not None and step.draft is not None
+                torch.testing.assert_close(step.confidence[row], full.confidence[0, slot], atol=1e-4, rtol=0)
+                if step.kept[row]:
+                    assert step.draft[row] == full.mtp_logits[0, slot].argmax()
+
+
+def test_logits_of_both_heads_equal_the_full_pass(
+    reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], Prompt], projected: Projected
+) -> None:
+    prompt = random_ids(9, 4)
+    rows, _ = decode(reference, [prompt], tau=0.0, slots=6)
+    incremental = [logits[0] for logits in projected.logits]
+    with torch.no_grad():
+        full = reference.forward_pairs(torch.tensor(rows))
+    start = (len(prompt) + 1) // 2 - 1
+    for number in range(6):
+        backbone, draft = incremental[2 * number : 2 * number + 2]
+        torch.testing.assert_close(backbone, full.backbone_logits[0, start + number], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(draft, full.mtp_logits[0, start + number], atol=1e-4, rtol=1e-4)
+
+
+def test_prefill_emits_a_draft_that_saw_the_whole_prompt(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]
+) -> None:
+    _, steps = decode(reference, prompts, tau=0.0, slots=1)
+    assert steps[0].kept is not None and bool(steps[0].kept.all())
+
+
+def test_threshold_zero_keeps_every_draft_and_one_keeps_none(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, steps = decode(reference, prompts, tau=0.0, slots=5)
+    assert all(bool(step.kept.all()) for step in steps if step.kept is not None)
+
+    def must_not_run(*_: object, **__: object) -> torch.Tensor:
+        raise AssertionError("the MTP block ran although no draft can be kept")
+
+    monkeypatch.setattr(reference.mtp, "forward", must_not_run)
+    monkeypatch.setattr(reference.mtp, "keys_and_values", must_not_run)
+    rows, steps = decode(reference, prompts, tau=1.0, slots=5)
+    assert not any(bool(step.kept.any()) for step in steps if step.kept is not None)
+    for ids, prompt in zip(rows, prompts, strict=True):
+        assert ids[len(prompt) + len(prompt) % 2 :][1::2] == [PAD] * 5
+
+
+def test_saturated_confidence_is_still_dropped_at_one(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference.confidence_head, "forward", lambda h, m: torch.full((h.shape[0],), 99.0))
+    _, steps = decode(reference, prompts, tau=1.0, slots=3)
+    assert not any(bool(step.kept.any()) for step in steps if step.kept is not None)
+
+
+def test_rejected_rows_are_not_projected(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], projected: Projected
+) -> None:
+    _, steps = decode(reference, prompts, tau=0.3, slots=6)
+    kept = [int(step.kept.sum()) for step in steps if step.kept is not None]
+    assert 0 < sum(kept) < 6 * len(prompts)
+    expected = [size for count in kept for size in ([len(prompts), count] if count else [len(prompts)])]
+    assert [logits.shape[0] for logits in projected.logits] == expected
+
+
+def test_a_row_does_not_depend_on_its_batch(reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]) -> None:
+    sampling = SamplingParams(temperature=1.0, top_p=0.9, top_k=50, presence_penalty=1.0, seed=11)
+    together, _ = decode(reference, prompts, 0.3, 10, sampling)
+    for prompt, ids in zip(prompts, together, strict=True):
+        assert decode(reference, [prompt], 0.3, 10, sampling)[0][0] == ids
+
+
+@torch.inference_mode()
+def test_rows_join_and_leave_a_running_batch(reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]) -> None:
+    alone = [decode(reference, [prompt], 0.3, 9)[0][0] for prompt in prompts]
+
+    def settings(count: int) -> RowSettings:
+        return RowSettings([GREEDY] * count, PAD, room=1, max_rows=len(prompts))
+
+    written: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
+
+    def take(names: list[int], emitted: Emitted) -> None:
+        assert emitted.draft is not None
+        for position, name in enumerate(names):
+            written[name] += [int(emitted.first[position]), int(emitted.draft[position])]
+
+    names = [0, 1]
+    state, emitted = pair.prefill(reference, prompts[:2], settings(2), 0.3)
+    take(names, emitted)
+    take(names, pair.step(reference, state))
+    late, emitted = pair.prefill(reference, prompts[2:], settings(3), 0.3)
+    take([2, 3, 4], emitted)
+    state.join(late)
+    names = [0, 1, 2, 3, 4]
+    for leaving in ([4, 1, 2, 3], [3, 1, 2]):  # the last rows fill the holes of those that leave
+        take(names, pair.step(reference, state))
+        state.keep(leaving)
+        names = [names[row] for row in leaving]
+    for _ in range(3):
+        take(names, pair.step(reference, state))
+    for row, prompt in enumerate(prompts):
+        start = len(prompt) + len(prompt) % 2
+        assert len(written[row]) >= 4
+        assert written[row] == alone[row][start : start + len(written[row])]
+
+
+def test_draft_after_an_end_token_is_dropped(reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]) -> None:
+    _, free = decode(reference, prompts, tau=0.0, slots=1)
+    ends = frozenset({int(free[0].first[0])})
+    _, steps = decode(reference, prompts, tau=0.0, slots=1, end_ids=ends)
+    assert steps[0].kept is not None
+    for row in range(len(prompts)):
+        assert bool(steps[0].kept[row]) == (int(free[0].first[row]) not in ends)
+
+
+def test_the_draft_is_penalised_for_the_first_token_of_its_own_step(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]
+) -> None:
+    never_again = SamplingParams(temperature=0.0, presence_penalty=1e6)
+    rows, _ = decode(reference, prompts, 0.0, 12, never_again)
+    for ids, prompt in zip(rows, prompts, strict=True):
+        output = ids[len(prompt) + len(prompt) % 2 :]
+        assert len(set(output)) == len(output) == 24
+
+
+def test_rejected_drafts_are_neither_penalised_nor_counted(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]
+) -> None:
+    rewarded = SamplingParams(temperature=0.0, presence_penalty=-1e6)
+    rows, _ = decode(reference, prompts, 1.0, 6, rewarded)
+    for ids, prompt in zip(rows, prompts, strict=True):
+        output = ids[len(prompt) + len(prompt) % 2 :][::2]
+        assert len(set(output)) == 1  # the reward repeats the first token, never the PAD beside it
