@@ -88,7 +88,7 @@ def question(chain: Chain, rng: random.Random) -> str:
 
 
 def reasoning(chain: Chain, rng: random.Random) -> str:
-    """Return worked reasoning and the final ``\\boxed{}``, as a model writes them after ``<think>\\n``."""
+    r"""Return worked reasoning and the final ``\boxed{}``, as a model writes them after ``<think>\n``."""
     sentences = [rng.choice(_STARTS).format(chain.terms[0])]
     before = chain.terms[0]
     for sign, term, after in zip(chain.signs, chain.terms[1:], chain.totals, strict=True):
