@@ -1,5 +1,6 @@
 """Row caches: what the layers remember of the running rows, in buffers that rows join and leave.
 
+The buffers are inference tensors: steps and changes of rows run under ``torch.inference_mode``.
 The running rows are always the first ``count`` rows of each buffer. A row that leaves is overwritten by the last one,
 so retiring costs one row's copy and nothing is allocated. `RowCache` is what the stock Qwen3.5 layers see as their
 ``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
@@ -139,6 +140,7 @@ class RowCache:
                 _part(buffer, slice(0, self.count), tensor).copy_(tensor)
         self._refresh()
 
+    @torch.inference_mode()
     def join(self, other: "RowCache") -> None:
         """Append the rows of ``other``, making room for longer ones if needed."""
         if other.longest >= self.capacity:
@@ -154,6 +156,7 @@ class RowCache:
         self._lengths += other._lengths
         self._refresh()
 
+    @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
         """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied."""
         moves = [(target, source) for target, source in enumerate(rows) if target != source]

@@ -143,7 +143,6 @@ def test_a_row_does_not_depend_on_its_batch(reference: Qwen3_5ForCausalPIPO, pro
         assert decode(reference, [prompt], 0.3, 10, sampling)[0][0] == ids
 
 
-@torch.inference_mode()
 def test_rows_join_and_leave_a_running_batch(reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]) -> None:
     alone = [decode(reference, [prompt], 0.3, 9)[0][0] for prompt in prompts]
 

@@ -1,0 +1,145 @@
+"""Sampling against distributions worked out by hand, and noise that belongs to the request."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipo_core.decode.sampling import RowSampler, SamplingParams, keyed_uniform
+from pipo_core.errors import UsageError
+
+CPU = torch.device("cpu")
+LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
+
+
+def frequencies(params: SamplingParams, logits: torch.Tensor = LOGITS, draws: int = 20_000) -> torch.Tensor:
+    """Return how often each token is drawn over many seeds."""
+    rows = [SamplingParams(**{**params.__dict__, "seed": seed}) for seed in range(draws)]
+    sampler = RowSampler(rows, [()] * draws, len(logits), CPU)
+    tokens = sampler.draw(logits.expand(draws, -1), place=0)
+    return torch.bincount(tokens, minlength=len(logits)) / draws
+
+
+def expected(keep: int, temperature: float = 1.0) -> torch.Tensor:
+    """Return the distribution over the ``keep`` likeliest tokens."""
+    kept = torch.where(torch.arange(len(LOGITS)) < keep, LOGITS / temperature, -torch.inf)
+    return kept.softmax(0)
+
+
+@pytest.mark.parametrize(
+    ("params", "distribution"),
+    [
+        (SamplingParams(), expected(5)),
+        (SamplingParams(temperature=0.5), expected(5, 0.5)),
+        (SamplingParams(top_k=2), expected(2)),
+        (SamplingParams(top_p=0.7), expected(2)),  # 0.56 + 0.21 reaches 0.7
+        (SamplingParams(top_p=0.5), expected(1)),
+        (SamplingParams(top_k=4, top_p=0.9), expected(3)),
+        (SamplingParams(temperature=0.0), expected(1)),
+    ],
+)
+def test_tokens_follow_the_filtered_distribution(params: SamplingParams, distribution: torch.Tensor) -> None:
+    torch.testing.assert_close(frequencies(params), distribution, atol=0.015, rtol=0)  # 4 standard errors
+
+
+def test_rows_with_different_settings_share_a_batch() -> None:
+    rows = [SamplingParams(temperature=0.0), SamplingParams(top_k=1), SamplingParams(top_p=0.01, seed=5)]
+    sampler = RowSampler(rows, [()] * 3, 5, CPU)
+    assert sampler.draw(LOGITS.expand(3, -1), place=0).tolist() == [0, 0, 0]
+
+
+def test_penalties_count_output_and_repetition_counts_the_prompt_too() -> None:
+    logits = torch.tensor([[1.0, 0.9, 0.8, -0.1]])
+
+    def first_choice(prompt: tuple[int, ...], output: list[int], **penalty: float) -> int:
+        sampler = RowSampler([SamplingParams(temperature=0.0, **penalty)], [prompt], 4, CPU)
+        for token in output:
+            sampler.observe(torch.tensor([token]))
+        return int(sampler.draw(logits, place=0))
+
+    assert first_choice((0,), [], presence_penalty=0.5) == 0  # the prompt is not output
+    assert first_choice((), [0], presence_penalty=0.5) == 1
+    assert first_choice((), [0, 1], presence_penalty=0.15) == 0  # both lose the same
+    assert first_choice((), [0, 0, 1], frequency_penalty=0.15) == 2  # 0.7, 0.75, 0.8
+    assert first_choice((0,), [], repetition_penalty=2.0) == 1
+    assert first_choice((0, 1, 2), [], repetition_penalty=0.5) == 0  # positive logits grow
+
+
+def test_repetition_penalty_lowers_negative_logits() -> None:
+    logits = torch.tensor([[-1.0, -1.1]])
+    sampler = RowSampler([SamplingParams(temperature=0.0, repetition_penalty=1.2)], [(0,)], 2, CPU)
+    assert int(sampler.draw(logits, place=0)) == 1
+
+
+def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
+    params = [SamplingParams(seed=seed, presence_penalty=0.3) for seed in (7, 8, 9)]
+    logits = torch.randn(12, 3, 50, generator=torch.Generator().manual_seed(0))
+
+    def alone(row: int) -> list[int]:
+        sampler = RowSampler([params[row]], [()], 50, CPU)
+        tokens = []
+        for step in range(12):
+            tokens.append(int(sampler.draw(logits[step, row : row + 1], place=0)))
+            sampler.observe(torch.tensor(tokens[-1:]))
+            sampler.advance()
+        return tokens
+
+    sampler = RowSampler(params[:1], [()], 50, CPU)
+    running, tokens = [0], {0: [], 1: [], 2: []}
+    clock = {0: 0, 1: 0, 2: 0}
+    for step in range(12):
+        if step == 3:
+            sampler.join(RowSampler(params[1:], [(), ()], 50, CPU))
+            running = [0, 1, 2]
+        if step == 6:
+            sampler.keep([2, 1])
+            running = [2, 1]
+        scores = torch.stack([logits[clock[row], row] for row in running])
+        drawn = sampler.draw(scores, place=0)
+        sampler.observe(drawn)
+        sampler.advance()
+        for row, token in zip(running, drawn.tolist(), strict=True):
+            tokens[row].append(token)
+            clock[row] += 1
+    for row in range(3):
+        assert tokens[row] == alone(row)[: len(tokens[row])]
+
+
+def test_drawing_for_some_rows_leaves_the_others_noise_alone() -> None:
+    params = [SamplingParams(seed=seed) for seed in range(40)]
+    logits = torch.zeros(40, 100)
+    sampler = RowSampler(params, [()] * 40, 100, CPU)
+    everyone = sampler.draw(logits, place=1)
+    some = torch.tensor([3, 17, 30])
+    assert torch.equal(sampler.draw(logits[some], place=1, rows=some), everyone[some])
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 10**6))
+def test_noise_depends_on_every_key(seed: int, slot: int) -> None:
+    seeds, slots = np.array([seed], dtype=np.uint64), np.array([slot], dtype=np.uint64)
+    here = keyed_uniform(seeds, slots, 0)[0]
+    assert 0 <= here < 1
+    others = [
+        keyed_uniform(seeds, slots, 1)[0],
+        keyed_uniform(seeds, slots + np.uint64(1), 0)[0],
+        keyed_uniform(seeds ^ np.uint64(1), slots, 0)[0],
+    ]
+    assert len({here, *others}) >= 3  # 24 bits: one coincidence in 16 million is allowed
+
+
+def test_noise_is_uniform_and_uncorrelated() -> None:
+    slots = np.arange(100_000, dtype=np.uint64)
+    first, second = (keyed_uniform(np.zeros_like(slots), slots, place) for place in (0, 1))
+    counts, _ = np.histogram(first, bins=100, range=(0, 1))
+    assert ((counts - 1000) ** 2 / 1000).sum() < 150  # chi-square, 99 degrees of freedom, p = 0.0007
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.015
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.015
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}]
+)
+def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        SamplingParams(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,39 @@
+"""A small engine: the reference weights cannot read the tiny tokenizer, so a random model of its size can."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from pipo_core.data.tiny.tokenizer import train_tokenizer
+from pipo_core.engine.methods import open_method
+from pipo_core.engine.torch_engine import TorchEngine
+from pipo_core.model import Qwen3_5ForCausalPIPO
+
+OpenEngine = Callable[..., TorchEngine]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def random_model(reference: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> Qwen3_5ForCausalPIPO:
+    """A random model with the tiny vocabulary, lively enough that greedy texts differ."""
+    torch.manual_seed(0)
+    config = type(reference.config)(**{**reference.config.to_dict(), "vocab_size": len(tokenizer)})
+    model = Qwen3_5ForCausalPIPO(config)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture
+def engine(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> OpenEngine:
+    def make(method: str = "pipo", tau: float | None = 0.5, batch: int = 4) -> TorchEngine:
+        return TorchEngine(open_method(method, random_model, tau), tokenizer, batch=batch)
+
+    return make
