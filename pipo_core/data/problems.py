@@ -12,7 +12,7 @@ from pipo_core.files import read_jsonl
 
 @dataclass(frozen=True)
 class Problem:
-    """One question.
+    r"""One question.
 
     Attributes:
         id: stable name within its source.
@@ -20,6 +20,7 @@ class Problem:
         answer: the right final answer.
         level: difficulty class, for tables.
         instruction: what the user is asked to do beside it; empty for none.
+        solution: worked reasoning with the final answer, as written after ``<think>\n``; empty where there is none.
     """
 
     id: str
@@ -27,13 +28,14 @@ class Problem:
     answer: str
     level: str = ""
     instruction: str = ""
+    solution: str = ""
 
 
 def load_problems(source: str, split: str, count: int | None, seed: int) -> list[Problem]:
     """Return problems of a source.
 
     Args:
-        source: ``tiny``, or a JSONL file of rows with ``question`` and ``answer`` (and optionally ``id``, ``level``).
+        source: ``tiny``, or a JSONL file of rows with ``question`` and ``answer`` (and optionally ``id``, ``level``, ``solution``).
         split: ``train`` or ``heldout``; only the tiny world has both.
         count: how many; all of a file where None, 500 tiny problems.
         seed: of the tiny world's draw.
@@ -54,13 +56,15 @@ def user_message(problem: Problem) -> str:
 
 
 def _tiny(split: str, count: int, seed: int) -> list[Problem]:
-    rng = random.Random(f"questions-{split}-{seed}")  # noqa: S311 - wording, not secrets
+    wording = random.Random(f"questions-{split}-{seed}")  # noqa: S311 - wording, not secrets
+    reasoning = random.Random(f"solutions-{split}-{seed}")  # noqa: S311
     return [
         Problem(
             id=f"tiny-{chain.expression}",
-            question=arithmetic.question(chain, rng),
+            question=arithmetic.question(chain, wording),
             answer=str(chain.answer),
             level=f"{chain.level} operations",
+            solution=arithmetic.reasoning(chain, reasoning),
         )
         for chain in islice(arithmetic.chains(split, seed), count)
     ]
@@ -74,4 +78,5 @@ def _from_row(row: object, path: Path, line: int) -> Problem:
         question=row["question"],
         answer=str(row["answer"]),
         level=str(row.get("level", "")),
+        solution=str(row.get("solution", "")),
     )

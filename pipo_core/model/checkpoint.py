@@ -100,6 +100,19 @@ def load_checkpoint(
     return model
 
 
+def random_model(
+    path: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Qwen3_5ForCausalPIPO:
+    """Return a model of a folder's configuration with random weights, drawn from torch's generator.
+
+    Raises:
+        CheckpointError: if there is no valid configuration.
+    """
+    model = Qwen3_5ForCausalPIPO(load_config(Path(path)))
+    model.to(device=device, dtype=dtype)
+    return model
+
+
 def load_config(folder: Path) -> Qwen3_5TextConfig:
     """Return the text configuration of a checkpoint folder, nested or flat.
 

@@ -11,7 +11,9 @@ from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO, save_checkpoint
 
 
-def decode(model: Qwen3_5ForCausalPIPO, prompts: list[list[int]], tokens: int, params: SamplingParams) -> list[list[int]]:
+def decode(
+    model: Qwen3_5ForCausalPIPO, prompts: list[list[int]], tokens: int, params: SamplingParams
+) -> list[list[int]]:
     settings = RowSettings([params] * len(prompts), pad_id=0, room=1)
     state, emitted = regular.prefill(model, prompts, settings)
     columns = [emitted.first] + [regular.step(model, state).first for _ in range(tokens - 1)]

@@ -1,0 +1,36 @@
+"""The checkpoints under the output folder: the newest one, and how a checkpoint decodes."""
+
+import re
+from pathlib import Path
+
+from pipo_core.errors import MissingInputError
+from pipo_core.files import read_json
+
+
+def newest_checkpoint(out: Path) -> Path:
+    """Return the `model` folder of the stage under `out` that finished last.
+
+    Raises MissingInputError when no finished stage has one.
+    """
+    found: list[tuple[float, Path]] = []
+    for config in out.glob("*/*/model/config.json"):
+        record = config.parent.parent / "stage.json"
+        if record.parent.name.endswith(".previous") or not record.is_file():
+            continue
+        if read_json(record).get("state") == "done":
+            found.append((record.stat().st_mtime, config.parent))
+    if not found:
+        raise MissingInputError(f"no finished checkpoint under {out}", hint="name one with --ckpt, or pipo run demo")
+    return max(found)[1]
+
+
+def default_method(checkpoint: Path) -> str:
+    """Return `pipo` for a pair model's folder, `regular` for any other checkpoint."""
+    config = checkpoint / "config.json"
+    return "pipo" if config.is_file() and "compressor_type" in read_json(config) else "regular"
+
+
+def run_name(prefix: str, checkpoint: str) -> str:
+    """Return a run's name made from the checkpoint's last two telling parts: `eval-demo-merge`."""
+    parts = [part for part in Path(checkpoint).parts if part not in ("/", ".", "..", "model", "outputs")]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join([prefix, *parts[-2:]]))

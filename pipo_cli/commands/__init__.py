@@ -1,0 +1,1 @@
+"""One file a command group. What costs time to import is imported inside the commands."""

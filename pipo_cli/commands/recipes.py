@@ -1,0 +1,154 @@
+"""`pipo recipes`: the shipped recipes and what a recipe may say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipo_cli.options import Debug, Json, Overrides, RecipeName
+from pipo_cli.session import emit_json, say, session
+
+if TYPE_CHECKING:
+    from pipo_core.recipes.base import RecipeModel
+
+app = typer.Typer(
+    help="List, show, copy and check recipes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+
+@app.command("ls", epilog="Example: pipo recipes ls")
+def ls(ctx: typer.Context, json_output: Json = False, debug: Debug = False) -> None:
+    """List the shipped recipes."""
+    from pipo_core.recipes.locate import shipped_recipes
+
+    rows = [{"name": name, **_about(path)} for name, path in shipped_recipes().items()]
+    if session(ctx).json:
+        emit_json(rows)
+        return
+    width = max((len(row["name"]) for row in rows), default=0)
+    for row in rows:
+        say(f"{row['name'].ljust(width)}  {row['kind'].ljust(8)}  {row['about']}")
+
+
+@app.command("show", epilog="Example: pipo recipes show tiny/sft.yaml optimizer.learning_rate=1e-3 --resolved")
+def show(
+    ctx: typer.Context,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="With changes applied and every default filled in.")
+    ] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Print a recipe as it is written, or with everything filled in."""
+    from pipo_core.recipes.locate import find_recipe
+
+    path = find_recipe(recipe)
+    if not resolved and not overrides and not session(ctx).json:
+        typer.echo(path.read_text(encoding="utf-8"), nl=False)
+        return
+    import yaml
+
+    from pipo_core.recipes.load import load_recipe
+
+    values = load_recipe(path, overrides or ()).model_dump(mode="json")
+    if session(ctx).json:
+        emit_json(values)
+    else:
+        typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@app.command("copy", epilog="Example: pipo recipes copy sft.yaml my-sft.yaml")
+def copy(
+    ctx: typer.Context,
+    recipe: RecipeName,
+    to: Annotated[Path, typer.Argument(metavar="TO", help="The new file, or a folder for it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Copy a recipe to a file of your own; a pipeline's copy still finds the shipped stages."""
+    from pipo_core.errors import UsageError
+    from pipo_core.files import write_atomic
+    from pipo_core.recipes.locate import find_recipe
+
+    source = find_recipe(recipe)
+    target = to / source.name if to.is_dir() else to
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists", hint="another name, or --force to replace it")
+    write_atomic(target, source.read_bytes())
+    if session(ctx).json:
+        emit_json({"from": str(source), "to": str(target)})
+    else:
+        say(f"written: {target}")
+
+
+@app.command("validate", epilog="Example: pipo recipes validate my-sft.yaml batch.per_device=2")
+def validate(
+    ctx: typer.Context,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a recipe and name every problem with its line and column; exit code 2 if there is one."""
+    from pipo_core.recipes.load import load_recipe
+    from pipo_core.recipes.locate import find_recipe
+
+    path = find_recipe(recipe)
+    kind = load_recipe(path, overrides or ()).kind
+    if session(ctx).json:
+        emit_json({"recipe": str(path), "kind": kind, "problems": []})
+    else:
+        say(f"{path}: a valid {kind} recipe")
+
+
+@app.command("schema", epilog="Example: pipo recipes schema train")
+def schema(
+    ctx: typer.Context,
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="train, rollout, build, merge, eval, bench or pipeline.")],
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """List every key of a kind of recipe with its default and meaning; --json gives the JSON schema."""
+    from pipo_core.recipes.load import known_model
+
+    model = known_model(kind)
+    if session(ctx).json:
+        emit_json(model.model_json_schema())
+        return
+    for key, default, about in _keys(model, ""):
+        say(f"{key}{f' = {default}' if default is not None else ''}")
+        if about:
+            say(f"    {about}")
+
+
+def _about(path: Path) -> dict[str, str]:
+    """Return the kind and the first line of the header, read as text: `ls` shows broken recipes too."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    kind = next((line.partition(":")[2].strip() for line in lines if line.startswith("kind:")), "?")
+    about = lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+    return {"kind": kind, "about": about}
+
+
+def _keys(model: "type[RecipeModel]", prefix: str) -> Iterator[tuple[str, str | None, str | None]]:
+    import json
+
+    from pipo_core.recipes.base import RecipeModel
+    from pipo_core.recipes.schema import choices, inner_model, is_list
+
+    for name, field in model.model_fields.items():
+        inner = inner_model(field.annotation)
+        default: Any = field.default
+        plain = field.is_required() or isinstance(default, RecipeModel)
+        shown = None if plain else json.dumps(default)
+        words = choices(field.annotation)
+        about = field.description or (inner.__doc__ if inner else "") or ""
+        yield f"{prefix}{name}", shown, f"[{' | '.join(words)}] {about}".rstrip() if words else about
+        if inner is not None:
+            yield from _keys(inner, f"{prefix}{name}.{'N.' if is_list(field.annotation) else ''}")

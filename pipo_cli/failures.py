@@ -1,0 +1,89 @@
+"""The one table from an exception to what the user sees: a line, the next command to try, an exit code.
+
+0 done, 1 failed while running, 2 usage or recipe, 3 missing input or download, 4 environment,
+130 interrupted.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipo_core.errors import Interrupted, PipoError, RecipeError
+
+GO_ON = "the same command goes on"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is shown of an exception."""
+
+    message: str
+    hint: str | None
+    exit_code: int
+    problems: list[str] = field(default_factory=list)
+
+
+def _pipo(error: BaseException) -> Failure | None:
+    if not isinstance(error, PipoError):
+        return None
+    problems = error.problems if isinstance(error, RecipeError) else []
+    return Failure(error.message, error.hint, error.exit_code, problems)
+
+
+def _interrupted(error: BaseException) -> Failure | None:
+    stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+    return Failure(f"interrupted; {GO_ON}", None, 130) if stopped else None
+
+
+def _package(error: BaseException) -> Failure | None:
+    if not isinstance(error, ModuleNotFoundError):
+        return None
+    return Failure(f"the Python package {error.name!r} is missing", "pip install -e . in pipo's checkout", 4)
+
+
+def _memory(error: BaseException) -> Failure | None:
+    # torch's own class is known by name, so that torch need not be imported to look at an exception.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Failure(f"out of memory: {_line(error)}", "a smaller batch (engine.batch or batch.per_device)", 4)
+    return None
+
+
+def _system(error: BaseException) -> Failure | None:
+    if not isinstance(error, OSError):
+        return None
+    about = f"{error.filename}: " if error.filename else ""
+    text = about + (error.strerror or _line(error))
+    if isinstance(error, FileNotFoundError):
+        return Failure(text, None, 3)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Failure(f"{text}; {GO_ON} once there is space", "choose another disk with --out", 4)
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return Failure(text, "choose another folder with --out", 4)
+    return Failure(text, "again with --debug shows where", 1)
+
+
+def _unexpected(error: BaseException) -> Failure:
+    return Failure(f"{type(error).__name__}: {_line(error)}", "again with --debug shows where", 1)
+
+
+TABLE: tuple[Callable[[BaseException], Failure | None], ...] = (
+    _interrupted,
+    _pipo,
+    _package,
+    _memory,
+    _system,
+)
+
+
+def describe(error: BaseException) -> Failure:
+    """Return what the first fitting row of the table says about `error`."""
+    for row in TABLE:
+        failure = row(error)
+        if failure is not None:
+            return failure
+    return _unexpected(error)
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else text[:299] + "…"

@@ -1,0 +1,88 @@
+"""What every job command does: load the recipe, plan or run it, show what came out."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pipo_cli.reporter import open_reporter
+from pipo_cli.session import emit_json, say, session
+
+if TYPE_CHECKING:
+    from pipo_core.recipes.kinds import JobKind
+
+
+def run_recipe(
+    ctx: typer.Context, kind: str, name: str, overrides: Sequence[str] | None, out: Path, *, dry_run: bool
+) -> None:
+    """Load the recipe that `name` means, which must be of `kind`, and plan or run it."""
+    run_job(ctx, load_job(kind, name, overrides or ()), out, dry_run=dry_run)
+
+
+def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
+    """Return the recipe. Raises UsageError when it is of another kind, naming the command for it."""
+    from pipo_core.errors import UsageError
+    from pipo_core.recipes.load import load_recipe
+    from pipo_core.recipes.locate import find_recipe
+    from pipo_core.recipes.pipeline import PipelineRecipe
+
+    recipe = load_recipe(find_recipe(name), overrides, stages=())
+    if isinstance(recipe, PipelineRecipe) or recipe.kind != kind:
+        command = "run" if recipe.kind == "pipeline" else recipe.kind
+        words = shlex.join(["pipo", command, name, *overrides])
+        raise UsageError(f"{name} is a recipe of kind {recipe.kind}, not {kind}", hint=words)
+    return recipe
+
+
+def run_job(ctx: typer.Context, recipe: "JobKind", out: Path, *, dry_run: bool) -> None:
+    """Plan or run one job and show the result on standard output."""
+    if dry_run:
+        from pipo_cli.plan import job_plan
+
+        plan = job_plan(recipe, out)
+        if session(ctx).json:
+            emit_json(plan)
+        else:
+            show_plan(plan)
+        return
+    from pipo_core.pipeline.stage import run_stage
+
+    result = run_stage(recipe, out, reporter=open_reporter())
+    if session(ctx).json:
+        emit_json({"folder": str(result.folder), "skipped": result.skipped, "summary": result.summary})
+        return
+    from pipo_cli.tables import show_pairs
+
+    show_pairs(result.summary)
+    say(f"{'unchanged' if result.skipped else 'written'}: {result.folder}")
+    following = _next_command(recipe, result.folder)
+    if following:
+        say(f"next: {following}")
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """Print the plan of one job: the recipe as YAML, then what would happen."""
+    import yaml
+
+    from pipo_cli.tables import show_pairs
+
+    say(yaml.safe_dump(plan["recipe"], sort_keys=False, allow_unicode=True).rstrip())
+    say()
+    lines: dict[str, Any] = {"action": plan["action"]}
+    if plan["reasons"]:
+        lines["because"] = "; ".join(plan["reasons"])
+    if plan.get("next"):
+        lines["first"] = plan["next"]
+    lines |= {key: item["path"] for key, item in plan["inputs"].items()}
+    show_pairs({**lines, **plan["work"], "folder": plan["folder"]})
+    say("dry run: nothing was run or written")
+
+
+def _next_command(recipe: "JobKind", folder: Path) -> str | None:
+    if recipe.kind == "train" and (folder / "adapter").is_dir():
+        return shlex.join(["pipo", "merge", str(folder)])
+    if recipe.kind in ("train", "merge") and (folder / "model").is_dir():
+        return shlex.join(["pipo", "eval", "--suite", "tiny", "--ckpt", str(folder / "model")])
+    return None

@@ -1,0 +1,39 @@
+"""The arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipo_cli.session import session
+
+
+def _note_debug(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        session(ctx).debug = True
+    return value
+
+
+def _note_json(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        session(ctx).json = True
+    return value
+
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one (pipo recipes ls)."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe: a.b=value sets, '~a.b' removes."),
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs are written.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; nothing is run or written.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Standard output holds only JSON.", callback=_note_json, is_eager=True)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show a traceback on errors.", callback=_note_debug, is_eager=True)
+]
+DEFAULT_OUT = Path("outputs")

@@ -1,0 +1,1 @@
+"""Speed: latency of several methods side by side, and the plots of reports."""

@@ -1,0 +1,224 @@
+"""Plots of training, evaluation and latency as PNG files, 1,280 pixels wide and readable at 800.
+
+Each function takes what a job left (`metrics.jsonl` rows, `results.json`), draws what can be drawn from it
+and returns the files, none where there is nothing to draw. Colours are Okabe and Ito's, which colour-blind
+readers can tell apart. No window system and no global state of
+matplotlib is touched.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipo_core.files import write_atomic
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#555555"
+WIDTH, DPI = 8.0, 160
+FONT = 12
+
+LOSSES = {
+    "loss": "sum",
+    "backbone_loss": "backbone (first token)",
+    "mtp_loss": "MTP (second token)",
+    "confidence_loss": "confidence",
+}
+MANY = 60
+"""From so many points on, a moving average is drawn over the single ones."""
+
+Row = Mapping[str, Any]
+
+
+def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[Path]:
+    """Draw the losses and, where they were logged, confidence and acceptance over steps."""
+    files = []
+    losses = {label: key for key, label in LOSSES.items() if _logged(rows, key)}
+    if "backbone_loss" in losses.values() and len(losses) == 2:
+        losses.pop("sum")  # one loss: the sum says the same
+    if losses:
+        figure, axes = _figure("optimizer step", "loss (nats a token)")
+        for index, (label, key) in enumerate(losses.items()):
+            _curve(axes, rows, key, label, index)
+        axes.legend(frameon=False)
+        files.append(_save(figure, folder / f"{name}_loss.png"))
+    shares = {
+        "confidence_mean": "mean confidence",
+        "confidence_target_mean": "mean target (p of the true token)",
+        **{key: f"drafts kept at τ = {key.partition('_')[2]}" for key in _acceptance_keys(rows)},
+    }
+    shares = {key: label for key, label in shares.items() if _logged(rows, key)}
+    if shares:
+        figure, axes = _figure("optimizer step", "share")
+        for index, (key, label) in enumerate(shares.items()):
+            _curve(axes, rows, key, label, index)
+        axes.set_ylim(-0.02, 1.02)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=FONT - 1, ncols=2)
+        files.append(_save(figure, folder / f"{name}_confidence.png"))
+    return files
+
+
+def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> list[Path]:
+    """Draw accuracy with intervals (at each budget) and tokens a slot over the threshold of the pipo arms."""
+    arms = results["arms"]
+    taus = sorted({arm["tau"] for arm in arms if arm["tau"] is not None})
+    if not taus:
+        return []
+    files = []
+    for unit, limit in results["budget"].items():
+        figure, axes = _figure("confidence threshold τ (evenly spaced)", f"avg@{results['samples']} (%)")
+        accuracies = {arm["label"]: _percent(arm["budgets"][unit]["avg"]) for arm in arms}
+        _over_tau(axes, arms, taus, accuracies, results["baseline"])
+        axes.set_title(
+            f"{results['problems']} problems, at most {limit:,} {unit} an answer; 95 % intervals",
+            fontsize=FONT,
+        )
+        files.append(_save(figure, folder / f"{name}_accuracy_{unit}.png"))
+    figure, axes = _figure("confidence threshold τ (evenly spaced)", "real tokens a slot")
+    pairs = [arm for arm in arms if arm["tau"] is not None]
+    tokens = {arm["label"]: (arm["budgets"]["tokens"]["tokens_per_slot"],) * 3 for arm in pairs}
+    _over_tau(axes, pairs, taus, tokens, None)
+    axes.set_ylim(0.95, 2.05)
+    files.append(_save(figure, folder / f"{name}_tokens_per_slot.png"))
+    return files
+
+
+def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
+    """Draw the medians of TTFT and TPOT as bars with their quartiles, one group a prompt length."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes, key, title in (
+        (left, "ttft_s", "time to first token (ms)"),
+        (right, "tpot_s", "time per real token (ms)"),
+    ):
+        _style(axes, "prompt length (tokens)", title)
+        _bars(axes, results["lengths"], key)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
+    figure.suptitle(
+        f"median of {results['trials']} trials, quartiles; batch {results['batch']}, "
+        f"{results['new_tokens']} new tokens, {results['machine']['device']}",
+        fontsize=FONT,
+    )
+    return [_save(figure, folder / f"{name}_latency.png")]
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    _style(axes, x, y)
+    return figure, axes
+
+
+def _style(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, fontsize=FONT)
+    axes.set_ylabel(y, fontsize=FONT)
+    axes.tick_params(labelsize=FONT - 1)
+    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    data = io.BytesIO()
+    figure.savefig(data, dpi=DPI, format="png", metadata={"Software": None})
+    write_atomic(path, data.getvalue())
+    return path
+
+
+def _logged(rows: Sequence[Row], key: str) -> bool:
+    return any(row.get(key) is not None for row in rows)
+
+
+def _acceptance_keys(rows: Sequence[Row]) -> list[str]:
+    keys = {key for row in rows for key in row if key.startswith("acceptance_")}
+    return sorted(keys, key=lambda key: float(key.partition("_")[2]))
+
+
+def _curve(axes: Axes, rows: Sequence[Row], key: str, label: str, index: int) -> None:
+    """One line over steps; where there are many points, thin, with its moving average in full."""
+    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    steps, values = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
+    colour = COLOURS[index % len(COLOURS)]
+    dash = "-" if index < len(COLOURS) else "--"
+    if len(values) < MANY:
+        axes.plot(steps, values, dash, color=colour, label=label)
+        return
+    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    window = max(3, len(values) // 30)
+    average = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    middle = window // 2
+    axes.plot(steps[middle : middle + len(average)], average, dash, color=colour, label=label)
+
+
+def _percent(estimate: Mapping[str, float]) -> tuple[float, float, float]:
+    return 100 * estimate["value"], 100 * estimate["low"], 100 * estimate["high"]
+
+
+def _over_tau(
+    axes: Axes,
+    arms: Sequence[Row],
+    taus: Sequence[float],
+    heights: Mapping[str, tuple[float, float, float]],
+    baseline: str | None,
+) -> None:
+    """Arms with thresholds as lines with intervals, the others as level lines; the baseline with its band.
+
+    `heights` are value, lower and upper end by the arm's label.
+    """
+    place = {tau: index for index, tau in enumerate(taus)}
+    swept = list(dict.fromkeys(arm["arm"] for arm in arms if arm["tau"] is not None))
+    level = [arm for arm in arms if arm["tau"] is None]
+    for index, arm in enumerate(level):
+        value, low, high = heights[arm["label"]]
+        is_baseline = arm["label"] == baseline
+        colour = GREY if is_baseline else COLOURS[(len(swept) + index) % len(COLOURS)]
+        if is_baseline:
+            axes.axhspan(low, high, color=GREY, alpha=0.15, linewidth=0)
+        label = f"{arm['label']} (baseline)" if is_baseline else arm["label"]
+        axes.axhline(value, color=colour, linestyle="--" if is_baseline else ":", linewidth=1.8, label=label)
+    for index, name in enumerate(swept):
+        of = sorted((arm for arm in arms if arm["arm"] == name), key=lambda arm: arm["tau"])
+        values, lows, highs = np.array([heights[arm["label"]] for arm in of]).T
+        axes.errorbar(
+            [place[arm["tau"]] + 0.06 * (index - (len(swept) - 1) / 2) for arm in of],
+            values,
+            yerr=[values - lows, highs - values] if np.any(highs > lows) else None,
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            capsize=4,
+            label=name,
+        )
+    axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
+    axes.set_xlim(-0.5, len(taus) - 0.5)
+    axes.legend(frameon=False, fontsize=FONT - 1)
+
+
+def _bars(axes: Axes, lengths: Sequence[Row], key: str) -> None:
+    labels = [arm["label"] for arm in lengths[0]["arms"]]
+    width = 0.8 / len(labels)
+    for index, label in enumerate(labels):
+        times = [length["arms"][index][key] for length in lengths]
+        q1, medians, q3 = (1e3 * np.array([time[name] for time in times]) for name in ("q1", "median", "q3"))
+        bars = axes.bar(
+            np.arange(len(lengths)) + (index - (len(labels) - 1) / 2) * width,
+            medians,
+            0.92 * width,
+            # quartiles of few trials may lie on one side of the median by rounding only
+            yerr=[np.maximum(medians - q1, 0), np.maximum(q3 - medians, 0)],
+            capsize=3,
+            color=COLOURS[index % len(COLOURS)],
+            ecolor=GREY,
+            label=label,
+        )
+        axes.bar_label(bars, fmt="{:.3g}", padding=2, fontsize=FONT - 3)
+    axes.set_xticks(range(len(lengths)), [f"{length['prompt_tokens']:,}" for length in lengths])
+    axes.margins(y=0.12)

@@ -1,0 +1,1 @@
+"""Problems, teacher rollouts, and the training sets built from them."""

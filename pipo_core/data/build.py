@@ -1,0 +1,168 @@
+"""Training sets from rollouts: which answers are kept, and which questions are held out for validation.
+
+The paper keeps every answer that is correct and finished; its ablation keeps the shortest one a question.
+What is written depends on the rollouts and the recipe only, not on the order in which answers were
+completed. Rollouts can be larger than memory, so only an index of them is held.
+"""
+
+import json
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipo_core.data.answers import Answer, read_index
+from pipo_core.data.problems import Problem, load_problems, user_message
+from pipo_core.errors import PipoError
+from pipo_core.recipes.build import BuildRecipe
+from pipo_core.recipes.common import Problems
+from pipo_core.reporting import Reporter, SilentReporter
+
+THINK_PREFIX = "<think>\n"
+"""What the generation prompt ends in: it opens an assistant's turn, though no rollout's text holds it."""
+
+
+def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Write `out/train.jsonl`, and `out/validation.jsonl` if a share is held out; return what was kept.
+
+    Rows are `{"messages": [user, assistant]}`; the assistant's content is the template's `<think>` prefix
+    and the answer. A question is never in both files. The summary counts answers and questions, and the
+    dropped answers by reason. Raises MissingInputError for a broken rollouts file and PipoError when no
+    answer is left.
+    """
+    reporter = reporter or SilentReporter()
+    if recipe.worked is not None:
+        return _build_worked(recipe, recipe.worked, out, reporter)
+    source = Path(recipe.rollouts or "")
+    answers = list(read_index(source))
+    kept, dropped = choose(answers, recipe)
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the file is empty"
+        raise PipoError(
+            f"no answer of {source} is left to train on ({reasons})",
+            hint="give the rollout a larger budget or a better model, or lower minimum_solved",
+        )
+    held_out = held_out_questions({answer.problem for answer in kept}, recipe)
+    parts = {
+        "train": [answer for answer in kept if answer.problem not in held_out],
+        "validation": [answer for answer in kept if answer.problem in held_out],
+    }
+    random.Random(recipe.seed).shuffle(parts["train"])  # noqa: S311 - an order, not a secret
+    with reporter.progress("build", len(kept), "row") as bar:
+        for name, part in parts.items():
+            _write_part(out / f"{name}.jsonl", part, _rows(source, part), bar.advance)
+    return {
+        "questions": len({answer.problem for answer in answers}),
+        "answers": len(answers),
+        "kept": len(kept),
+        "dropped": dict(dropped),
+        "train_rows": len(parts["train"]),
+        "train_questions": len({answer.problem for answer in parts["train"]}),
+        "validation_rows": len(parts["validation"]),
+        "validation_questions": len(held_out),
+        "mean_tokens": sum(answer.tokens for answer in kept) / len(kept),
+    }
+
+
+def _build_worked(recipe: BuildRecipe, worked: Problems, out: Path, reporter: Reporter) -> dict[str, Any]:
+    """Write the rows of problems that come with worked solutions: how the tiny models' first lessons are made."""
+    problems = load_problems(worked.source, worked.split, worked.count, worked.seed)
+    unsolved = [problem.id for problem in problems if not problem.solution]
+    if unsolved or not problems:
+        raise PipoError(
+            f"{worked.source}: {len(unsolved)} of {len(problems)} problems have no worked solution",
+            hint="let a model answer them: pipo rollout",
+        )
+    held_out = held_out_questions({problem.id for problem in problems}, recipe)
+    parts = {
+        "train": [problem for problem in problems if problem.id not in held_out],
+        "validation": [problem for problem in problems if problem.id in held_out],
+    }
+    with reporter.progress("build", len(problems), "row") as bar:
+        for name, part in parts.items():
+            rows = (_row(problem, problem.solution) for problem in part)
+            _write_part(out / f"{name}.jsonl", part, rows, bar.advance)
+    return {"questions": len(problems), **{f"{name}_rows": len(part) for name, part in parts.items()}}
+
+
+def choose(answers: Iterable[Answer], recipe: BuildRecipe) -> tuple[list[Answer], Counter[str]]:
+    """Return the kept answers by (question, sample) and how many were dropped for which reason."""
+    by_question: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_question[answer.problem].append(answer)
+    kept: list[Answer] = []
+    dropped: Counter[str] = Counter()
+    for _, group in sorted(by_question.items()):
+        usable = []
+        too_hard = sum(answer.solved for answer in group) / len(group) < recipe.minimum_solved
+        for answer in sorted(group, key=lambda answer: answer.sample):
+            if not answer.finished:
+                dropped["unfinished"] += 1
+            elif not answer.correct:
+                dropped["wrong"] += 1
+            elif too_hard:
+                dropped["of a question below minimum_solved"] += 1
+            else:
+                usable.append(answer)
+        if recipe.keep == "shortest_correct" and usable:
+            dropped["not the shortest"] += len(usable) - 1
+            usable = [min(usable, key=lambda answer: answer.tokens)]
+        kept.extend(usable)
+    return kept, +dropped
+
+
+def held_out_questions(questions: set[str], recipe: BuildRecipe) -> set[str]:
+    """Return the validation questions: the rounded share, but at least one on either side."""
+    if recipe.validation_share == 0 or len(questions) < 2:
+        return set()
+    count = min(max(round(recipe.validation_share * len(questions)), 1), len(questions) - 1)
+    # A generator of its own, so that the share does not change the order of the training rows' draw.
+    draw = random.Random(f"validation {recipe.seed}")  # noqa: S311 - a split, not a secret
+    return set(draw.sample(sorted(questions), count))
+
+
+def _rows(source: Path, answers: Iterable[Answer]) -> Iterator[dict[str, Any]]:
+    with source.open("rb") as file:
+        for answer in answers:
+            file.seek(answer.offset)
+            row = json.loads(file.readline())
+            problem = Problem(
+                id=row["problem"],
+                question=row["question"],
+                answer=row["answer"],
+                instruction=row.get("instruction", ""),
+            )
+            yield _row(problem, row["text"])
+
+
+def _row(problem: Problem, text: str) -> dict[str, Any]:
+    """Return the training row of an answer that was written after the thinking prefix."""
+    return {
+        "messages": [
+            {"role": "user", "content": user_message(problem)},
+            {"role": "assistant", "content": THINK_PREFIX + text},
+        ]
+    }
+
+
+def _write_part(
+    path: Path, part: Sequence[object], rows: Iterable[dict[str, Any]], advance: Callable[[], None]
+) -> None:
+    """Write the rows of one part line by line, for they need not fit into memory, or remove its file if it has none.
+
+    The final name appears at the end.
+    """
+    if not part:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            advance()
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

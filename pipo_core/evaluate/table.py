@@ -1,0 +1,75 @@
+"""Results of an evaluation as rows of text, for a terminal or a Markdown page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in cells; every row has as many as there are columns."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return a table for each budget of what `run_eval` returned, tokens first. Accuracies are in percent."""
+    return [_table(results, unit, limit) for unit, limit in results["budget"].items()]
+
+
+def markdown(table: Table) -> str:
+    """Return the table in Markdown: its title in bold, text left, figures right, a newline at the end."""
+    rules = ["---", *["---:"] * (len(table.columns) - 1)]
+    lines = [_line(table.columns), _line(rules), *(_line(row) for row in table.rows)]
+    return f"**{table.title}**\n\n" + "\n".join(lines) + "\n"
+
+
+def _table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
+    samples = results["samples"]
+    title = (
+        f"{results['suite']}, {results['problems']} problems × {samples} answers, "
+        f"at most {limit:,} {unit} an answer; ± and [ ] are 95 % intervals"
+    )
+    columns = [
+        "arm",
+        "τ",
+        f"avg@{samples} %",
+        f"pass@{samples} %",
+        f"Δ to {results['baseline']}" if results["baseline"] else "Δ",
+        "tokens/slot",
+        "drafts kept %",
+        "tokens/answer",
+        "finished %",
+    ]
+    return Table(title, columns, [_row(arm, unit, samples) for arm in results["arms"]])
+
+
+def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
+    at = arm["budgets"][unit]
+    difference = at["difference"]
+    return [
+        arm["arm"],
+        ABSENT if arm["tau"] is None else f"{arm['tau']:g}",
+        _estimate(at["avg"]),
+        _estimate(at["pass"][str(samples)]),
+        ABSENT
+        if difference is None
+        else "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in difference.items()}),
+        ABSENT if at["tokens_per_slot"] is None else f"{at['tokens_per_slot']:.2f}",
+        ABSENT if arm["drafts_kept"] is None else f"{100 * arm['drafts_kept']:.1f}",
+        f"{at['mean_tokens']:.1f}",
+        f"{100 * at['finished']:.1f}",
+    ]
+
+
+def _estimate(estimate: Mapping[str, float]) -> str:
+    """The value and half the interval's width: exact where it is symmetric, else the mean of both sides."""
+    return f"{100 * estimate['value']:.1f} ± {50 * (estimate['high'] - estimate['low']):.1f}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,1 @@
+"""Files from the Hugging Face hub and from the package itself."""

@@ -1,0 +1,202 @@
+"""From what a recipe names to what is on this disk.
+
+A recipe names its inputs by catalog name, by path, by hub id, or, in a pipeline, as `stage:NAME[/sub/path]`.
+A job gets real paths only. Nothing is downloaded here: what is absent is an error that names the command
+which gets it.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipo_core.errors import MissingInputError
+from pipo_core.files import read_json
+from pipo_core.recipes.catalog import CATALOG, Entry
+from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.suggest import did_you_mean
+
+STAGE_PREFIX = "stage:"
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
+
+@dataclass(frozen=True)
+class Input:
+    """One artifact that a recipe reads: where in the recipe, as written there, and where on this disk."""
+
+    key: str
+    value: str
+    path: Path
+
+
+def find_inputs(kind: str, settings: Mapping[str, Any], stages: Mapping[str, Path] | None = None) -> list[Input]:
+    """Return the inputs that the recipe's `settings` (its JSON form) name, resolved.
+
+    `stages` are the folders of earlier stages by name, for `stage:NAME` paths. Raises MissingInputError for
+    what is not there, unfinished, or not what the key needs.
+    """
+    return [Input(key, value, resolve(key, value, stages or {})) for key, value, resolve in _slots(kind, settings)]
+
+
+def stage_references(kind: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (key, stage name) of every `stage:NAME` path in a recipe."""
+    return [
+        (key, value.removeprefix(STAGE_PREFIX).partition("/")[0])
+        for key, value, _ in _slots(kind, settings)
+        if value.startswith(STAGE_PREFIX)
+    ]
+
+
+def outside_inputs(kind: str, settings: Mapping[str, Any]) -> list[Input]:
+    """Return the inputs that no earlier stage makes: these can be looked for before anything runs."""
+    return [
+        Input(key, value, resolve(key, value, {}))
+        for key, value, resolve in _slots(kind, settings)
+        if not value.startswith(STAGE_PREFIX)
+    ]
+
+
+def put_inputs(settings: Mapping[str, Any], values: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return a copy of `settings` with other values at the dotted keys."""
+    changed = copy.deepcopy(dict(settings))
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node: Any = changed
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        node[last] = value
+    return changed
+
+
+Resolver = Callable[[str, str, Mapping[str, Path]], Path]
+
+
+def resolve_model(key: str, value: str, stages: Mapping[str, Path]) -> Path:
+    """Return the checkpoint folder that `value` means; a stage folder stands for its `model/`."""
+    entry = CATALOG.get(value)
+    if entry is not None and entry.bundled:
+        return bundled_model(value)
+    folder = _on_disk(key, value, stages)
+    if folder is None:
+        return _cached(key, value, entry, "model")
+    _require_finished(key, folder)
+    if (folder / "config.json").is_file():
+        return folder
+    if (folder / "model" / "config.json").is_file():
+        return folder / "model"
+    for adapter in (folder, folder / "adapter"):
+        if (adapter / "adapter_config.json").is_file():
+            raise MissingInputError(f"{key}: {folder} holds an adapter, not a model", hint=f"pipo merge {folder}")
+    raise MissingInputError(f"{key}: {folder} holds no model (no config.json)")
+
+
+def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
+    """Return the train stage's folder or adapter folder that `value` means."""
+    folder = _on_disk(key, value, stages)
+    if folder is None:
+        return _cached(key, value, CATALOG.get(value), "model")
+    _require_finished(key, folder)
+    if (folder / "adapter" / "adapter_config.json").is_file():
+        return folder / "adapter"
+    return folder
+
+
+def resolve_rows(name: str) -> Resolver:
+    """Return the resolver of a JSON-lines file; a folder stands for the file called `name` in it."""
+
+    def resolve(key: str, value: str, stages: Mapping[str, Path]) -> Path:
+        path = _on_disk(key, value, stages)
+        if path is None:
+            path = _cached(key, value, CATALOG.get(value), "dataset")
+        _require_finished(key, path)
+        if path.is_dir():
+            path = path / name
+        if not path.is_file():
+            raise MissingInputError(f"{key}: {path} does not exist")
+        return path
+
+    return resolve
+
+
+# Which keys of a recipe name an artifact; `*` stands for every place of a list.
+INPUTS: dict[str, dict[str, Resolver]] = {
+    "train": {
+        "model": resolve_model,
+        "data.train": resolve_rows("train.jsonl"),
+        "data.validation": resolve_rows("validation.jsonl"),
+    },
+    "rollout": {"model": resolve_model, "problems.source": resolve_rows("problems.jsonl")},
+    "build": {"rollouts": resolve_rows("rollouts.jsonl")},
+    "merge": {"source": resolve_adapter, "base": resolve_model},
+    "eval": {"arms.*.ckpt": resolve_model},
+    "bench": {"arms.*.ckpt": resolve_model},
+}
+# Problem sets that pipo makes itself: settings, not artifacts.
+GENERATED = {"problems.source": frozenset({"tiny"})}
+
+
+def _slots(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
+    for pattern, resolve in INPUTS[kind].items():
+        for key, value in _matches(pattern.split("."), settings, ()):
+            if value is not None and value not in GENERATED.get(pattern, ()):
+                yield key, str(value), resolve
+
+
+def _matches(parts: list[str], node: Any, done: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    if not parts:
+        yield ".".join(done), node
+    elif parts[0] == "*":
+        for index, item in enumerate(node or ()):
+            yield from _matches(parts[1:], item, (*done, str(index)))
+    elif isinstance(node, Mapping) and parts[0] in node:
+        yield from _matches(parts[1:], node[parts[0]], (*done, parts[0]))
+
+
+def _on_disk(key: str, value: str, stages: Mapping[str, Path]) -> Path | None:
+    if value.startswith(STAGE_PREFIX):
+        name, _, sub = value.removeprefix(STAGE_PREFIX).partition("/")
+        if name not in stages:
+            raise MissingInputError(f"{key}: there is no earlier stage {name!r}{did_you_mean(name, stages)}")
+        path = stages[name] / sub
+        if not path.exists():
+            raise MissingInputError(f"{key}: stage {name!r} made no {sub!r}")
+        return path.absolute()
+    path = Path(value).expanduser()
+    return path.absolute() if path.exists() else None
+
+
+def _require_finished(key: str, path: Path) -> None:
+    record = path / "stage.json"
+    if record.is_file():
+        state = read_json(record).get("state")
+        if state != "done":
+            raise MissingInputError(
+                f"{key}: the stage in {path} is not finished (state: {state})",
+                hint="give its command again, it goes on where it stopped",
+            )
+
+
+def _cached(key: str, value: str, entry: Entry | None, kind: str) -> Path:
+    repo = entry.repo if entry is not None else value
+    if not HUB_ID.match(repo):
+        guess = did_you_mean(value, CATALOG)
+        raise MissingInputError(f"{key}: {value!r} is neither a path here nor a known name{guess}")
+    # Imported here: half a second that a recipe without hub ids does not pay.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    absent = MissingInputError(
+        f"{key}: {value!r} is neither a path here nor in the Hugging Face cache",
+        hint=f"pipo download {value}",
+    )
+    revision = entry.revision if entry is not None else None
+    try:
+        folder = Path(snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise absent from None
+    path = folder / entry.path if entry is not None else folder
+    if not path.exists() or (kind == "model" and not any(path.rglob("*.safetensors"))):
+        raise absent
+    return path

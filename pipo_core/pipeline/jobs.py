@@ -1,0 +1,59 @@
+"""The job of each recipe kind. A job's module, and torch with it, is imported when the job runs."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipo_core.reporting import Reporter
+
+# A job works in its folder and returns a JSON-able summary; called again with the same recipe it goes on.
+Job = Callable[[Any, Path, Reporter], dict[str, Any]]
+
+
+def _train(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.train.sft import run_train
+
+    return run_train(recipe, out, reporter=reporter)
+
+
+def _merge(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.train.merge import run_merge
+
+    return run_merge(recipe, out, reporter=reporter)
+
+
+def _rollout(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.data.rollouts import run_rollout
+    from pipo_core.grade.math import MathGrader
+
+    # Data and grading are neighbours that do not know each other; they meet here.
+    with MathGrader() as grader:
+        return run_rollout(recipe, out, reporter=reporter, grade=grader.grade)
+
+
+def _build(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.data.build import run_build
+
+    return run_build(recipe, out, reporter=reporter)
+
+
+def _eval(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.evaluate.runner import run_eval
+
+    return run_eval(recipe, out, reporter=reporter)
+
+
+def _bench(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.bench.latency import run_bench
+
+    return run_bench(recipe, out, reporter=reporter)
+
+
+JOBS: Mapping[str, Job] = {
+    "train": _train,
+    "rollout": _rollout,
+    "build": _build,
+    "merge": _merge,
+    "eval": _eval,
+    "bench": _bench,
+}

@@ -1,0 +1,92 @@
+"""The report of a run: `report.md` and its plots, from what the stages left on disk."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipo_core.bench import plots
+from pipo_core.evaluate.table import markdown, tables
+from pipo_core.files import read_json, read_jsonl, write_atomic
+from pipo_core.pipeline.journal import now
+from pipo_core.pipeline.stage import RECORD, StageResult
+from pipo_core.pipeline.words import (
+    caveats,
+    conclusions,
+    data_line,
+    duration,
+    latency_table,
+    machine_lines,
+    stage_table,
+    training_line,
+)
+
+REPORT = "report.md"
+Record = Mapping[str, Any]
+
+
+def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
+    """Write `folder/report.md` and the plots beside it, and return the report's path.
+
+    `stages` are the finished stages in order. The page is written last, so it never names a plot that is not
+    there. Raises MissingInputError when a stage's record or results are absent.
+    """
+    records = [(stage.folder, read_json(stage.folder / RECORD)) for stage in stages]
+    evals = _results(records, "eval")
+    benches = _results(records, "bench")
+    sections = [
+        f"# {folder.name}\n\nWritten {now()}.",
+        _section("In plain words", _bullets(conclusions(evals, benches))),
+        _section("Accuracy", *(_accuracy(name, results, folder) for name, results in evals.items())),
+        _section("Speed", *(_speed(name, results, folder) for name, results in benches.items())),
+        _section("Training", *_each(records, "train", lambda path, record: _training(path, record, folder))),
+        _section(
+            "Data",
+            _bullets([line for _, record in records for line in data_line(record)]),
+        ),
+        _section("What ran", stage_table([record for _, record in records]), _ran(records)),
+        _section("What these figures do not say", _bullets(caveats(evals, benches))),
+    ]
+    path = folder / REPORT
+    write_atomic(path, "\n\n".join(section for section in sections if section) + "\n")
+    return path
+
+
+def _results(records: Sequence[tuple[Path, Record]], kind: str) -> dict[str, dict[str, Any]]:
+    return {record["name"]: read_json(path / "results.json") for path, record in records if record["kind"] == kind}
+
+
+def _each(records: Sequence[tuple[Path, Record]], kind: str, part: Callable[[Path, Record], str]) -> list[str]:
+    return [part(path, record) for path, record in records if record["kind"] == kind]
+
+
+def _section(title: str, *parts: str) -> str:
+    filled = [part for part in parts if part]
+    return "\n\n".join([f"## {title}", *filled]) if filled else ""
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _images(files: Sequence[Path]) -> str:
+    return "\n\n".join(f"![{file.stem.replace('_', ' ')}]({file.name})" for file in files)
+
+
+def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
+    pictures = _images(plots.evaluation(results, folder, name))
+    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in tables(results)), pictures])
+
+
+def _speed(name: str, results: dict[str, Any], folder: Path) -> str:
+    return "\n\n".join([f"### {name}", latency_table(results), _images(plots.latency(results, folder, name))])
+
+
+def _training(path: Path, record: Record, folder: Path) -> str:
+    rows = read_jsonl(path / "metrics.jsonl")
+    pictures = _images(plots.training(rows, folder, record["name"]))
+    return "\n\n".join([f"### {record['name']}", training_line(record, rows), pictures])
+
+
+def _ran(records: Sequence[tuple[Path, Record]]) -> str:
+    total = sum(record["seconds"] for _, record in records)
+    return _bullets([f"all stages together: {duration(total)}", *machine_lines([r for _, r in records])])

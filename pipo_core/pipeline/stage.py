@@ -1,0 +1,296 @@
+"""One stage: a recipe and its input artifacts make an output folder, once.
+
+`outputs/<run>/<stage>/` holds the artifacts and `stage.json`, which says what they were made from. From it
+`run_stage` decides:
+
+- finished, and recipe and inputs are the same: nothing is done;
+- interrupted, failed or killed, and the same: the job is called again and goes on from what it left;
+- something is different: it is said, the folder becomes `<stage>.previous` (replacing the one before, so that
+  one earlier result is kept and the disk does not fill up), and the stage runs from the start.
+
+"The same" is decided by content. Where an input lies, the name of the run, and settings that do not change
+what is computed (`NEUTRAL`) do not count, so that a folder can be moved and a batch made smaller half-way.
+"""
+
+import shlex
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from pipo_core.errors import Interrupted, MissingInputError, UsageError
+from pipo_core.files import FolderLock, fingerprint, read_json, write_atomic, write_json
+from pipo_core.pipeline.fingerprints import BOOKKEEPING, FingerprintCache
+from pipo_core.pipeline.inputs import Input, find_inputs, put_inputs
+from pipo_core.pipeline.jobs import JOBS, Job
+from pipo_core.pipeline.journal import JournalReporter, now
+from pipo_core.pipeline.machine import machine, peak_memory, versions
+from pipo_core.recipes.kinds import JobKind
+from pipo_core.reporting import Reporter
+
+RECORD = "stage.json"
+PREVIOUS = ".previous"
+_NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "outputs"}
+
+# Settings that change how fast or how loudly a stage works, not what it makes: it goes on under new ones.
+NEUTRAL: dict[str, tuple[str, ...]] = {
+    "train": ("launch.threads", "launch.master", "launch.node_rank", "log_every_steps", "save.*"),
+    "rollout": ("engine.batch", "engine.threads"),
+    "eval": ("engine.batch", "engine.threads"),
+}
+
+Action = Literal["skip", "start", "go on", "start again"]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage left: its folder, its job's summary, and whether it was finished already."""
+
+    folder: Path
+    summary: dict[str, Any]
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What `run_stage` would do with a stage and why (`reasons`, one change or state each)."""
+
+    folder: Path
+    action: Action
+    reasons: list[str]
+    inputs: list[Input]
+    prints: dict[str, str]
+    files: dict[str, tuple[int, int, str]]
+    settings: dict[str, Any]
+    earlier: dict[str, Any] | None
+
+
+def stage_folder(recipe: JobKind, root: Path, name: str | None = None) -> Path:
+    """Return `root/<run>/<stage>`; a stage without a name is called after its kind."""
+    return root / recipe.run / (name or recipe.kind)
+
+
+def standing(
+    recipe: JobKind, root: Path, *, name: str | None = None, inputs: Mapping[str, str] | None = None
+) -> Standing:
+    """Return what there is to do for a stage, changing nothing.
+
+    Raises MissingInputError when an input is absent, unfinished or unfit.
+    """
+    folder = stage_folder(recipe, root, name)
+    settings = recipe.model_dump(mode="json")
+    found = find_inputs(recipe.kind, settings, {key: Path(path) for key, path in (inputs or {}).items()})
+    cache = FingerprintCache()
+    for record in sorted(folder.parent.glob(f"*/{RECORD}")):
+        cache.remember(_earlier(record.parent).get("files", {}))
+    artifacts = {item.key: cache.of_artifact(item.path) for item in found}
+    prints = {key: artifact.fingerprint for key, artifact in artifacts.items()}
+    files = {path: entry for artifact in artifacts.values() for path, entry in artifact.files.items()}
+    earlier = _earlier(folder) or None
+    action, reasons = _decide(recipe, folder, prints, earlier)
+    return Standing(folder, action, reasons, found, prints, files, settings, earlier)
+
+
+def run_stage(
+    recipe: JobKind,
+    root: Path,
+    *,
+    reporter: Reporter,
+    name: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    jobs: Mapping[str, Job] = JOBS,
+) -> StageResult:
+    """Bring one stage to its end and return what it left; do nothing if it is there already.
+
+    `inputs` are the folders of earlier stages by name, for `stage:NAME` paths in the recipe. `jobs` are the
+    functions by recipe kind. Raises MissingInputError for absent inputs, UsageError when another process
+    works in the stage or its name is not possible, and whatever the job raises; the state is on disk before
+    that leaves.
+    """
+    folder = stage_folder(recipe, root, name)
+    if folder.name.endswith(PREVIOUS):
+        raise UsageError(f"{folder.name!r}: a stage's name may not end in {PREVIOUS}")
+    # The lock lies beside the stage, not in it: the folder may be moved aside while the lock is held.
+    with FolderLock(folder.parent / ".locks" / folder.name):
+        todo = standing(recipe, root, name=name, inputs=inputs)
+        if todo.action == "skip" and todo.earlier is not None:
+            _refresh_files(todo)
+            reporter.info(f"{folder.name}: finished already, nothing has changed")
+            return StageResult(folder, todo.earlier["summary"], skipped=True)
+        if todo.action == "start again":
+            reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}")
+            _set_aside(folder)
+        elif todo.action == "go on":
+            reporter.info(f"{folder.name}: goes on ({'; '.join(todo.reasons)})")
+        summary = _work(recipe, todo, jobs[recipe.kind], reporter)
+        return StageResult(folder, summary, skipped=False)
+
+
+def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> dict[str, Any]:
+    folder = todo.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    goes_on = todo.action == "go on" and todo.earlier is not None
+    earlier = todo.earlier if goes_on and todo.earlier is not None else {}
+    resolved = type(recipe).model_validate(
+        put_inputs(todo.settings, {item.key: str(item.path) for item in todo.inputs})
+    )
+    _write_recipe(resolved, folder)
+    journal = JournalReporter(reporter, folder)
+    record: dict[str, Any] = {
+        "kind": recipe.kind,
+        "name": folder.name,
+        "state": "running",
+        "message": None,
+        "recipe": fingerprint(_compared(recipe.kind, todo.settings, todo.prints)),
+        "settings": todo.settings,
+        "inputs": {
+            item.key: {"value": item.value, "path": str(item.path), "fingerprint": todo.prints[item.key]}
+            for item in todo.inputs
+        },
+        "files": todo.files,
+        "versions": versions(),
+        "machine": machine(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "attempts": earlier.get("attempts", 0) + 1,
+        "started": earlier.get("started", now()),
+        "finished": None,
+        "seconds": earlier.get("seconds", 0.0),
+        "peak_memory_gib": None,
+        "summary": None,
+        "outputs": None,
+    }
+    if goes_on and earlier.get("versions") != record["versions"]:
+        journal.warn(f"{folder.name}: goes on with other versions than it began with; see {RECORD}")
+    write_json(folder / RECORD, record)
+    journal.note("running", attempt=record["attempts"], command=record["command"])
+    before, began = record["seconds"], time.monotonic()
+
+    def close(state: str, **fields: Any) -> None:
+        record.update(state=state, finished=now(), **fields)
+        record["seconds"] = round(before + time.monotonic() - began, 3)
+        record["peak_memory_gib"] = peak_memory()
+        write_json(folder / RECORD, record)
+
+    try:
+        summary = job(resolved, folder, journal)
+        close("done", summary=summary, outputs=_outputs(folder))
+    except BaseException as error:
+        state = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
+        message = str(error) or type(error).__name__
+        close(state, message=message, summary=None)
+        journal.note(state, message=message)
+        journal.log("traceback", message=traceback.format_exc())
+        raise
+    journal.note("done", seconds=record["seconds"])
+    return summary
+
+
+def _decide(
+    recipe: JobKind, folder: Path, prints: Mapping[str, str], earlier: Mapping[str, Any] | None
+) -> tuple[Action, list[str]]:
+    if earlier is None:
+        if folder.is_dir() and any(folder.iterdir()):
+            return "start again", [f"{folder} holds no readable {RECORD}"]
+        return "start", []
+    changes = _changes(recipe, prints, earlier)
+    if changes:
+        return "start again", changes
+    state = earlier["state"]
+    if state == "done":
+        lost = [name for name in earlier["outputs"] if not (folder / name).exists()]
+        return ("go on", [f"{name} is gone" for name in lost]) if lost else ("skip", [])
+    if state == "running":
+        return "go on", ["it was killed while running"]
+    if state == "interrupted":
+        return "go on", ["it was interrupted"]
+    return "go on", [f"it failed: {earlier['message'].splitlines()[0]}"]
+
+
+def _changes(recipe: JobKind, prints: Mapping[str, str], earlier: Mapping[str, Any]) -> list[str]:
+    """Return one phrase for each recipe key and each input that is not what the stage was made from."""
+    old_prints = {key: entry["fingerprint"] for key, entry in earlier["inputs"].items()}
+    old_settings = earlier["settings"]
+    with suppress(ValidationError):
+        # A key that a newer version of pipo added counts as if its default had been written then.
+        old_settings = type(recipe).model_validate(old_settings).model_dump(mode="json")
+    new = _compared(recipe.kind, recipe.model_dump(mode="json"), prints)
+    old = _compared(recipe.kind, old_settings, old_prints)
+    absent = object()
+    changes = [
+        f"{key} was {_shown(old, key)} and is {_shown(new, key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, absent) != new.get(key, absent)
+    ]
+    for key in sorted(old_prints.keys() | prints.keys()):
+        if key not in prints:
+            changes.append(f"input {key} is no longer named")
+        elif key not in old_prints:
+            changes.append(f"input {key} is new")
+        elif old_prints[key] != prints[key]:
+            changes.append(f"the content of input {key} changed")
+    return changes
+
+
+def _shown(flat: Mapping[str, Any], key: str) -> str:
+    return repr(flat[key]) if key in flat else "absent"
+
+
+def _compared(kind: str, settings: Mapping[str, Any], prints: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings, flat by dotted key, that decide what a stage makes; inputs count by content."""
+    neutral = ("run", *NEUTRAL.get(kind, ()))
+    return {
+        key: value
+        for key, value in _flat(settings, "")
+        if key not in prints and not any(fnmatchcase(key, pattern) for pattern in neutral)
+    }
+
+
+def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        children = list(node.items())
+    elif isinstance(node, list) and any(isinstance(item, dict | list) for item in node):
+        children = [(str(index), item) for index, item in enumerate(node)]
+    else:
+        return [(prefix, node)]
+    return [pair for key, item in children for pair in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _earlier(folder: Path) -> dict[str, Any]:
+    try:
+        record = read_json(folder / RECORD)
+    except MissingInputError:
+        return {}
+    return record if isinstance(record, dict) and record.keys() >= _NEEDED else {}
+
+
+def _outputs(folder: Path) -> list[str]:
+    names = [entry.name for entry in folder.iterdir()]
+    return sorted(name for name in names if name not in BOOKKEEPING and not name.startswith("."))
+
+
+def _set_aside(folder: Path) -> None:
+    previous = folder.with_name(folder.name + PREVIOUS)
+    if previous.exists():
+        shutil.rmtree(previous)
+    folder.rename(previous)
+
+
+def _refresh_files(todo: Standing) -> None:
+    """Remember files that were read anew though their content is the same, so that this happens once."""
+    if todo.earlier is not None and fingerprint(todo.files) != fingerprint(todo.earlier["files"]):
+        write_json(todo.folder / RECORD, {**todo.earlier, "files": todo.files})
+
+
+def _write_recipe(resolved: JobKind, folder: Path) -> None:
+    text = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    head = f"# What stage {folder.name} runs, with every default and path filled in.\n"
+    write_atomic(folder / "recipe.yaml", head + text)

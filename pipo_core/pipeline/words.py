@@ -1,0 +1,208 @@
+"""The sentences and small tables of a report. Every figure comes with what it was measured against."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipo_core.pipeline.recommend import MARGIN, Recommendation, recommend
+
+Results = Mapping[str, Any]
+Record = Mapping[str, Any]
+POINTS = 100 * MARGIN
+
+
+def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> list[str]:
+    """Return the main findings as sentences: the threshold to use, its price in accuracy, its speed."""
+    lines = ["A slot is one decode step: regular decoding writes one token a slot, PIPO one or two."]
+    chosen: set[str] = set()
+    for results in evals.values():
+        for unit in results["budget"]:
+            found = recommend(results, unit)
+            if found is not None:
+                chosen.add(found.arm["label"])
+                lines.append(_recommendation(results, found))
+            elif results["baseline"] is None:
+                lines.append("No baseline was named, so no threshold can be recommended.")
+    for results in benches.values():
+        lines.extend(_speed_lines(results, chosen))
+    return list(dict.fromkeys(lines)) if evals or benches else []
+
+
+def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> list[str]:
+    """Return what a reader must know before using the figures."""
+    lines: list[str] = []
+    for name, results in evals.items():
+        tokens, slots = results["budget"]["tokens"], results["budget"]["slots"]
+        lines.append(
+            f"{name}: an answer may take at most {tokens:,} tokens, or, in the other table, {slots:,} slots. "
+            "At equal tokens all methods may write the same length; at equal slots PIPO may write up to "
+            "twice as many tokens as regular decoding, which is how the paper compares."
+        )
+        lines.append(
+            f"{name}: the intervals are 95 % over {results['problems']} problems with {results['samples']} "
+            "answers each. They hold the chance in problems and answers, not that of training: each model "
+            "was trained once, with one seed."
+        )
+    if any(arm["tau"] is not None for results in evals.values() for arm in results["arms"]):
+        lines.append(
+            "The threshold was chosen on the same problems that its accuracy is stated on, which favours it "
+            "a little; a fresh seed for the problems tells how much."
+        )
+    if evals:
+        lines.append("An answer that is not finished within the budget counts as wrong, whatever it holds.")
+    if any(results["suite"] == "tiny" for results in evals.values()):
+        lines.append(
+            "The tiny world is small models on generated arithmetic: it shows that the method works from "
+            "end to end, not how much it costs or gains on a real model."
+        )
+    for name, results in benches.items():
+        lines.append(
+            f"{name}: one request at a time on {results['machine']['device']}; only real tokens count, never "
+            "PADs. Ratios between methods change with the machine, the batch and the length of the prompt."
+        )
+    return lines
+
+
+def latency_table(results: Results) -> str:
+    """Return times and speed-ups of a bench as a Markdown table (medians, quartiles in brackets)."""
+    against = f" (over {results['baseline']})" if results["baseline"] else ""
+    rows = [
+        [
+            f"{length['prompt_tokens']:,}",
+            arm["label"],
+            _milliseconds(arm["ttft_s"]),
+            _milliseconds(arm["tpot_s"]),
+            "–" if arm["speedup"] is None else f"{arm['speedup']['ttft_s']['median']:.2f}×",
+            "–" if arm["speedup"] is None else f"{arm['speedup']['tpot_s']['median']:.2f}×",
+            f"{arm['tokens_per_slot']:.2f}",
+        ]
+        for length in results["lengths"]
+        for arm in length["arms"]
+    ]
+    head = [
+        "prompt tokens",
+        "arm",
+        "TTFT ms",
+        "TPOT ms",
+        f"TTFT speed-up{against}",
+        f"TPOT speed-up{against}",
+        "tokens/slot",
+    ]
+    return _table(head, rows)
+
+
+def stage_table(records: Sequence[Record]) -> str:
+    """Return name, kind, time and attempts of every stage as a Markdown table."""
+    rows = [
+        [
+            record["name"],
+            record["kind"],
+            duration(record["seconds"]),
+            str(record["attempts"]),
+            record["finished"],
+        ]
+        for record in records
+    ]
+    return _table(["stage", "kind", "time", "attempts", "finished (UTC)"], rows)
+
+
+def machine_lines(records: Sequence[Record]) -> list[str]:
+    """Return machine, versions, peak memory and commands, each once, however many stages share them."""
+    lines: list[str] = []
+    for record in records:
+        machine = record["machine"]
+        gpus = ", ".join(machine["gpus"]) or "no GPU"
+        lines.append(f"machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB memory, {gpus}")
+        packages = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        lines.append(f"versions: {packages}")
+        lines.append(f"command: `{record['command']}`")
+    peak = max(record["peak_memory_gib"] for record in records)
+    return [*dict.fromkeys(lines), f"most memory of any one process: {peak:.2f} GiB"]
+
+
+def training_line(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was trained on what and the losses it ended at."""
+    settings = record["settings"]
+    what = "the pair model" if settings["objective"] == "pipo" else "the uncompressed model"
+    method = "all weights" if settings["tuning"]["method"] == "full" else "LoRA"
+    line = f"{what}, {method}, from `{settings['model']}` on `{settings['data']['train']}`"
+    if not rows:
+        return f"{line}."
+    last = rows[-1]
+    losses = [f"{key.replace('_', ' ')} {last[key]:.3f}" for key in last if key.endswith("loss")]
+    return f"{line}; at step {last['step']}: {', '.join(losses)}." if losses else f"{line}."
+
+
+def data_line(record: Record) -> Iterator[str]:
+    """Yield what a rollout or build stage made, in a sentence; nothing for other kinds."""
+    name, made = record["name"], record["summary"]
+    if record["kind"] == "rollout":
+        yield (
+            f"{name}: {made['answers']:,} answers to {made['problems']:,} problems by "
+            f"`{record['settings']['model']}`; {100 * made['finished']:.1f} % finished, "
+            f"{100 * made['solved']:.1f} % right, {made['mean_tokens']:.0f} tokens on average."
+        )
+    elif record["kind"] == "build":
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in made["dropped"].items()) or "none"
+        yield (
+            f"{name}: {made['train_rows']:,} training rows and {made['validation_rows']:,} validation rows "
+            f"from {made['answers']:,} answers; dropped: {dropped}."
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as `8.2 s`, `3 min 20 s` or `2 h 05 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _recommendation(results: Results, found: Recommendation) -> str:
+    arm, at = found.arm, found.figures
+    difference = {name: 100 * value for name, value in at["difference"].items()}
+    limit = f"{results['budget'][found.unit]:,} {found.unit}"
+    accuracy = (
+        f"avg@{results['samples']} {100 * at['avg']['value']:.1f} %, "
+        f"{difference['value']:+.1f} points to `{results['baseline']}` "
+        f"[{difference['low']:+.1f}, {difference['high']:+.1f}]"
+    )
+    speed = f"{at['tokens_per_slot']:.2f} tokens a slot"
+    if not found.within:
+        return (
+            f"At {limit} an answer **no threshold keeps accuracy within {POINTS:.0f} points of the "
+            f"baseline.** The nearest is `{arm['arm']}` at τ = {arm['tau']:g}: {accuracy}, {speed}."
+        )
+    doubt = (
+        ""
+        if found.certain
+        else f" The interval reaches more than {POINTS:.0f} points below the baseline, so more problems are "
+        "needed to be sure."
+    )
+    return (
+        f"At {limit} an answer, **use τ = {arm['tau']:g}** with `{arm['arm']}`: {speed}, the most of the "
+        f"thresholds within {POINTS:.0f} points of the baseline; {accuracy}.{doubt}"
+    )
+
+
+def _speed_lines(results: Results, chosen: set[str]) -> Iterator[str]:
+    for length in results["lengths"]:
+        for arm in length["arms"]:
+            if arm["speedup"] is None or arm["method"] != "pipo" or (chosen and arm["label"] not in chosen):
+                continue
+            first, each = (arm["speedup"][time]["median"] for time in ("ttft_s", "tpot_s"))
+            yield (
+                f"After {length['prompt_tokens']:,} prompt tokens `{arm['label']}` gives the first token "
+                f"{first:.2f}× as fast as `{results['baseline']}` and each further one {each:.2f}× as fast "
+                f"(batch {results['batch']}, {results['machine']['device']})."
+            )
+
+
+def _milliseconds(times: Mapping[str, float]) -> str:
+    return f"{1e3 * times['median']:.2f} [{1e3 * times['q1']:.2f}, {1e3 * times['q3']:.2f}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,219 @@
+"""All problems of one recipe's values at once, each with its path."""
+
+import copy
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from pipo_core.recipes.base import CrossFieldError, Loc, RecipeModel
+from pipo_core.recipes.catalog import CATALOG
+from pipo_core.recipes.schema import dotted_keys, field_at, model_at, references
+from pipo_core.recipes.suggest import did_you_mean
+
+Model = TypeVar("Model", bound=RecipeModel)
+
+_PASSES = 8  # each pass repairs what the one before found, to see the rules behind it
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong at a path of the data; `at_key` if the key itself is meant, not its value."""
+
+    loc: Loc
+    message: str
+    at_key: bool = False
+
+
+def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
+    """Return the recipe, or None and every problem: of single fields and of rules across fields.
+
+    pydantic skips a rule across fields while one of the model's fields is wrong. So wrong fields are replaced
+    by their default or an example and the rest is checked again; rules about replaced fields do not count.
+    """
+    problems: list[Problem] = []
+    broken: list[Loc] = []
+    seen: set[Loc] = set()
+    trial = copy.deepcopy(data)
+    for turn in range(_PASSES):
+        try:
+            recipe = model.model_validate(trial)
+        except ValidationError as error:
+            repairs: list[Loc] = []
+            for detail in error.errors():
+                loc = _data_loc(trial, detail)
+                found = detail.get("ctx", {}).get("error")
+                if isinstance(found, CrossFieldError):
+                    problems += _findings(found, loc, broken)
+                    repairs += [loc if loc in seen else loc + finding.at for finding in found.findings]
+                    seen.add(loc)
+                else:
+                    if turn == 0:
+                        problems.append(_field_problem(model, detail, loc))
+                    repairs.append(loc)
+        else:
+            return (recipe, []) if turn == 0 else (None, problems)
+        if () in repairs:
+            break
+        for loc in repairs:
+            broken.append(_repair(model, trial, loc))
+    return None, problems
+
+
+def reference_problems(
+    model: type[RecipeModel], data: dict[str, Any], stages: Collection[str] | None
+) -> Iterator[Problem]:
+    """Yield a problem for each input that can mean nothing; `stages` are the earlier ones (None: unknown)."""
+    for loc, mark, text in references(model, data):
+        message = _stage_message(text, stages) if text.startswith("stage:") else _name_message(text, mark.kind)
+        if message is not None:
+            yield Problem(loc, message)
+
+
+def show(loc: Loc) -> str:
+    """Return a path as overrides write it: `arms.0.tau`."""
+    return ".".join(map(str, loc))
+
+
+def _findings(error: CrossFieldError, loc: Loc, broken: list[Loc]) -> Iterator[Problem]:
+    for finding in error.findings:
+        paths = [loc + path for path in (finding.at, *finding.others)]
+        if not any(path[: len(bad)] == bad for path in paths for bad in broken):
+            yield Problem(loc + finding.at, finding.message)
+
+
+def _data_loc(data: Any, detail: ErrorDetails) -> Loc:
+    """Return the path in the data: pydantic's, without the names of union branches."""
+    loc: Loc = ()
+    here: Any = data
+    last = len(detail["loc"]) - 1
+    for index, part in enumerate(detail["loc"]):
+        known = part in here if isinstance(here, dict) else isinstance(here, list) and isinstance(part, int)
+        if known:
+            here, loc = here[part], (*loc, part)
+        elif index == last and detail["type"] == "missing":
+            loc = (*loc, part)
+    return loc
+
+
+def _field_problem(model: type[RecipeModel], detail: ErrorDetails, loc: Loc) -> Problem:
+    kind, context = detail["type"], detail.get("ctx", {})
+    got = f"; got {_brief(detail['input'])}"
+    match kind:
+        case "extra_forbidden":
+            return Problem(loc, "unknown key" + _key_suggestion(model, loc), at_key=True)
+        case "missing":
+            found = field_at(model, loc)
+            about = found[1].description if found else None
+            return Problem(loc, "missing" + (f": {about}" if about else ""), at_key=True)
+        case "literal_error":
+            field = field_at(model, loc)
+            choices = _choices(str(context["expected"]))
+            guess = did_you_mean(detail["input"], choices) if isinstance(detail["input"], str) and field else ""
+            return Problem(loc, f"must be one of {', '.join(choices)}{got}{guess}")
+        case "string_pattern_mismatch":
+            return Problem(loc, f"must match {context['pattern']}{got}")
+    if kind in _TYPES:
+        return Problem(loc, f"must be {_TYPES[kind]}{got}{_type_hint(kind, detail['input'])}")
+    text = detail["msg"].removeprefix("Input should be ")
+    if text != detail["msg"]:
+        return Problem(loc, f"must be {text}{got}")
+    return Problem(loc, detail["msg"][:1].lower() + detail["msg"][1:])
+
+
+_TYPES = {
+    "bool_type": "true or false",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "none_required": "null",
+    "finite_number": "a finite number",
+}
+
+
+def _type_hint(kind: str, value: Any) -> str:
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f" (write it in quotes: '{_brief(value)}')"
+    return ""
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = f"the text {value!r}" if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _choices(expected: str) -> list[str]:
+    """Return the words in pydantic's `'a', 'b' or 'c'`."""
+    return [part.strip("'") for part in expected.replace(" or ", ", ").split(", ")]
+
+
+def _key_suggestion(model: type[RecipeModel], loc: Loc) -> str:
+    key = str(loc[-1])
+    here = model_at(model, loc[:-1])
+    near = did_you_mean(key, here.model_fields if here else ())
+    if near:
+        return near
+    elsewhere = [path for path in dotted_keys(model) if path.rpartition(".")[2] == key]
+    return f" (did you mean {elsewhere[0]!r}?)" if elsewhere else ""
+
+
+def _repair(model: type[RecipeModel], data: dict[str, Any], loc: Loc) -> Loc:
+    """Replace what is at `loc` by the field's default or example; return the path that was replaced."""
+    owner = model_at(model, loc[:-1])
+    found = field_at(model, loc)
+    unknown_key = isinstance(loc[-1], str) and owner is not None and loc[-1] not in owner.model_fields
+    target, field = (loc, None) if unknown_key or found is None else found
+    parent: Any = data
+    for part in target[:-1]:
+        try:
+            parent = parent[part]
+        except (KeyError, IndexError, TypeError):
+            return target  # an earlier repair took the parent away
+    if isinstance(parent, dict):
+        parent.pop(target[-1], None)
+        if field is not None and field.is_required() and field.examples:
+            parent[target[-1]] = copy.deepcopy(field.examples[0])
+    return target
+
+
+def _stage_message(text: str, stages: Collection[str] | None) -> str | None:
+    name = text.removeprefix("stage:").partition("/")[0]
+    if not name:
+        return "stage: needs the name of a stage, as in stage:train"
+    if stages is None or name in stages:
+        return None
+    if not stages:
+        return f"{text!r} names a stage, but there is no stage before this one; give a folder"
+    guess = did_you_mean(name, stages) or f"; earlier: {', '.join(stages)}"
+    return f"no earlier stage is called {name!r}{guess}"
+
+
+_WORDS = {"model": "model", "data": "data set", "benchmark": "benchmark"}
+
+
+def _name_message(text: str, kind: str) -> str | None:
+    entry = CATALOG.get(text)
+    if entry is not None:
+        wrong = f"{text!r} is a {_WORDS[entry.kind]} in the catalog; a {_WORDS[kind]} is needed here"
+        return None if entry.kind == kind else wrong
+    if not text.strip():
+        return "empty"
+    if "/" in text or text.startswith("~") or Path(text).exists():
+        return None
+    guess = did_you_mean(text, [name for name, value in CATALOG.items() if value.kind == kind])
+    if not guess and "." in text:
+        return None  # a file that is not there (yet): the job says so
+    return f"{text!r} is neither a catalog name nor a file, folder or hub id{guess}"

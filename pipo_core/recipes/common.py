@@ -1,0 +1,114 @@
+"""Settings that several recipes share: sampling, budgets, the engine, problems, arms of a comparison."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from pipo_core.recipes.base import Finding, ModelRef, RecipeModel, Seed
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Method = Literal["regular", "pipo"]
+
+
+class Sampling(RecipeModel):
+    """How tokens are drawn; the defaults are the paper's (docs/algorithm.md)."""
+
+    temperature: float = Field(default=1.0, ge=0, le=10, description="Softmax temperature; 0 is greedy.")
+    top_p: float = Field(default=0.95, gt=0, le=1, description="Nucleus: smallest set with this mass; 1 is off.")
+    top_k: int = Field(default=20, ge=0, description="Keep the k likeliest tokens; 0 is off.")
+    presence_penalty: float = Field(
+        default=1.5, ge=-2, le=2, description="Taken once from the logit of each token already in the output."
+    )
+    frequency_penalty: float = Field(
+        default=0.0, ge=-2, le=2, description="Taken from a token's logit for each time it is in the output."
+    )
+    repetition_penalty: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="Divides positive logits of tokens in prompt or output; 1 is off.",
+    )
+
+
+class Budget(RecipeModel):
+    """How long an answer may become; with both limits, the first one reached ends it."""
+
+    tokens: int | None = Field(default=None, ge=1, description="Most tokens of an answer, PADs not counted.")
+    slots: int | None = Field(
+        default=None, ge=1, description="Most decode steps of an answer (the paper compares at 32K slots)."
+    )
+
+    def findings(self) -> Iterator[Finding]:
+        """At least one limit is needed."""
+        if self.tokens is None and self.slots is None:
+            yield Finding(("tokens",), "give tokens, slots or both", (("slots",),))
+
+
+class EngineSettings(RecipeModel):
+    """Where and how answers are generated."""
+
+    batch: int = Field(default=64, ge=1, description="Answers in progress at once (rows of the batch).")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU if there is one.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto is bf16 on a GPU and fp32 on a CPU."
+    )
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice.")
+
+
+class Problems(RecipeModel):
+    """Which problems."""
+
+    source: str = Field(
+        default="tiny", description='tiny (generated arithmetic), or a jsonl of {"id", "question", "answer"}.'
+    )
+    split: Literal["train", "heldout"] = Field(
+        default="train", description="tiny only: held-out problems can never be in training."
+    )
+    count: int | None = Field(default=None, ge=1, description="How many; null: all of a file.")
+    seed: Seed = 0
+
+
+def _tau_form(value: Any) -> str:
+    return "list" if isinstance(value, list) else "number"
+
+
+Tau = Annotated[float, Field(ge=0, le=1)]
+
+
+class Arm(RecipeModel):
+    """One side of a comparison: a checkpoint and a way of decoding it."""
+
+    name: Name = Field(description="What tables and plots call this arm.", examples=["x"])
+    method: Method = Field(description="regular: one token a step; pipo: up to two.", examples=["pipo"])
+    ckpt: ModelRef = Field(description="A folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
+    tau: Annotated[
+        Annotated[Tau, Tag("number")]
+        | Annotated[list[Tau], Field(min_length=1), Tag("list")]
+        | Annotated[None, Tag("none")],
+        Discriminator(lambda value: "none" if value is None else _tau_form(value)),
+    ] = Field(
+        default=None,
+        description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
+    )
+
+    def findings(self) -> Iterator[Finding]:
+        """Only pipo has a threshold."""
+        if self.tau is not None and self.method != "pipo":
+            yield Finding(("tau",), f"method {self.method} has no threshold; remove it", (("method",),))
+
+    def taus(self) -> list[float]:
+        """Return the thresholds to run: empty for methods that have none."""
+        if self.method != "pipo":
+            return []
+        if self.tau is None:
+            return [0.95]
+        return self.tau if isinstance(self.tau, list) else [self.tau]
+
+
+def baseline_findings(baseline: str | None, arms: list[Arm]) -> Iterator[Finding]:
+    """Yield a finding if `baseline` is not the name of an arm."""
+    names = [arm.name for arm in arms]
+    if baseline is not None and baseline not in names:
+        others = tuple(("arms", index, "name") for index in range(len(arms)))
+        yield Finding(("baseline",), f"no arm is called {baseline!r}; arms: {', '.join(names)}", others)

@@ -1,0 +1,265 @@
+"""Recipe files: read, changed, validated; every problem is reported as `file:line:col key: what is wrong`."""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipo_core.errors import MissingInputError, RecipeError, UsageError
+from pipo_core.recipes.base import Loc, RecipeModel
+from pipo_core.recipes.changes import Change, apply_changes, origin_of, parse_override, set_changes
+from pipo_core.recipes.check import Problem, reference_problems, show, validate
+from pipo_core.recipes.kinds import KINDS, JobKind, Recipe
+from pipo_core.recipes.locate import shipped_recipes
+from pipo_core.recipes.pipeline import PipelineRecipe, Stage
+from pipo_core.recipes.positions import MAX_CHARACTERS, Document, Position, YamlProblem, parse
+from pipo_core.recipes.suggest import did_you_mean
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, stages: Collection[str] | None = None) -> Recipe:
+    """Return the recipe in the file at `path` with `overrides` (`a.b=value`, `~a.b`) applied.
+
+    `stages` are the names that `stage:NAME` may refer to: () for a recipe that runs alone, None to leave them
+    unchecked. In a pipeline every stage's recipe is checked too, and `stages.*.recipe` become paths as this
+    process sees them. An override whose first word is a stage's name changes that stage: `train.max_steps=5`.
+    Raises RecipeError with all problems, MissingInputError when there is no such file.
+    """
+    return parse_recipe(_read(Path(path)), str(path), overrides, stages=stages)
+
+
+def parse_recipe(
+    text: str, name: str, overrides: Sequence[str] = (), *, stages: Collection[str] | None = None
+) -> Recipe:
+    """Return the recipe in `text`; `name` is the file's name in messages. Like `load_recipe` in all else."""
+    source = _open(text, name, [parse_override(override) for override in overrides])
+    recipe, problems = source.check(stages)
+    if recipe is None or problems:
+        raise RecipeError(problems, name=name, hint=source.hint())
+    return recipe
+
+
+def stage_recipe(stage: Stage, *, stages: Collection[str] | None = None) -> JobKind:
+    """Return the recipe of a loaded pipeline's stage, with its `set` applied; `stages` are the earlier ones.
+
+    Raises what `load_recipe` raises.
+    """
+    recipe, problems = _check_stage(stage, Path(stage.recipe), stages, "set")
+    if recipe is None or problems:
+        raise RecipeError(problems, name=f"stage {stage.name!r}")
+    return recipe
+
+
+@dataclass
+class _Source:
+    """One text after its changes, and what is needed to say where something stands."""
+
+    name: str
+    document: Document
+    value: Any
+    origins: dict[Loc, str]
+    problems: list[tuple[Position | None, str]]
+    overridden: dict[str, dict[str, str]]
+    """By stage, the keys of its `set` that come from overrides, and which."""
+
+    def check(self, stages: Collection[str] | None) -> tuple[Recipe | None, list[str]]:
+        """Return the recipe (None if invalid) and all problems in the order of the file, overrides last."""
+        recipe = self._recipe(stages)
+        last = Position(10**9, 0)
+        ordered = sorted(self.problems, key=lambda item: _order(item[0] or last))
+        return recipe, list(dict.fromkeys(message for _, message in ordered))
+
+    def hint(self) -> str:
+        """Return the command that helps with this recipe's problems."""
+        kind = self.value.get("kind") if isinstance(self.value, dict) else None
+        return f"pipo recipes schema {kind}" if isinstance(kind, str) and kind in KINDS else "pipo recipes ls"
+
+    def add(self, problem: Problem) -> None:
+        """Note a problem with the place where its value, or its nearest parent, is written."""
+        what = f"{show(problem.loc)}: {problem.message}" if problem.loc else problem.message
+        origin = origin_of(self.origins, problem.loc)
+        if origin is not None:
+            self.problems.append((None, f"{origin}: {what}"))
+            return
+        position = self._position(problem)
+        self.problems.append((position, f"{self.name}:{position.line}:{position.column} {what}"))
+
+    def _position(self, problem: Problem) -> Position:
+        keys, values = self.document.keys, self.document.values
+        if not problem.at_key and problem.loc in values:
+            return values[problem.loc]
+        for length in range(len(problem.loc), 0, -1):
+            place = keys.get(problem.loc[:length]) or values.get(problem.loc[:length])
+            if place is not None:
+                return place
+        return values.get((), Position(1, 1))
+
+    def _recipe(self, stages: Collection[str] | None) -> Recipe | None:
+        if not isinstance(self.value, dict):
+            what = "is empty" if self.value is None else f"holds a {_form(self.value)}"
+            self.add(Problem((), f"the file {what}; a recipe is a mapping that starts with kind:"))
+            return None
+        model = self._model()
+        if model is None:
+            return None
+        self.value.setdefault("run", _run_name(self.name))
+        for problem in reference_problems(model, self.value, stages):
+            self.add(problem)
+        if model is PipelineRecipe:
+            self._locate_stages()
+        recipe, problems = validate(model, self.value)
+        for problem in problems:
+            self.add(problem)
+        if model is PipelineRecipe:
+            self._check_stages()
+        return recipe
+
+    def _model(self) -> type[Recipe] | None:
+        kind = self.value.get("kind")
+        kinds = ", ".join(KINDS)
+        if "kind" not in self.value:
+            self.add(Problem(("kind",), f"missing: one of {kinds}", at_key=True))
+        elif not isinstance(kind, str) or kind not in KINDS:
+            guess = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+            self.add(Problem(("kind",), f"must be one of {kinds}; got {kind!r}{guess}"))
+        else:
+            return KINDS[kind]
+        return None
+
+    def _entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        entries = self.value.get("stages")
+        for index, entry in enumerate(entries if isinstance(entries, list) else []):
+            if isinstance(entry, dict):
+                yield index, entry
+
+    def _locate_stages(self) -> None:
+        folder = Path(self.name).parent
+        for _, entry in self._entries():
+            if isinstance(entry.get("recipe"), str) and entry["recipe"]:
+                beside = Path(os.path.normpath(folder / entry["recipe"]))
+                # A copy of a shipped pipeline lies elsewhere and still finds the shipped stages.
+                shipped = shipped_recipes().get(entry["recipe"]) if not beside.is_file() else None
+                entry["recipe"] = str(shipped or beside)
+
+    def _check_stages(self) -> None:
+        """Check each stage's recipe with its `set`, even where other parts of the pipeline are wrong."""
+        earlier: list[str] = []
+        for index, entry in self._entries():
+            loc: Loc = ("stages", index)
+            try:
+                stage = Stage.model_validate({key: entry[key] for key in Stage.model_fields if key in entry})
+            except ValueError:
+                continue  # told already
+            path = Path(stage.recipe)
+            if not path.is_file():
+                shown = [file.name for file in path.parent.glob("*.yaml")]
+                guess = did_you_mean(path.name, shown)
+                self.add(Problem((*loc, "recipe"), f"no such file: {path}{guess}"))
+            else:
+                where = self.document.values.get((*loc, "set"), Position(1, 1))
+                origin = f"{self.name}:{where.line}:{where.column} set"
+                overridden = self.overridden.get(stage.name)
+                _, problems = _check_stage(stage, path, earlier, origin, overridden)
+                place = self.document.values.get(loc)
+                self.problems += [(place, problem) for problem in problems]
+            earlier.append(stage.name)
+
+
+def _check_stage(
+    stage: Stage,
+    path: Path,
+    stages: Collection[str] | None,
+    origin: str,
+    overridden: Mapping[str, str] | None = None,
+) -> tuple[JobKind | None, list[str]]:
+    prefix = f"stage {stage.name!r}: "
+    try:
+        source = _open(_read(path), str(path), set_changes(stage.set, origin, overridden))
+        if isinstance(source.value, dict) and source.value.get("kind") == "pipeline":
+            return None, [f"{prefix}{path} is a pipeline; a stage is a single job"]
+        recipe, problems = source.check(stages)
+    except RecipeError as error:
+        return None, [prefix + problem for problem in error.problems]
+    if isinstance(recipe, PipelineRecipe):
+        return None, [f"{prefix}{path} is a pipeline; a stage is a single job"]
+    return recipe, [prefix + problem for problem in problems]
+
+
+def _open(text: str, name: str, changes: list[Change | str]) -> _Source:
+    """Parse `text` and apply `changes`. Raises RecipeError when the text is not usable YAML at all."""
+    try:
+        document = parse(text)
+    except YamlProblem as problem:
+        place = problem.position
+        raise RecipeError([f"{name}:{place.line}:{place.column} {problem}"], name=name) from problem
+    problems: list[tuple[Position | None, str]] = [
+        (place, f"{name}:{place.line}:{place.column} {show(loc)}: given twice") for loc, place in document.duplicates
+    ]
+    rest, sent = _into_stages(document.value, changes)
+    changed = apply_changes(document, rest)
+    problems += [(None, problem) for problem in changed.problems]
+    return _Source(name, document, changed.value, changed.origins, problems, sent)
+
+
+def _into_stages(value: Any, changes: list[Change | str]) -> tuple[list[Change | str], dict[str, dict[str, str]]]:
+    """Move changes that begin with a stage's name to its `set`; return the others, and the moved ones."""
+    entries = value.get("stages") if isinstance(value, dict) and value.get("kind") == "pipeline" else None
+    stages = {
+        entry["name"]: entry
+        for entry in (entries if isinstance(entries, list) else [])
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    }
+    rest: list[Change | str] = []
+    sent: dict[str, dict[str, str]] = {}
+    for change in changes:
+        first, _, key = ("", "", "") if isinstance(change, str) else change.key.partition(".")
+        if isinstance(change, str) or first not in stages or first in value or not key:
+            rest.append(change)
+            continue
+        entry = stages[first]
+        if entry.get("set") is None:
+            entry["set"] = {}
+        if isinstance(entry["set"], dict):
+            # Taken out first, so that it comes last: `set` is applied in order.
+            name = f"~{key}" if change.remove else key
+            entry["set"].pop(name, None)
+            entry["set"][name] = change.value
+            sent.setdefault(first, {})[name] = change.origin
+    return rest, sent
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > 4 * MAX_CHARACTERS:
+            raise RecipeError([f"{path}:1:1 longer than a recipe can be ({path.stat().st_size:,} bytes)"])
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingInputError(f"{path}: no such file", hint="pipo recipes ls") from None
+    except OSError as error:
+        raise MissingInputError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+        raise RecipeError([f"{path}:{line}:{column} not UTF-8 text"], name=str(path)) from error
+
+
+def _run_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).lstrip("._-") or "run"
+
+
+def _form(value: Any) -> str:
+    return "list" if isinstance(value, list) else "single value"
+
+
+def _order(position: Position) -> tuple[int, int]:
+    return position.line, position.column
+
+
+def known_model(kind: str) -> type[RecipeModel]:
+    """Return the schema of `kind`. Raises UsageError with the nearest kind when there is none."""
+    if kind not in KINDS:
+        raise UsageError(f"no recipe kind {kind!r}{did_you_mean(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+    return KINDS[kind]

@@ -1,0 +1,57 @@
+"""Where shipped recipes and bundled models lie: inside the installed package, or in the checkout."""
+
+from pathlib import Path
+
+from pipo_core.errors import MissingInputError
+from pipo_core.recipes.catalog import CATALOG, entry
+from pipo_core.recipes.suggest import did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the shipped recipes."""
+    bundled = _PACKAGE / "bundled" / "recipes"
+    return bundled if bundled.is_dir() else _PACKAGE.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name (`demo.yaml`, `tiny/sft.yaml`), sorted by name."""
+    folder = recipe_folder()
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Return the recipe file that `name` means: a path, or a shipped recipe with or without `.yaml`.
+
+    Raises MissingInputError, with the nearest shipped name, when there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise MissingInputError(f"{name} is a folder, not a recipe file", hint="pipo recipes ls")
+    shipped = shipped_recipes()
+    # `recipes/demo.yaml` is how the documentation writes it; from another folder it is the shipped one.
+    short = name.removeprefix("./").removeprefix("recipes/")
+    for candidate in (short, f"{short}.yaml"):
+        if candidate in shipped:
+            return _short(shipped[candidate])
+    choices = [*shipped, *(key.removesuffix(".yaml") for key in shipped)]
+    raise MissingInputError(f"{name}: no such recipe{did_you_mean(short, choices)}", hint="pipo recipes ls")
+
+
+def _short(path: Path) -> Path:
+    """Return the path as seen from here where that is shorter: it stands in every message."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def bundled_model(name: str) -> Path:
+    """Return the folder of the bundled model `name`. Raises MissingInputError when it is not one."""
+    if not entry(name).bundled:
+        bundled = ", ".join(key for key, value in CATALOG.items() if value.bundled)
+        raise MissingInputError(f"{name} is not bundled (bundled: {bundled})", hint=f"pipo download {name}")
+    folder = _PACKAGE / "bundled" / name
+    if not (folder / "config.json").is_file():
+        raise MissingInputError(f"the bundled model {name} is missing from this installation: {folder}")
+    return folder

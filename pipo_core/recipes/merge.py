@@ -1,0 +1,15 @@
+"""`kind: merge`: adapter and new modules become a checkpoint that stands alone."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipo_core.recipes.base import JobRecipe, ModelRef
+
+
+class MergeRecipe(JobRecipe):
+    """Write a standalone checkpoint."""
+
+    kind: Literal["merge"] = Field(default="merge", description="What sort of recipe this is.")
+    source: ModelRef = Field(description="A train run's folder, or an adapter folder.", examples=["x/y"])
+    base: ModelRef | None = Field(default=None, description="The base checkpoint; null: the one the adapter names.")

@@ -1,0 +1,177 @@
+"""YAML with positions: plain values, and for each of them the line and column where it stands.
+
+Scalars follow YAML 1.2's core schema: `1e-4` is a number, `no` is text, `2026-01-01` is text. Everything that
+is not a plain tree of reasonable size (tags, cycles, alias bombs, deep nesting) is a `YamlProblem`.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from pipo_core.recipes.base import Loc
+
+MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 40
+MAX_VALUES = 20_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """Line and column, from 1."""
+
+    line: int
+    column: int
+
+
+class YamlProblem(Exception):
+    """Text that is not usable YAML; `position` is where."""
+
+    def __init__(self, message: str, position: Position | None = None) -> None:
+        """Keep the message and the place."""
+        super().__init__(message)
+        self.position = position or Position(1, 1)
+
+
+@dataclass
+class Document:
+    """A parsed text: its plain value, positions of keys and of values by path, and keys given twice."""
+
+    value: Any = None
+    keys: dict[Loc, Position] = field(default_factory=dict)
+    values: dict[Loc, Position] = field(default_factory=dict)
+    duplicates: list[tuple[Loc, Position]] = field(default_factory=list)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader with YAML 1.2's scalars and a limit on depth; only its composer is used."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            mark = event.start_mark
+            raise YamlProblem(f"nested more than {MAX_DEPTH} deep", _position(mark))
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), list(_first))
+
+
+def parse(text: str) -> Document:
+    """Return the document that `text` holds; an empty text is the value None. Raises YamlProblem."""
+    if len(text) > MAX_CHARACTERS:
+        raise YamlProblem(f"longer than {MAX_CHARACTERS:,} characters; this is not a recipe")
+    document = Document()
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+        if root is not None:
+            document.value = _Walk(document).value(root, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise YamlProblem(
+            f"not valid YAML: {' '.join(filter(None, (error.context, error.problem)))}",
+            _position(mark) if mark else None,
+        ) from error
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        position = Position(before.count("\n") + 1, len(before) - before.rfind("\n"))
+        raise YamlProblem(f"not valid YAML: character {error.character!r} is not allowed", position) from error
+    except RecursionError as error:
+        raise YamlProblem("nested too deep") from error
+    return document
+
+
+class _Walk:
+    """Turns nodes into plain values and counts them: aliases make few nodes into many values."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.count = 0
+
+    def value(self, node: yaml.Node, loc: Loc) -> Any:
+        here = _position(node.start_mark)
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise YamlProblem(f"more than {MAX_VALUES:,} values once its aliases are written out", here)
+        if len(loc) > MAX_DEPTH:
+            raise YamlProblem(f"nested more than {MAX_DEPTH} deep (an alias inside its own anchor?)", here)
+        self.document.values[loc] = here
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+            return self.mapping(node, loc)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            return _scalar(node, here)
+        raise YamlProblem(f"the tag {node.tag} is not allowed", here)
+
+    def mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            here = _position(key_node.start_mark)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise YamlProblem("a key must be a word", here)
+            key: str = key_node.value
+            if key in result:
+                self.document.duplicates.append(((*loc, key), here))
+                continue
+            self.document.keys[(*loc, key)] = here
+            result[key] = self.value(value_node, (*loc, key))
+        return result
+
+
+def _scalar(node: yaml.ScalarNode, here: Position) -> Any:
+    text: str = node.value
+    match node.tag.removeprefix("tag:yaml.org,2002:"):
+        case "str":
+            return text
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            return _integer(text, here)
+        case "float":
+            return _float(text, here)
+    raise YamlProblem(f"the tag {node.tag} is not allowed", here)
+
+
+def _integer(text: str, here: Position) -> int:
+    if len(text) > 100:
+        raise YamlProblem("a number of more than 100 digits", here)
+    try:
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    except ValueError:
+        raise YamlProblem(f"{text!r} is not an integer", here) from None
+
+
+def _float(text: str, here: Position) -> float:
+    try:
+        return float(re.sub(r"\.(?=(inf|nan)$)", "", text.lower()))
+    except ValueError:
+        raise YamlProblem(f"{text!r} is not a number", here) from None
+
+
+def _position(mark: Any) -> Position:
+    return Position(mark.line + 1, mark.column + 1)

@@ -1,0 +1,22 @@
+"""`kind: rollout`: a model answers problems several times (the teacher's answers)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipo_core.recipes.base import JobRecipe, ModelRef, Seed
+from pipo_core.recipes.common import Budget, EngineSettings, Method, Problems, Sampling
+
+
+class RolloutRecipe(JobRecipe):
+    """Sample answers and mark the correct ones."""
+
+    kind: Literal["rollout"] = Field(default="rollout", description="What sort of recipe this is.")
+    model: ModelRef = Field(description="The checkpoint that answers.", examples=["x/y"])
+    method: Method = Field(default="regular", description="How it decodes; teachers are uncompressed: regular.")
+    problems: Problems = Problems()
+    samples: int = Field(default=4, ge=1, description="Answers a problem (paper: 4).")
+    sampling: Sampling = Sampling()
+    budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
+    engine: EngineSettings = EngineSettings()
+    seed: Seed = 0

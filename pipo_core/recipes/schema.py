@@ -1,0 +1,88 @@
+"""Questions to the schemas: which fields a path may have, which of them name inputs."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from pipo_core.recipes.base import Loc, RecipeModel, Reference
+
+
+def inner_model(annotation: Any) -> type[RecipeModel] | None:
+    """Return the recipe model inside an annotation such as `list[Arm] | None`, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, RecipeModel):
+        return annotation
+    found = (inner_model(part) for part in get_args(annotation))
+    return next((model for model in found if model is not None), None)
+
+
+def is_list(annotation: Any) -> bool:
+    """Return whether an annotation such as `list[Arm] | None` has a list in it."""
+    return get_origin(annotation) is list or any(is_list(part) for part in get_args(annotation))
+
+
+def choices(annotation: Any) -> list[str]:
+    """Return the words of the `Literal` in an annotation, or nothing."""
+    if get_origin(annotation) is Literal:
+        return [str(word) for word in get_args(annotation)]
+    return [word for part in get_args(annotation) for word in choices(part)]
+
+
+def model_at(root: type[RecipeModel], loc: Loc) -> type[RecipeModel] | None:
+    """Return the model that the mapping at `loc` (a path in the data) must follow, or None."""
+    model: type[RecipeModel] | None = root
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if model else None
+        model = inner_model(field.annotation) if field else None
+    return model
+
+
+def field_at(root: type[RecipeModel], loc: Loc) -> tuple[Loc, FieldInfo] | None:
+    """Return the innermost field that `loc` lies in, and the field's own path; None if there is none."""
+    for length in range(len(loc), 0, -1):
+        part = loc[length - 1]
+        model = model_at(root, loc[: length - 1])
+        if isinstance(part, str) and model is not None and part in model.model_fields:
+            return loc[:length], model.model_fields[part]
+    return None
+
+
+def dotted_keys(model: type[RecipeModel], prefix: str = "") -> Iterator[str]:
+    """Yield every key that a recipe may have, as overrides write it; items of lists are `0`."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        inner = inner_model(field.annotation)
+        if inner is not None:
+            step = f"{name}.0." if is_list(field.annotation) else f"{name}."
+            yield from dotted_keys(inner, prefix + step)
+
+
+def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Reference, str]]:
+    """Yield path, mark and text of every value in the raw data that names an input."""
+    if not isinstance(value, dict):
+        return
+    for name, field in model.model_fields.items():
+        inner_value = value.get(name)
+        mark = _mark(field)
+        if mark is not None and isinstance(inner_value, str):
+            yield (*loc, name), mark, inner_value
+        inner = inner_model(field.annotation)
+        if inner is None:
+            continue
+        if isinstance(inner_value, list):
+            for index, item in enumerate(inner_value):
+                yield from references(inner, item, (*loc, name, index))
+        else:
+            yield from references(inner, inner_value, (*loc, name))
+
+
+def _mark(field: FieldInfo) -> Reference | None:
+    return next((part for part in _metadata(field) if isinstance(part, Reference)), None)
+
+
+def _metadata(field: FieldInfo) -> Iterator[Any]:
+    yield from field.metadata
+    for part in get_args(field.annotation):
+        yield from getattr(part, "__metadata__", ())

@@ -1,0 +1,130 @@
+"""From a train recipe to ms-swift's arguments, and the names of what trains."""
+
+from pathlib import Path
+from typing import Any
+
+from pipo_core.recipes.sft import TrainRecipe
+
+MODEL_TYPE = "pipo_qwen3_5"
+TEMPLATE = "pipo_qwen3_5"
+
+_MTP_IN_FULL = (
+    "mtp.fc",
+    "mtp.pre_fc_norm_embedding",
+    "mtp.pre_fc_norm_hidden",
+    "mtp.norm",
+    "mtp.layers.0.input_layernorm",
+    "mtp.layers.0.post_attention_layernorm",
+    "mtp.layers.0.self_attn.q_norm",
+    "mtp.layers.0.self_attn.k_norm",
+)
+_PAIR_ONLY = ("compressor", "confidence_head")
+_UNLIMITED = 2**31 - 1
+
+
+def modules_in_full(recipe: TrainRecipe) -> list[str]:
+    """Return the modules that train in full beside the adapters (section 4.1): the new ones, ``mtp.fc``, MTP norms."""
+    mtp = _MTP_IN_FULL if recipe.loss.mtp or recipe.objective == "pipo" else ()
+    return [*(_PAIR_ONLY if recipe.objective == "pipo" else ()), *mtp]
+
+
+def frozen_modules(recipe: TrainRecipe) -> list[str]:
+    """Return the modules that full fine-tuning leaves alone: those that the objective does not run."""
+    if recipe.objective == "pipo":
+        return []
+    return [*_PAIR_ONLY, *(() if recipe.loss.mtp else ("mtp",))]
+
+
+def master_weights(recipe: TrainRecipe) -> bool:
+    """Return whether the weights that train are kept in fp32 while the arithmetic runs in bf16.
+
+    Steps of 1e-4 are lost in bf16, whose neighbours of 1.0 are 0.0078 apart. DeepSpeed keeps fp32 copies itself.
+    """
+    return recipe.precision == "bf16" and recipe.launch.deepspeed is None
+
+
+def swift_arguments(
+    recipe: TrainRecipe, checkpoints: Path, resume_from: Path | None, *, on_cpu: bool
+) -> dict[str, Any]:
+    """Return the keyword arguments of ms-swift's ``SftArguments``.
+
+    Args:
+        recipe: what to train; its paths are real folders and files.
+        checkpoints: where checkpoints go.
+        resume_from: the checkpoint to go on from.
+        on_cpu: whether there is no GPU; several processes on CPUs find each other only if told so.
+    """
+    optimizer, batch = recipe.optimizer, recipe.batch
+    schedule: str = optimizer.schedule
+    if schedule == "constant" and optimizer.warmup_ratio:
+        schedule = "constant_with_warmup"
+    full = recipe.tuning.method == "full"
+    fp32_weights = recipe.precision == "fp32" or (full and master_weights(recipe))
+    return {
+        "model": recipe.model,
+        "model_type": MODEL_TYPE,
+        "template": TEMPLATE,
+        "task_type": "causal_lm",
+        "torch_dtype": "float32" if fp32_weights else "bfloat16",
+        "bf16": recipe.precision == "bf16",
+        "fp16": False,
+        "use_cpu": on_cpu,
+        "ddp_backend": "gloo" if on_cpu else None,
+        **_tuning(recipe),
+        # Rows are tokenized by `rows.encode_rows`, which also measures them.
+        "dataset": [recipe.data.train],
+        "val_dataset": [recipe.data.validation] if recipe.data.validation else [],
+        "max_length": _UNLIMITED,
+        "enable_thinking": True,
+        "add_non_thinking_prefix": False,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+        "learning_rate": optimizer.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_ratio": optimizer.warmup_ratio,
+        "weight_decay": optimizer.weight_decay,
+        "max_grad_norm": optimizer.max_grad_norm,
+        "adam_beta1": optimizer.betas[0],
+        "adam_beta2": optimizer.betas[1],
+        "per_device_train_batch_size": batch.per_device,
+        "per_device_eval_batch_size": batch.per_device,
+        "gradient_accumulation_steps": batch.accumulation,
+        "num_train_epochs": recipe.epochs if recipe.epochs is not None else 1.0,
+        "max_steps": recipe.max_steps if recipe.max_steps is not None else -1,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "deepspeed": recipe.launch.deepspeed,
+        "ddp_find_unused_parameters": False,
+        "output_dir": str(checkpoints),
+        "save_strategy": "steps",
+        "save_steps": recipe.save.every_steps,
+        "save_total_limit": recipe.save.keep,
+        "eval_strategy": "steps" if recipe.data.validation else "no",
+        "eval_steps": recipe.save.every_steps if recipe.data.validation else None,
+        "resume_from_checkpoint": None if resume_from is None else str(resume_from),
+        "logging_steps": recipe.log_every_steps,
+        "logging_nan_inf_filter": False,
+        # The collator asks the trainer how far it is, so it must run in its process and no earlier than needed.
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "report_to": ["none"],
+        "disable_tqdm": True,
+        "add_version": False,
+        "check_model": False,
+        "use_hf": True,
+        "use_logits_to_keep": False,
+    }
+
+
+def _tuning(recipe: TrainRecipe) -> dict[str, Any]:
+    tuning = recipe.tuning
+    if tuning.method == "full":
+        return {"tuner_type": "full", "freeze_parameters": frozen_modules(recipe)}
+    return {
+        "tuner_type": "lora",
+        "lora_rank": tuning.rank,
+        "lora_alpha": tuning.alpha,
+        "lora_dropout": tuning.dropout,
+        "target_modules": list(tuning.targets),
+        "modules_to_save": modules_in_full(recipe),
+    }

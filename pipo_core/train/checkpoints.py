@@ -1,0 +1,88 @@
+"""Checkpoints to resume from: marked when whole, chosen by the mark.
+
+A checkpoint counts only with its marker file, which is written last, after everything in it has reached the disk, and
+names every file with its size. The Trainer's own choice would take what a killed process left half-written.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.files import read_json, write_json
+
+MARKER = "complete.json"
+STATE = "trainer_state.json"
+
+_NAME = re.compile(r"^checkpoint-(\d+)$")
+
+
+def mark_complete(checkpoint: Path, made_by: str) -> None:
+    """Flush the checkpoint to the disk, then write its marker.
+
+    Args:
+        checkpoint: its folder.
+        made_by: fingerprint of the settings that trained it.
+    """
+    files = {file.relative_to(checkpoint).as_posix(): file for file in checkpoint.rglob("*") if file.is_file()}
+    files.pop(MARKER, None)
+    for path in (*files.values(), *(folder for folder in checkpoint.rglob("*") if folder.is_dir()), checkpoint):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    write_json(
+        checkpoint / MARKER,
+        {"made_by": made_by, "files": {name: file.stat().st_size for name, file in sorted(files.items())}},
+    )
+
+
+def newest_complete(folder: Path, made_by: str) -> Path | None:
+    """Return the newest whole checkpoint in ``folder``, None if there is none.
+
+    Raises:
+        UsageError: if it was trained with other settings than ``made_by``.
+    """
+    for checkpoint in reversed(_by_step(folder)):
+        marker = _marker(checkpoint)
+        if marker is None:
+            continue
+        if marker.get("made_by") != made_by:
+            raise UsageError(
+                f"{checkpoint} was trained with other settings",
+                hint=f"choose another folder, or remove {folder} to start anew",
+            )
+        return checkpoint
+    return None
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove what killed processes left, so that it does not count among the checkpoints that are kept."""
+    for checkpoint in _by_step(folder):
+        if _marker(checkpoint) is None:
+            shutil.rmtree(checkpoint)
+
+
+def step_of(checkpoint: Path) -> tuple[int, int]:
+    """Return the optimizer steps that a checkpoint has behind it, and those of the whole training."""
+    state = read_json(checkpoint / STATE)
+    return int(state["global_step"]), int(state["max_steps"])
+
+
+def _by_step(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.match(path.name))]
+    return [path for _, path in sorted(numbered)]
+
+
+def _marker(checkpoint: Path) -> dict[str, object] | None:
+    """Return the marker's content if every file that it names is there in full."""
+    try:
+        marker = read_json(checkpoint / MARKER)
+        sizes = {name: (checkpoint / name).stat().st_size for name in marker["files"]}
+    except (MissingInputError, OSError, KeyError, TypeError):
+        return None
+    return marker if sizes == marker["files"] else None

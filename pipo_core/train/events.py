@@ -1,0 +1,87 @@
+"""What the training process tells its parent: one JSON object a line on its standard output.
+
+Events by their ``event``:
+
+``encode``   rows are being tokenized: ``name`` (train, validation), ``done``
+``begin``    training starts: ``step`` (finished already), ``steps``, ``rows``, ``dropped``, ``dropped_validation``
+``step``     an optimizer step is over: ``step``
+``log``      a row of metrics: ``step`` and the figures
+``save``     a checkpoint is complete: ``step``
+``stopped``  it was asked to stop and did: ``step``
+``done``     the artifact is written: ``step``
+``error``    it failed: ``kind`` (class), ``message``, ``hint``
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from pipo_core.errors import CheckpointError, MachineError, MissingInputError, PipoError, UsageError
+
+Event = dict[str, Any]
+
+_ERRORS = {kind.__name__: kind for kind in (CheckpointError, MachineError, MissingInputError, UsageError)}
+_COUNT_EVERY_SECONDS = 0.1
+
+
+class EventWriter:
+    """Writes events; silent on all processes but the first.
+
+    A reader that has gone away is no reason to lose work: ``on_lost`` is called once, and later events vanish.
+    """
+
+    def __init__(self, stream: TextIO | None, on_lost: Callable[[], None]) -> None:
+        """Write to ``stream``; None writes nothing."""
+        self._stream = stream
+        self._on_lost = on_lost
+        self._last_count = -math.inf
+
+    def write(self, event: str, **fields: Any) -> None:
+        """Write one event. Figures that JSON cannot hold (NaN, infinities) become their names."""
+        if self._stream is None:
+            return
+        plain = {key: _plain(value) for key, value in fields.items()}
+        try:
+            self._stream.write(json.dumps({"event": event, **plain}, allow_nan=False) + "\n")
+            self._stream.flush()
+        except OSError:
+            self._stream = None
+            self._on_lost()
+
+    def count(self, event: str, **fields: Any) -> None:
+        """Write an event that only counts on; at most ten of them a second are written."""
+        now = time.monotonic()
+        if now - self._last_count >= _COUNT_EVERY_SECONDS:
+            self._last_count = now
+            self.write(event, **fields)
+
+    def error(self, error: BaseException) -> None:
+        """Write an ``error`` event: message and hint of a PipoError, class and first line of anything else."""
+        if isinstance(error, PipoError):
+            self.write("error", kind=type(error).__name__, message=error.message, hint=error.hint)
+        else:
+            first = (str(error).strip().splitlines() or [""])[0]
+            self.write("error", kind="", message=f"{type(error).__name__}: {first}", hint=None)
+
+
+def parse_event(line: str) -> Event | None:
+    """Return the event that a line holds, None for a line that is none."""
+    if not line.startswith("{"):
+        return None
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def as_error(event: Event) -> PipoError:
+    """Return the exception that an ``error`` event stands for."""
+    kind = _ERRORS.get(event.get("kind", ""), PipoError)
+    return kind(str(event["message"]), hint=event.get("hint"))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

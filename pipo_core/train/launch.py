@@ -1,0 +1,85 @@
+"""The command line of the training processes, and what a recipe amounts to before it runs."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.rows import check_rows
+
+_WORKER = "pipo_core.train.worker"
+_PACKAGE_PARENT = Path(__file__).resolve().parents[2]  # so that the worker runs this very code, installed or not
+
+
+def command(recipe: TrainRecipe, job_file: Path) -> list[str]:
+    """Return the command of this node: the worker itself, or torchrun with several of them."""
+    launch = recipe.launch
+    if launch.processes * launch.nodes == 1:
+        return [sys.executable, "-m", _WORKER, str(job_file)]
+    if launch.master is None:
+        where = ["--standalone"]
+    else:
+        host, _, port = launch.master.rpartition(":")
+        where = ["--master-addr", host, "--master-port", port, "--node-rank", str(launch.node_rank)]
+    processes = ["--nnodes", str(launch.nodes), "--nproc-per-node", str(launch.processes)]
+    return [sys.executable, "-m", "torch.distributed.run", *processes, *where, "-m", _WORKER, str(job_file)]
+
+
+def environment(recipe: TrainRecipe, inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that the libraries of the training processes read, beside those of this process."""
+    given = os.environ if inherited is None else inherited
+    added = {
+        "HF_HUB_OFFLINE": "1",  # every input is on this disk already
+        "TOKENIZERS_PARALLELISM": "false",  # rows are tokenized on threads of our own
+        "LOG_LEVEL": given.get("LOG_LEVEL", "WARNING"),  # ms-swift prints whole configurations otherwise
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), given.get("PYTHONPATH")])),
+    }
+    if recipe.launch.threads is not None:
+        added["OMP_NUM_THREADS"] = str(recipe.launch.threads)
+    if recipe.launch.processes * recipe.launch.nodes == 1:
+        # With several GPUs in sight, one process would spread the model over them.
+        visible = given.get("CUDA_VISIBLE_DEVICES", "0")
+        added["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    return added
+
+
+def batch_rows(recipe: TrainRecipe) -> int:
+    """Return the rows of one optimizer step."""
+    launch, batch = recipe.launch, recipe.batch
+    return batch.per_device * batch.accumulation * launch.processes * launch.nodes
+
+
+def count_steps(recipe: TrainRecipe, rows: int) -> int:
+    """Return the optimizer steps over ``rows`` rows, none of them too long."""
+    if recipe.max_steps is not None:
+        return recipe.max_steps
+    launch, batch = recipe.launch, recipe.batch
+    passes = math.ceil((rows // (launch.processes * launch.nodes)) / batch.per_device)
+    return math.ceil((recipe.epochs or 0) * max(1, math.ceil(passes / batch.accumulation)))
+
+
+def plan(recipe: TrainRecipe, out: Path | None = None) -> dict[str, Any]:
+    """Return what a training would do, JSON-able: for ``--dry-run``.
+
+    ``rows`` and ``steps`` are None where the data is not there yet; rows that turn out too long make fewer of both.
+
+    Raises:
+        MissingInputError: if the data is there and has a bad row.
+    """
+    file = Path(recipe.data.train)
+    file = file / "train.jsonl" if file.is_dir() else file
+    rows = check_rows(file, recipe.data.limit) if file.is_file() else None
+    return {
+        "command": command(recipe, (out or Path("OUT")) / "job.json"),
+        "environment": environment(recipe),
+        "objective": recipe.objective,
+        "tuning": recipe.tuning.method,
+        "processes": recipe.launch.processes * recipe.launch.nodes,
+        "rows": rows,
+        "batch_rows": batch_rows(recipe),
+        "steps": recipe.max_steps if rows is None else count_steps(recipe, rows),
+        "artifact": "model" if recipe.tuning.method == "full" else "adapter",
+    }

@@ -1,0 +1,209 @@
+"""One training in this process: ms-swift's pipeline with our rows, model and chat format."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import safe_open
+from swift import SftArguments
+from swift.pipelines.train.sft import SwiftSft
+from torch import nn
+
+from pipo_core.errors import CheckpointError, MachineError
+from pipo_core.files import fingerprint
+from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO
+from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.arguments import master_weights
+from pipo_core.train.callbacks import StopRequest, TokenRate, TrainingEvents
+from pipo_core.train.checkpoints import step_of
+from pipo_core.train.events import EventWriter
+from pipo_core.train.rows import EncodedRows, encode_rows
+from pipo_core.train.template import LessonPlan, Position
+
+_WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors")
+
+
+class PairSft(SwiftSft):
+    """ms-swift's supervised fine-tuning; what differs is where rows, model and chat format come from."""
+
+    def __init__(
+        self,
+        arguments: SftArguments,
+        recipe: TrainRecipe,
+        *,
+        rows_folder: Path,
+        made_by: str,
+        events: EventWriter,
+        stop: StopRequest,
+    ) -> None:
+        """Load model and tokenizer.
+
+        Args:
+            arguments: ms-swift's.
+            recipe: what they were made from.
+            rows_folder: where tokenized rows go.
+            made_by: fingerprint of everything that the weights depend on.
+            events: where progress goes.
+            stop: asks the training to end early.
+        """
+        self._recipe = recipe
+        self._rows_folder = rows_folder
+        self._made_by = made_by
+        self._events = events
+        self._stop = stop
+        self._training_events: TrainingEvents | None = None
+        self.trainer: Any = None
+        super().__init__(arguments)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the training ended early because it was asked to."""
+        return self._training_events is not None and self._training_events.stopped
+
+    @property
+    def bare_model(self) -> Qwen3_5ForCausalPIPO:
+        """The pair model itself, without adapters' and processes' wrappers."""
+        model: Qwen3_5ForCausalPIPO = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return model
+
+    def _prepare_model_tokenizer(self, **kwargs: Any) -> None:
+        compressor = self._recipe.compressor if self._recipe.objective == "pipo" else None
+        super()._prepare_model_tokenizer(compressor=compressor, **kwargs)
+
+    def _prepare_template(self) -> None:
+        super()._prepare_template()
+        loss = self._recipe.loss
+        self.template.plan = LessonPlan(
+            objective=self._recipe.objective,
+            phases=self._recipe.pad_augmentation,
+            seed=self._recipe.seed,
+            weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=loss.chunk),
+            position=self._position,
+        )
+
+    def _position(self) -> Position:
+        """Return how far training is; exact because batches are collated when the step that takes them begins."""
+        state = self.trainer.state
+        return Position(state.global_step / state.max_steps, int(state.epoch or 0))
+
+    def _prepare_dataset(self) -> tuple[EncodedRows, EncodedRows | None]:
+        data = self._recipe.data
+        train = self._encoded(Path(data.train), "train", data.limit)
+        validation = self._encoded(Path(data.validation), "validation", None) if data.validation else None
+        return train, validation
+
+    def _encoded(self, file: Path, name: str, limit: int | None) -> EncodedRows:
+        folder = self._rows_folder / name
+        if self._is_first():
+            max_length = self._recipe.data.max_length
+            encode_rows(
+                file,
+                folder,
+                encode=self.template.encode,
+                max_length=max_length,
+                limit=limit,
+                made_from=fingerprint([self._made_by, name]),
+                progress=lambda done: self._events.count("encode", name=name, done=done),
+            )
+        _wait_for_all()
+        return EncodedRows(folder, learn=name == "train")
+
+    @classmethod
+    def prepare_model(cls, args: SftArguments, model: nn.Module, **kwargs: Any) -> nn.Module:
+        """Return the model with its adapters, or with everything in training."""
+        # PEFT's wrapper for causal language models adds arguments (masks, caches) that the pair model does not take;
+        # this task type gets the generic wrapper, and means nothing else here.
+        kwargs["task_type"] = "embedding"
+        prepared: nn.Module = super().prepare_model(args, model, **kwargs)
+        return prepared
+
+    def train(self, trainer: Any) -> dict[str, Any]:
+        """Train, or only restore the weights if the checkpoint to go on from is the last one."""
+        self.trainer = trainer
+        _refuse_lone_processes(trainer.args.world_size)
+        if master_weights(self._recipe):
+            for parameter in trainer.model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
+        trainer.custom_metrics["train"]["tokens_per_second"] = TokenRate(trainer.args.device)
+        # The Trainer would count every parameter at every pass for a figure that nobody reads.
+        trainer.floating_point_ops = lambda inputs: 0
+        resume_from = trainer.args.resume_from_checkpoint
+        self._training_events = TrainingEvents(
+            self._events,
+            self._stop,
+            made_by=self._made_by,
+            rows=len(trainer.train_dataset),
+            dropped=trainer.train_dataset.dropped,
+            before_first_step=lambda: _refuse_unrestored(trainer.model, resume_from),
+        )
+        trainer.add_callback(self._training_events)
+        if resume_from is not None:
+            step, steps = step_of(Path(resume_from))
+            if step >= steps:
+                trainer._load_from_checkpoint(resume_from)
+                _refuse_unrestored(trainer.model, resume_from)
+                trainer.state.global_step = trainer.state.max_steps = step
+                return {}
+        result: dict[str, Any] = super().train(trainer)
+        return result
+
+    def final_weights(self) -> dict[str, torch.Tensor]:
+        """Return all weights, whole, in the recipe's precision. Every process must call this: ZeRO-3 gathers them."""
+        trainer = self.trainer
+        weights: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        if self._recipe.precision == "bf16" and self._recipe.tuning.method == "full":
+            weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
+        return weights
+
+    def _is_first(self) -> bool:
+        return bool(self.args.rank in (-1, 0))
+
+
+def _wait_for_all() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def _refuse_lone_processes(world_size: int) -> None:
+    """Raise unless the processes that were started train together: each for itself, they would silently diverge."""
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size != started:
+        raise MachineError(f"{started} processes were started, but {world_size} train together")
+
+
+def _refuse_unrestored(model: nn.Module, checkpoint: str | None) -> None:
+    """Raise unless the model holds the checkpoint's weights: the Trainer restores what fits and leaves out the rest.
+
+    Weights that DeepSpeed has split over processes are left to DeepSpeed.
+
+    Raises:
+        CheckpointError: naming the first weight that differs.
+    """
+    if checkpoint is None:
+        return
+    own = _named_weights(model)
+    for name in _WEIGHT_FILES:
+        file = Path(checkpoint) / name
+        if not file.is_file():
+            continue
+        with safe_open(file, framework="pt") as saved:
+            for key in saved.keys():  # noqa: SIM118 - not a dictionary
+                if key not in own:
+                    raise CheckpointError(f"{file}: {key} is no weight of the model that trains")
+                tensor = saved.get_tensor(key)
+                mine = own[key]
+                if mine.numel() and not torch.equal(tensor.to(mine), mine):
+                    raise CheckpointError(f"{file}: {key} was not restored")
+
+
+def _named_weights(model: nn.Module) -> Mapping[str, torch.Tensor]:
+    if isinstance(model, PeftModel):
+        from peft import get_peft_model_state_dict
+
+        adapter: dict[str, torch.Tensor] = get_peft_model_state_dict(model)
+        return adapter
+    return model.state_dict()

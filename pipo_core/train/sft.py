@@ -1,0 +1,326 @@
+"""`pipo train`: prepares a supervised fine-tuning, starts the processes that train, and tells what they do.
+
+Imports no torch: the training runs in processes of its own (see `worker`), so that a crash or a lack of memory there
+leaves this one able to explain it.
+"""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from pipo_core.errors import CheckpointError, Interrupted, MachineError, MissingInputError, PipoError
+from pipo_core.files import (
+    append_jsonl,
+    file_fingerprint,
+    fingerprint,
+    read_json,
+    read_jsonl,
+    write_atomic,
+    write_json,
+)
+from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.reporting import Progress, Reporter, SilentReporter
+from pipo_core.train.events import Event, as_error, parse_event
+from pipo_core.train.launch import command, count_steps, environment, plan
+from pipo_core.train.layout import ADAPTER, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
+from pipo_core.train.rows import check_rows
+
+__all__ = ["plan", "run_train"]
+
+_SHOWN = ("loss", "learning_rate", "tokens_per_second")
+_TAIL_LINES = 15
+
+
+def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Train, or go on with an interrupted training, and return its summary.
+
+    Leaves ``model/`` (full fine-tuning) or ``adapter/`` (LoRA), ``checkpoints/``, ``metrics.jsonl`` (one row a log
+    step) and ``worker.log`` in ``out``.
+
+    Args:
+        recipe: its paths are real folders and files.
+        out: the stage's folder, which exists.
+        reporter: hears of progress, losses and trouble.
+
+    Raises:
+        MissingInputError: for a missing model or a bad row of data, before anything starts.
+        Interrupted: if the user stopped it; a checkpoint was saved and the same call goes on.
+        PipoError: if the training failed.
+    """
+    reporter = reporter or SilentReporter()
+    _check_model(Path(recipe.model))
+    rows = check_rows(Path(recipe.data.train), recipe.data.limit)
+    if recipe.data.validation is not None:
+        check_rows(Path(recipe.data.validation))
+    made_by = _made_by(recipe)
+    artifact = out / (MODEL if recipe.tuning.method == "full" else ADAPTER)
+    finished = _finished(out, artifact, made_by)
+    if finished is not None:
+        return finished
+
+    job = {
+        "recipe": recipe.model_dump(mode="json"),
+        "out": str(out.absolute()),
+        "made_by": made_by,
+        "base": base_name(Path(recipe.model)),
+    }
+    write_json(out / JOB, job)
+    (out / STOP_FILE).unlink(missing_ok=True)
+    began = time.monotonic()
+    run = _Run(out, reporter, expected_steps=count_steps(recipe, rows))
+    run.start(command(recipe, out.absolute() / JOB), environment(recipe))
+    summary = {
+        **run.summary(),
+        "artifact": artifact.name,
+        "rows": run.rows,
+        "dropped_rows": run.dropped,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    write_json(out / RESULT, {"made_by": made_by, "summary": summary})
+    return summary
+
+
+def base_name(folder: Path) -> str:
+    """Return how a model folder is called elsewhere: its recorded base, its hub id, or its folder's name."""
+    recorded = read_json(folder / "config.json").get("pipo_base")
+    if isinstance(recorded, str):
+        return recorded
+    for part in folder.parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/", 1)
+    return folder.name
+
+
+def _check_model(folder: Path) -> None:
+    """Refuse what is no checkpoint, or one that brings Python code, which a library might run."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json")
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+            raise CheckpointError(
+                f"{folder / name} asks for Python code of its own (auto_map), which pipo never runs",
+                hint="use a checkpoint in a format that transformers knows",
+            )
+
+
+def _made_by(recipe: TrainRecipe) -> str:
+    """Return a fingerprint of everything that the weights depend on: settings, data, starting model."""
+    settings = recipe.model_dump(mode="json", exclude={"run", "model", "log_every_steps", "save", "launch"})
+    model = Path(recipe.model)
+    data = [settings["data"].pop(key) for key in ("train", "validation")]
+    return fingerprint(
+        {
+            "settings": settings,
+            "processes": [recipe.launch.processes, recipe.launch.nodes, recipe.launch.deepspeed],
+            "data": [None if path is None else file_fingerprint(Path(path)) for path in data],
+            # Weights by size: reading gigabytes to tell a model from another is not worth it.
+            "model": [file_fingerprint(model / name) for name in ("config.json", "tokenizer.json")]
+            + [[file.name, file.stat().st_size] for file in sorted(model.glob("*.safetensors"))],
+        }
+    )
+
+
+def _finished(out: Path, artifact: Path, made_by: str) -> dict[str, Any] | None:
+    """Return the summary of a training that is done already."""
+    try:
+        result = read_json(out / RESULT)
+    except MissingInputError:
+        return None
+    if artifact.is_dir() and result.get("made_by") == made_by:
+        summary: dict[str, Any] = result["summary"]
+        return summary
+    return None
+
+
+class _Run:
+    """One life of the training processes, seen from their parent."""
+
+    def __init__(self, out: Path, reporter: Reporter, *, expected_steps: int) -> None:
+        self._out = out
+        self._reporter = reporter
+        self._steps = expected_steps
+        self._process: subprocess.Popen[str] | None = None
+        self._interrupts = 0
+        self._began = False
+        self._ended: Event | None = None
+        self._first_step = 0
+        self._step = 0
+        self._figures: dict[str, float] = {}
+        self._warned = False
+        self.rows = 0
+        self.dropped = 0
+
+    def start(self, arguments: list[str], variables: Mapping[str, str]) -> None:
+        """Run the processes to their end.
+
+        Raises:
+            Interrupted: if the user stopped them.
+            PipoError: if they failed.
+        """
+        log = self._out / WORKER_LOG
+        with (
+            log.open("a", encoding="utf-8") as log_file,
+            self._reporter.progress("train", self._steps, unit="step") as bar,
+            self._catch_interrupts(),
+        ):
+            # A session of its own keeps the terminal's Ctrl-C away: the stop is ours to arrange.
+            self._process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                text=True,
+                env={**os.environ, **variables},
+                start_new_session=True,
+            )
+            try:
+                self._listen(self._process, bar, log_file)
+            finally:
+                self._end_process()
+        self._judge(self._process.returncode)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the training came to."""
+        return {"steps": self._step, "resumed_from_step": self._first_step or None, **self._figures}
+
+    # ------------------------------------------------------------------ hearing
+
+    def _listen(self, process: subprocess.Popen[str], bar: Progress, log_file: IO[str]) -> None:
+        for line in process.stdout or ():
+            event = parse_event(line)
+            if event is None:
+                log_file.write(line)
+                log_file.flush()
+            else:
+                self._hear(event, bar)
+        process.wait()
+
+    def _hear(self, event: Event, bar: Progress) -> None:
+        kind = event["event"]
+        if kind == "begin":
+            self._begin(event, bar)
+        elif kind == "step":
+            self._step = event["step"]
+            bar.update(self._step, **self._shown())
+        elif kind == "log":
+            self._log(event)
+            bar.update(event["step"], **self._shown())
+        elif kind in ("stopped", "done", "error"):
+            self._ended = event
+            if kind == "done":
+                self._step = event["step"]
+                bar.update(self._step, **self._shown())
+
+    def _begin(self, event: Event, bar: Progress) -> None:
+        self._began = True
+        self._first_step = self._step = event["step"]
+        self.rows, self.dropped = event["rows"], event["dropped"]
+        self._forget_rows_after(self._first_step)
+        if self.dropped:
+            self._reporter.warn(f"{self.dropped} rows are longer than data.max_length and are left out")
+        if event["steps"] != self._steps:
+            self._reporter.info(f"{event['steps']} steps over {self.rows} rows")
+        if self._first_step:
+            self._reporter.info(f"goes on from the checkpoint of step {self._first_step}")
+        bar.update(self._first_step)
+
+    def _log(self, event: Event) -> None:
+        row = {key: value for key, value in event.items() if key != "event"}
+        append_jsonl(self._out / METRICS, [row])
+        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
+        self._figures.update({key: value for key, value in figures.items() if key not in ("step", "epoch")})
+        self._step = event["step"]
+        if not self._warned and isinstance(row.get("loss"), str):
+            self._warned = True
+            self._reporter.warn(f"the loss is {row['loss']} at step {self._step}: lower optimizer.learning_rate")
+
+    def _forget_rows_after(self, step: int) -> None:
+        """Drop rows of steps that a killed run took after its last checkpoint: they come again."""
+        metrics = self._out / METRICS
+        if not metrics.is_file():
+            return
+        rows = read_jsonl(metrics)
+        kept = [row for row in rows if row["step"] <= step]
+        if len(kept) < len(rows):
+            write_atomic(metrics, "")
+            append_jsonl(metrics, kept)
+
+    def _shown(self) -> dict[str, float]:
+        return {name: self._figures[name] for name in _SHOWN if name in self._figures}
+
+    # ------------------------------------------------------------------ stopping
+
+    @contextmanager
+    def _catch_interrupts(self) -> Iterator[None]:
+        """Let Ctrl-C ask the training for its end; Python allows this in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+        process = self._process
+        if process is None:
+            raise KeyboardInterrupt
+        if self._interrupts == 1 and self._began:
+            (self._out / STOP_FILE).touch()
+            self._reporter.info("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
+        elif self._interrupts <= 2:
+            process.terminate()  # asked already, so the worker ends at once
+        else:
+            process.kill()
+
+    def _end_process(self) -> None:
+        """See to it that nothing trains on when this run is left, however it is left."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        (self._out / STOP_FILE).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ judging
+
+    def _judge(self, code: int) -> None:
+        """Raise unless the training came to its end."""
+        kind = self._ended["event"] if self._ended is not None else None
+        if kind == "done":
+            return
+        if self._interrupts or kind == "stopped":
+            saved = self._ended is not None and self._ended.get("step")
+            where = f"after step {saved}, with a checkpoint" if saved else "before the next checkpoint"
+            raise Interrupted(f"training stopped {where}", hint="give the same command again, it goes on")
+        log = self._out / WORKER_LOG
+        if self._ended is not None and self._ended.get("kind"):
+            raise as_error(self._ended)
+        self._reporter.warn("\n".join(_tail(log)))
+        if code == -signal.SIGKILL:
+            raise MachineError(
+                "the training process was killed, most likely for lack of memory",
+                hint="give a smaller batch.per_device or data.max_length; the same command goes on",
+            )
+        reason = self._ended["message"] if self._ended is not None else f"exit code {code}"
+        raise PipoError(f"training failed: {reason}", hint=f"see {log}")
+
+
+def _tail(log: Path) -> list[str]:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return [line.rstrip() for line in deque(file, maxlen=_TAIL_LINES)]

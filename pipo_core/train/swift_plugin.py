@@ -1,0 +1,73 @@
+"""What ms-swift must know of us: the chat template and the model, under names of our own."""
+
+from pathlib import Path
+from typing import Any
+
+from swift.model import ModelLoader, ModelMeta, register_model
+from swift.template import register_template
+from swift.template.templates.qwen import QwenTemplateMeta
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.checkpoint import PIPO_ARCHITECTURE, load_config
+from pipo_core.recipes.sft import Compressor
+from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
+from pipo_core.train.compressors import start_compressor
+from pipo_core.train.rows import THINK
+from pipo_core.train.template import PairTemplate
+
+
+def register() -> None:
+    """Register model type and template; may be called again."""
+    register_template(
+        QwenTemplateMeta(
+            TEMPLATE,
+            template_cls=PairTemplate,
+            default_system=None,
+            # Stock Qwen templates also teach the newline behind the end token, which decoding never reaches.
+            suffix=["<|im_end|>"],
+            thinking_prefix=THINK,
+            non_thinking_prefix="<think>\n\n</think>\n\n",
+            agent_template="qwen3_5",
+            is_thinking=True,
+        ),
+        exist_ok=True,
+    )
+    register_model(
+        ModelMeta(
+            model_type=MODEL_TYPE,
+            model_groups=[],
+            template=TEMPLATE,
+            loader=PairLoader,
+            architectures=[PIPO_ARCHITECTURE],
+            is_multimodal=False,
+        ),
+        exist_ok=True,
+    )
+
+
+class PairLoader(ModelLoader):
+    """Loads through `load_checkpoint`, which refuses what it does not know instead of starting it at random."""
+
+    default_trust_remote_code = False
+
+    def __init__(self, *args: Any, compressor: Compressor | None = None, **kwargs: Any) -> None:
+        """Keep the recipe's ``compressor``; None takes the checkpoint's or the default."""
+        super().__init__(*args, **kwargs)
+        self.auto_tokenizer_cls = AutoTokenizer
+        self.compressor = compressor
+
+    def get_config(self, model_dir: str) -> PretrainedConfig:
+        """Return the text configuration, nested or flat."""
+        return load_config(Path(model_dir))
+
+    def get_model(
+        self, model_dir: str, config: PretrainedConfig, processor: PreTrainedTokenizerBase, model_kwargs: Any
+    ) -> Qwen3_5ForCausalPIPO:
+        """Return the checkpoint's model, with the recipe's compressor where the checkpoint has none."""
+        place = model_kwargs.get("device_map") or "cpu"
+        model = load_checkpoint(model_dir, dtype=self.torch_dtype, device=place)
+        if self.compressor is not None:
+            start_compressor(model, Path(model_dir), self.compressor)
+        model.name_or_path = model_dir
+        return model

@@ -1,0 +1,163 @@
+"""The process that trains: ``python -m pipo_core.train.worker job.json``, one or, under torchrun, many.
+
+It tells its parent what happens as one JSON object a line on standard output (see `events`); everything that libraries
+print goes to standard error.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pipo_core.errors import MachineError
+from pipo_core.files import FolderLock, new_folder, read_json, write_json
+from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.arguments import swift_arguments
+from pipo_core.train.checkpoints import newest_complete, remove_incomplete
+from pipo_core.train.events import EventWriter
+from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, CHECKPOINTS, MODEL, ROWS, STOP_FILE
+
+if TYPE_CHECKING:
+    from pipo_core.train.callbacks import StopRequest
+    from pipo_core.train.session import PairSft
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the parent asks for.
+
+    Attributes:
+        recipe: its paths are real folders and files.
+        out: the stage's folder.
+        made_by: fingerprint of everything that the weights depend on.
+        base: name of the base model, for the checkpoint's configuration.
+    """
+
+    recipe: TrainRecipe
+    out: Path
+    made_by: str
+    base: str
+
+    @classmethod
+    def read(cls, file: Path) -> "Job":
+        """Return the job of a file that `sft.run_train` wrote."""
+        content = read_json(file)
+        recipe = TrainRecipe.model_validate(content["recipe"])
+        return cls(recipe, Path(content["out"]), content["made_by"], content["base"])
+
+
+def main(job_file: Path) -> int:
+    """Train what the job file says and return the exit code."""
+    stream = _claim_stdout()
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    # Imports torch, so it comes after standard output is out of the libraries' reach.
+    from pipo_core.train.callbacks import StoppedEarly, StopRequest
+
+    job = Job.read(job_file)
+    stop = StopRequest(job.out / STOP_FILE)
+    events = EventWriter(stream if is_first else None, on_lost=stop.ask)
+    stop.listen()
+    try:
+        with FolderLock(job.out / CHECKPOINTS) if is_first else contextlib.nullcontext():
+            train(job, is_first=is_first, events=events, stop=stop)
+    except StoppedEarly:
+        events.write("stopped", step=None)
+    except BaseException as error:  # noqa: BLE001 - the parent must learn of whatever it was
+        traceback.print_exc()
+        events.error(_explained(error))
+        return 1
+    return 0
+
+
+def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest") -> None:
+    """Train in this process and write the artifact, unless asked to stop before.
+
+    Args:
+        job: what to train.
+        is_first: whether this is the process that writes files, one of all that train together.
+        events: where progress goes.
+        stop: asks for an early end.
+
+    Raises:
+        MachineError: if the machine cannot train at this precision.
+        PipoError: if the data, the model or the checkpoints are not fit.
+    """
+    import torch
+    from swift import SftArguments
+
+    from pipo_core.train import swift_plugin
+    from pipo_core.train.session import PairSft
+
+    on_cpu = not torch.cuda.is_available()
+    if job.recipe.precision == "bf16" and on_cpu:
+        raise MachineError("precision: bf16 needs a GPU, and there is none", hint="give precision=fp32")
+    swift_plugin.register()
+    checkpoints = job.out / CHECKPOINTS
+    if is_first:
+        remove_incomplete(checkpoints)
+    resume_from = newest_complete(checkpoints, job.made_by)
+    session = PairSft(
+        SftArguments(**swift_arguments(job.recipe, checkpoints, resume_from, on_cpu=on_cpu)),
+        job.recipe,
+        rows_folder=job.out / ROWS,
+        made_by=job.made_by,
+        events=events,
+        stop=stop,
+    )
+    session.main()
+    step = session.trainer.state.global_step
+    if session.stopped:
+        events.write("stopped", step=step)
+        return
+    weights = session.final_weights()
+    if is_first:
+        _write_artifact(job, session, weights)
+    events.write("done", step=step)
+
+
+def _write_artifact(job: Job, session: "PairSft", weights: Mapping[str, Any]) -> None:
+    """Write the model, or the adapter and the modules that trained in full, with tokenizer and chat template."""
+    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
+
+    recipe = job.recipe
+    source = Path(recipe.model)
+    if recipe.tuning.method == "full":
+        with new_folder(job.out / MODEL) as folder:
+            if recipe.objective == "pipo":
+                write_weights(session.bare_model, folder, layout="pipo", state=weights, base=job.base)
+            else:
+                write_weights(session.bare_model, folder, layout="base", state=weights)
+            copy_tokenizer(source, folder)
+        return
+    with new_folder(job.out / ADAPTER) as folder:
+        session.model.save_pretrained(folder, state_dict=weights, selected_adapters=["default"])
+        copy_tokenizer(source, folder)
+        write_json(folder / ADAPTER_RECORD, {"objective": recipe.objective, "base": job.base})
+
+
+def _claim_stdout() -> TextIO:
+    """Return standard output as a stream of our own and point what libraries print to standard error."""
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return stream
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return the error in words that tell what to do, where we know it."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError):
+        return MachineError(
+            "the GPU has too little memory for this training",
+            hint="give a smaller batch.per_device or data.max_length, or gradient_checkpointing=true",
+        )
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

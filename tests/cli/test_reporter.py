@@ -1,0 +1,92 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from pipo_cli.reporter import (
+    Pace,
+    PlainProgress,
+    PlainReporter,
+    TerminalReporter,
+    duration,
+    figures_text,
+    open_reporter,
+)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0s"), (59.6, "1m00s"), (200, "3m20s"), (7500, "2h05m"), (-1, "0s")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_rate_and_time_left() -> None:
+    clock = Clock()
+    pace = Pace(40, clock)
+    assert pace.text("steps") == "0/40 steps"
+    clock.now += 4
+    pace.done = 10
+    assert pace.text("steps") == "10/40 steps  2.5 steps/s  12s left"
+    clock.now += 16
+    assert pace.text("steps") == "10/40 steps  2 s/steps  1m00s left"
+
+
+def test_what_was_done_before_is_not_counted_as_pace() -> None:
+    clock = Clock()
+    pace = Pace(100, clock)
+    clock.now += 5
+    pace.start_at(50)
+    clock.now += 10
+    pace.done = 60
+    assert pace.text("rows") == "60/100 rows  1 rows/s  40s left"
+
+
+def test_plain_progress_is_a_line_now_and_then_and_at_the_end() -> None:
+    clock = Clock()
+    lines: list[str] = []
+    with PlainProgress(lines.append, "train", 4, "steps", clock) as progress:
+        progress.advance(loss=2.0)
+        clock.now += 11
+        progress.advance(loss=1.23456)
+        clock.now += 1
+        progress.update(4, confidence_mean=0.5)
+    assert lines == [
+        "train: 2/4 steps  5.5 s/steps  11s left  loss 1.235",
+        "train: 4/4 steps  3 s/steps  loss 1.235  confidence mean 0.5",
+    ]
+
+
+def test_plain_reporter_writes_lines() -> None:
+    stream = io.StringIO()
+    reporter = open_reporter(stream)
+    assert isinstance(reporter, PlainReporter)
+    reporter.info("[a] b")
+    reporter.warn("c")
+    assert stream.getvalue() == "[a] b\nwarning: c\n"
+
+
+def test_terminal_reporter_draws_a_bar_with_figures() -> None:
+    stream = io.StringIO()
+    reporter = TerminalReporter(Console(file=stream, force_terminal=True, width=120, color_system=None))
+    reporter.info("[not markup]")
+    with reporter.progress("[sft]", 2, "steps") as progress:
+        progress.advance(loss=0.5)
+        progress.update(2, loss=0.25)
+    text = stream.getvalue()
+    assert "[not markup]" in text
+    assert "[sft]" in text
+    assert "2/2 steps" in text
+    assert "loss 0.25" in text
+
+
+def test_figures_have_four_digits() -> None:
+    assert figures_text({"loss": 1.23456, "tokens_per_second": 12345.6}) == "loss 1.235  tokens per second 1.235e+04"

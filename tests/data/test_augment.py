@@ -1,0 +1,188 @@
+"""Augmentation changes the slots of a row, never its text."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipo_core.data.augment import (
+    IGNORED,
+    PairedRow,
+    augment,
+    choose_phase,
+    pair,
+    prompt_length,
+    row_generator,
+    row_key,
+    segment,
+    split,
+)
+
+PAD = 7  # also an ordinary token in the rows below: PADs are told by the mask alone
+
+
+@dataclass(frozen=True)
+class Phase:
+    kind: str = "split"
+    rho_max: float = 0.25
+    all_pads: float = 0.0
+    until: float = 1.0
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Rows with a prompt, an answer and, at times, further turns without a loss in between."""
+    parts = draw(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=4))
+    learned = np.array([flag for flag, length in [(False, draw(st.integers(1, 9))), *parts] for _ in range(length)])
+    ids = np.array(draw(st.lists(st.integers(0, 20), min_size=learned.size, max_size=learned.size)))
+    return ids, np.where(learned, ids, IGNORED)
+
+
+rhos = st.floats(0, 1)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def check(row: PairedRow, ids: np.ndarray, labels: np.ndarray) -> None:
+    prompt = prompt_length(labels)
+    assert row.input_ids.size % 2 == 0
+    assert not row.pads[0::2].any(), "PADs stand in second places only"
+    assert (row.input_ids[row.pads] == PAD).all()
+    assert (row.labels[row.pads] == IGNORED).all()
+    assert row.input_ids[~row.pads].tolist() == ids.tolist()
+    assert row.labels[~row.pads].tolist() == labels.tolist()
+    even_prompt = prompt + prompt % 2
+    assert row.pads[:even_prompt].sum() == prompt % 2
+    assert prompt % 2 == 0 or row.pads[even_prompt - 1], "the prompt's PAD is at its end"
+
+
+@given(conversations())
+def test_pairs_have_pads_for_parity_only(conversation):
+    ids, labels = conversation
+    row = pair(ids, labels, pad_id=PAD)
+    check(row, ids, labels)
+    prompt = prompt_length(labels)
+    assert row.pads.sum() == prompt % 2 + (ids.size - prompt) % 2
+
+
+@given(conversations(), rhos, seeds)
+def test_split_splits_the_stated_number_of_pairs(conversation, rho, seed):
+    ids, labels = conversation
+    plain = pair(ids, labels, pad_id=PAD)
+    row = split(ids, labels, pad_id=PAD, rho=rho, rng=np.random.default_rng(seed))
+    check(row, ids, labels)
+    prompt = prompt_length(labels)
+    full_pairs = (ids.size - prompt) // 2
+    pairs = sum(labels[prompt + 2 * i + 1] != IGNORED for i in range(full_pairs))
+    expected = max(1, round(pairs * rho)) if pairs else 0
+    assert row.input_ids.size // 2 - plain.input_ids.size // 2 == expected
+    # Split pairs aside, every pair starts at an even offset of the answer: the phase never changes.
+    places = np.flatnonzero(~row.pads)
+    offset = {int(place): index - prompt for index, place in enumerate(places)}
+    two = [p for p in range(prompt + prompt % 2, row.pads.size, 2) if not row.pads[p + 1]]
+    assert all(offset[p] % 2 == 0 for p in two)
+
+
+@given(conversations(), rhos, seeds)
+def test_segment_keeps_the_text(conversation, rho, seed):
+    ids, labels = conversation
+    row = segment(ids, labels, pad_id=PAD, rho=rho, rng=np.random.default_rng(seed))
+    check(row, ids, labels)
+
+
+@given(conversations(), seeds)
+def test_segment_at_its_ends(conversation, seed):
+    ids, labels = conversation
+    rng = np.random.default_rng(seed)
+    assert [a.tolist() for a in segment(ids, labels, pad_id=PAD, rho=0.0, rng=rng)] == [
+        a.tolist() for a in pair(ids, labels, pad_id=PAD)
+    ]
+    prompt = prompt_length(labels)
+    alone = segment(ids, labels, pad_id=PAD, rho=1.0, rng=rng)
+    assert alone.pads[prompt + prompt % 2 :].reshape(-1, 2)[:, 1].all()
+
+
+def test_segment_draws_single_slots_at_the_stated_rate():
+    ids = np.arange(20_000)
+    labels = ids.copy()
+    labels[0] = IGNORED
+    row = segment(ids, labels, pad_id=PAD, rho=0.3, rng=np.random.default_rng(0))
+    singles = row.pads[2:].reshape(-1, 2)[:, 1]
+    assert singles.mean() == pytest.approx(0.3, abs=0.02)
+    starts = (np.cumsum(np.where(singles, 1, 2)) - np.where(singles, 1, 2))[~singles]
+    assert (starts % 2).mean() == pytest.approx(0.5, abs=0.05), "pairs start at odd offsets as often as at even ones"
+
+
+@given(conversations(), seeds, st.integers(0, 5), st.sampled_from(["split", "segment"]))
+def test_draws_depend_on_seed_epoch_and_row_alone(conversation, seed, epoch, kind):
+    ids, labels = conversation
+    phase = Phase(kind, rho_max=0.5)
+
+    def draw() -> PairedRow:
+        return augment(ids, labels, phase=phase, seed=seed, epoch=epoch, pad_id=PAD)
+
+    first = draw()
+    augment(ids[::-1].copy(), labels[::-1].copy(), phase=phase, seed=seed, epoch=epoch, pad_id=PAD)
+    check(first, ids, labels)
+    assert all((a == b).all() for a, b in zip(first, draw(), strict=True))
+
+
+def test_epochs_seeds_and_rows_draw_differently():
+    ids = np.arange(60)
+    labels = ids.copy()
+    labels[:3] = IGNORED
+    phase = Phase("segment", rho_max=0.9)
+    masks = {
+        augment(
+            ids + shift, labels + shift * (labels >= 0), phase=phase, seed=seed, epoch=epoch, pad_id=PAD
+        ).pads.tobytes()
+        for seed, epoch, shift in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    }
+    assert len(masks) == 4
+
+
+def test_all_pads_is_the_share_of_rows_at_rho_one():
+    phase = Phase("segment", rho_max=0.2, all_pads=0.4)
+    labels = np.arange(40)
+    labels[:2] = IGNORED
+    alone = 0
+    for row in range(1000):
+        ids = np.arange(40) + row
+        laid_out = augment(ids, np.where(labels < 0, labels, ids), phase=phase, seed=0, epoch=0, pad_id=PAD)
+        alone += bool(laid_out.pads[2:].reshape(-1, 2)[:, 1].all())
+    assert alone / 1000 == pytest.approx(0.4, abs=0.05)
+
+
+def test_rho_is_uniform_up_to_its_end():
+    rates = []
+    for row in range(300):
+        ids = np.arange(400) + 400 * row
+        labels = ids.copy()
+        labels[0] = IGNORED
+        laid_out = augment(ids, labels, phase=Phase("split", rho_max=0.25), seed=0, epoch=0, pad_id=PAD)
+        # Each split pair makes one slot more; the answer has 199 whole pairs.
+        rates.append((laid_out.input_ids.size // 2 - 201) / 199)
+    assert np.mean(rates) == pytest.approx(0.125, abs=0.01)
+    assert max(rates) <= 0.26
+    assert max(rates) > 0.24
+
+
+def test_phases_follow_one_another():
+    phases = [Phase("split", until=0.5), Phase("segment", until=1.0)]
+    assert choose_phase(phases, 0.0).kind == "split"
+    assert choose_phase(phases, 0.499).kind == "split"
+    assert choose_phase(phases, 0.5).kind == "segment"
+    assert choose_phase(phases, 1.0).kind == "segment"
+
+
+def test_row_key_is_the_same_everywhere():
+    # Fixed by the algorithm, BLAKE2b over little-endian 64-bit ids: another machine must draw the same PADs.
+    assert row_key([1, 2, 3]) == row_key(np.array([1, 2, 3], dtype=np.int32))
+    assert row_key([1, 2, 3]) != row_key([3, 2, 1])
+    assert row_generator(0, 0, [1]).random() != row_generator(0, 1, [1]).random()
+
+
+def test_mismatched_labels_are_refused():
+    with pytest.raises(ValueError, match="match"):
+        pair([1, 2, 3], [1, 2], pad_id=PAD)

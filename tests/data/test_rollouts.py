@@ -1,0 +1,233 @@
+"""Rollouts: what is on disk after every way a run can end."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipo_core.data import rollouts
+from pipo_core.data.build import run_build
+from pipo_core.data.problems import Problem, load_problems, user_message
+from pipo_core.data.rollouts import run_rollout, sample_seed
+from pipo_core.data.tiny.tokenizer import train_tokenizer
+from pipo_core.engine import Completion, Request
+from pipo_core.engine.chat import load_tokenizer
+from pipo_core.errors import MissingInputError, PipoError
+from pipo_core.files import read_jsonl
+from pipo_core.recipes.build import BuildRecipe
+from pipo_core.recipes.rollout import RolloutRecipe
+
+COUNT, SAMPLES = 5, 3
+
+
+@dataclass
+class FakeEngine:
+    """Answers the last request first; the text is the seed, so that equal seeds show."""
+
+    stop_after: int | None = None
+    error: BaseException | None = None
+    words: str = ""
+    asked: list[Request] = field(default_factory=list)
+    opened: list[tuple[Any, ...]] = field(default_factory=list)
+    end_ids: frozenset[int] = frozenset()
+
+    def open(self, *how: Any) -> "FakeEngine":
+        self.opened.append(how)
+        return self
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        batch = list(requests)
+        self.asked += batch
+        for number, request in enumerate(reversed(batch)):
+            if number == self.stop_after:
+                if self.error is None:
+                    return
+                raise self.error
+            yield Completion(
+                id=request.id,
+                token_ids=[1, 2, 3],
+                text=f"{request.sampling.seed}{self.words}",
+                slots=3,
+                drafts=0,
+                kept=0,
+                finish_reason="stop" if request.sampling.seed % 3 else "length",
+                ttft_s=0.1,
+                time_s=0.2,
+                slot_token_counts=[1, 1, 1, 1],
+            )
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder as far as rollouts look at it themselves: the tokenizer."""
+    folder = tmp_path_factory.mktemp("teacher")
+    train_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def recipe(teacher: Path, **settings: Any) -> RolloutRecipe:
+    return RolloutRecipe.model_validate(
+        {
+            "model": str(teacher),
+            "problems": {"count": COUNT},
+            "samples": SAMPLES,
+            "budget": {"tokens": 50},
+            "seed": 4,
+            **settings,
+        }
+    )
+
+
+def even(text: str, answer: str) -> bool:
+    return int(text[-1]) % 2 == 0 if text[-1].isdigit() else False
+
+
+@pytest.fixture
+def roll(tmp_path: Path, teacher: Path) -> Callable[..., dict[str, Any]]:
+    def run(engine: FakeEngine, out: Path = tmp_path, /, **settings: Any) -> dict[str, Any]:
+        out.mkdir(exist_ok=True)
+        return run_rollout(recipe(teacher, **settings), out, grade=even, open_engine=engine.open)
+
+    return run
+
+
+def keys(path: Path) -> list[tuple[str, int]]:
+    return [(row["problem"], row["sample"]) for row in read_jsonl(path / "rollouts.jsonl")]
+
+
+def test_every_problem_is_answered_and_graded(
+    tmp_path: Path, teacher: Path, roll: Callable[..., dict[str, Any]]
+) -> None:
+    engine = FakeEngine()
+    summary = roll(engine)
+    problems = load_problems("tiny", "train", COUNT, 0)
+    assert sorted(keys(tmp_path)) == sorted((p.id, s) for p in problems for s in range(SAMPLES))
+    rows = read_jsonl(tmp_path / "rollouts.jsonl")
+    by_id = {problem.id: problem for problem in problems}
+    for row in rows:
+        problem = by_id[row["problem"]]
+        assert (row["question"], row["answer"]) == (problem.question, problem.answer)
+        assert row["text"] == str(sample_seed(4, problem.id, row["sample"]))
+        assert row["correct"] == even(row["text"], "")
+        assert row["tokens"] == 3
+    solved = [row for row in rows if row["correct"] and row["finish_reason"] == "stop"]
+    assert summary["answers"] == COUNT * SAMPLES
+    assert summary["solved"] == len(solved) / len(rows)
+    assert summary["problems_solved"] == len({row["problem"] for row in solved})
+    [request, *_] = engine.asked
+    tokenizer = load_tokenizer(teacher)
+    prompt = tokenizer.decode(list(request.prompt_ids))
+    assert problems[0].question in prompt
+    assert prompt.endswith("<|im_start|>assistant\n<think>\n")
+    ends = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")}
+    assert (request.max_tokens, request.max_slots, request.stop_ids) == (50, None, ends)
+    assert (request.sampling.temperature, request.sampling.presence_penalty) == (1.0, 1.5)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 7])
+def test_a_stopped_run_goes_on_to_the_same_answers(
+    tmp_path: Path, roll: Callable[..., dict[str, Any]], stop: int
+) -> None:
+    whole = roll(FakeEngine(), tmp_path / "whole")
+    out = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        roll(FakeEngine(stop_after=stop, error=KeyboardInterrupt()), out)
+    before = (out / "rollouts.jsonl").read_bytes()
+    assert before.count(b"\n") == stop
+    rest = FakeEngine()
+    assert roll(rest, out) == whole
+    assert len(rest.asked) == COUNT * SAMPLES - stop
+    assert (out / "rollouts.jsonl").read_bytes().startswith(before)
+    assert sorted(map(str, read_jsonl(out / "rollouts.jsonl"))) == sorted(
+        map(str, read_jsonl(tmp_path / "whole" / "rollouts.jsonl"))
+    )
+
+
+def test_half_a_line_of_a_killed_run_is_generated_again(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
+    roll(FakeEngine())
+    path = tmp_path / "rollouts.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    engine = FakeEngine()
+    roll(engine)
+    assert len(engine.asked) == 1
+    assert len(set(keys(tmp_path))) == len(keys(tmp_path)) == COUNT * SAMPLES
+
+
+def test_a_finished_run_loads_no_model(roll: Callable[..., dict[str, Any]]) -> None:
+    first = roll(FakeEngine())
+    engine = FakeEngine()
+    assert roll(engine) == first
+    assert engine.opened == []
+
+
+def test_more_samples_are_added_to_those_that_are_there(roll: Callable[..., dict[str, Any]]) -> None:
+    roll(FakeEngine())
+    engine = FakeEngine()
+    assert roll(engine, samples=SAMPLES + 1)["answers"] == COUNT * (SAMPLES + 1)
+    assert len(engine.asked) == COUNT
+
+
+def test_a_broken_line_in_the_middle_is_refused(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
+    roll(FakeEngine())
+    path = tmp_path / "rollouts.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"{nonsense\n", *lines[2:]]))
+    with pytest.raises(MissingInputError, match=r"rollouts.jsonl:3"):
+        roll(FakeEngine())
+
+
+def test_lost_answers_are_an_error_and_the_others_are_kept(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(PipoError, match="no answer to 13 of 15"):
+        roll(FakeEngine(stop_after=2))
+    assert len(keys(tmp_path)) == 2
+
+
+def test_text_that_utf8_cannot_hold_survives(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
+    roll(FakeEngine(words=" café \ud800"))
+    assert all(row["text"].endswith(" café \ud800") for row in read_jsonl(tmp_path / "rollouts.jsonl"))
+
+
+@pytest.mark.parametrize("method", ["regular", "pipo"])
+def test_the_engine_is_opened_for_the_method(teacher: Path, roll: Callable[..., dict[str, Any]], method: str) -> None:
+    engine = FakeEngine()
+    roll(engine, method=method, engine={"batch": 2})
+    [(ckpt, *how, settings)] = engine.opened
+    assert (ckpt, how, settings.batch) == (teacher, [method, None], 2)
+
+
+def test_an_instruction_beside_the_question_reaches_the_prompt_and_the_training_row(
+    tmp_path: Path, teacher: Path, roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem("a", "What is 1 + 1?", "2", instruction="Answer in one word.")
+    monkeypatch.setattr(rollouts, "load_problems", lambda *_: [problem])
+    engine = FakeEngine()
+    roll(engine, samples=8)
+    assert user_message(problem) in load_tokenizer(teacher).decode(list(engine.asked[0].prompt_ids))
+    out = tmp_path / "build"
+    out.mkdir()
+    run_build(BuildRecipe(rollouts=str(tmp_path / "rollouts.jsonl")), out)
+    assert read_jsonl(out / "train.jsonl")[0]["messages"][0]["content"] == user_message(problem)
+
+
+def test_two_problems_of_one_id_are_refused(
+    roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twins = [Problem("a", "What is 1 + 1?", "2"), Problem("a", "What is 1 + 2?", "3")]
+    monkeypatch.setattr(rollouts, "load_problems", lambda *_: twins)
+    with pytest.raises(MissingInputError, match="the same id"):
+        roll(FakeEngine())
+
+
+def test_seeds_differ_and_do_not_depend_on_the_process() -> None:
+    seeds = {
+        sample_seed(seed, problem, sample)
+        for seed in range(4)
+        for problem in ("a", "b", "1", "11")
+        for sample in range(12)
+    }
+    assert len(seeds) == 4 * 4 * 12
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    # Calculated with `printf 'rollout\n0\na\n0' | sha256sum`, first 8 bytes, shifted right by one.
+    assert sample_seed(0, "a", 0) == 3391299713228439055

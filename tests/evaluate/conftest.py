@@ -1,0 +1,133 @@
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from pipo_core.data.problems import load_problems, user_message
+from pipo_core.data.tiny.tokenizer import train_tokenizer
+from pipo_core.engine import Completion, Request
+from pipo_core.engine.chat import encode_prompt
+from pipo_core.reporting import SilentReporter
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer()
+
+
+@cache
+def answers() -> dict[tuple[int, ...], str]:
+    """The answer to every prompt that a test of this folder gives."""
+    sets = [load_problems("tiny", "heldout", count, seed) for count, seed in ((30, 1), (30, 2), (200, 0))]
+    return {
+        tuple(encode_prompt(tokenizer(), [{"role": "user", "content": user_message(problem)}])): problem.answer
+        for problems in sets
+        for problem in problems
+    }
+
+
+@dataclass
+class FakeEngine:
+    """Answers with a set skill. Causal, drawn from (seed, method), only cut by limits: as engines must be."""
+
+    method: str
+    skill: float
+    stop_after: int | None = None
+    lose: int = 0
+    end_ids: frozenset[int] = frozenset({0})
+    seen: list[Request] = field(default_factory=list)
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        asked = list(requests)
+        self.seen += asked
+        order = asked[self.lose :]
+        random.Random(len(asked)).shuffle(order)
+        for number, request in enumerate(order):
+            if number == self.stop_after:
+                raise KeyboardInterrupt
+            yield self.answer(request)
+
+    def answer(self, request: Request) -> Completion:
+        draw = random.Random(f"{request.sampling.seed}-{self.method}")
+        most = 2 if self.method == "pipo" else 1
+        planned = [draw.randint(1, most) for _ in range(draw.randint(3, 30))]
+        right = draw.random() < self.skill
+        counts: list[int] = []
+        for count in planned:
+            room = (request.max_tokens or 10**9) - sum(counts)
+            if room <= 0 or len(counts) == (request.max_slots or 10**9):
+                break
+            counts.append(min(count, room))
+        ended = counts == planned
+        answer = int(answers()[request.prompt_ids])
+        box = f"\\boxed{{{answer if right else answer + 1}}}"  # boxed early: a cut answer shows it, too
+        return Completion(
+            id=request.id,
+            token_ids=[1] * (sum(counts) - ended),
+            text=f"{box} and so on",
+            slots=len(counts),
+            drafts=len(counts) * (most - 1),
+            kept=sum(count == 2 for count in counts),
+            finish_reason="stop" if ended else "length",
+            ttft_s=0.01,
+            time_s=0.01 * len(counts),
+            slot_token_counts=counts,
+        )
+
+
+@dataclass
+class Opener:
+    """Stands for `open_engine` and remembers what was opened."""
+
+    skills: dict[str, float] = field(default_factory=dict)
+    stop_after: int | None = None
+    lose: int = 0
+    engines: list[FakeEngine] = field(default_factory=list)
+    taus: list[float | None] = field(default_factory=list)
+
+    def __call__(self, ckpt: Path, method: str, tau: float | None, settings: object) -> FakeEngine:
+        engine = FakeEngine(method, self.skills.get(ckpt.name, 0.7), self.stop_after, self.lose)
+        self.engines.append(engine)
+        self.taus.append(tau)
+        return engine
+
+    @property
+    def asked(self) -> list[str]:
+        return [request.id for engine in self.engines for request in engine.seen]
+
+
+class Listener(SilentReporter):
+    """Keeps the warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, msg: str) -> None:
+        self.warnings.append(msg)
+
+
+@pytest.fixture
+def opener() -> type[Opener]:
+    return Opener
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[str], str]:
+    """Makes a folder that stands for a checkpoint: a tokenizer and something to fingerprint."""
+
+    def make(name: str) -> str:
+        folder = tmp_path / "models" / name
+        tokenizer().save_pretrained(folder)
+        (folder / "weights").write_text(name)
+        return str(folder)
+
+    return make

@@ -1,0 +1,262 @@
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipo_core.errors import PipoError, UsageError
+from pipo_core.evaluate.runner import both_budgets, limits, run_eval, sample_seed
+from pipo_core.evaluate.table import markdown, tables
+from pipo_core.files import read_json, read_jsonl
+from pipo_core.recipes.common import Budget
+from pipo_core.recipes.evaluate import EvalRecipe
+
+BUDGET = 24
+Make = Callable[[str], str]
+
+
+@pytest.fixture
+def recipe(checkpoint: Make) -> EvalRecipe:
+    return EvalRecipe.model_validate(
+        {
+            "problems": {"count": 30, "seed": 1},
+            "samples": 3,
+            "seed": 5,
+            "budget": {"tokens": BUDGET, "slots": BUDGET},
+            "arms": [
+                {"name": "base", "method": "regular", "ckpt": checkpoint("base")},
+                {"name": "pair", "method": "pipo", "ckpt": checkpoint("pair"), "tau": [0.0, 0.95]},
+            ],
+            "baseline": "base",
+        }
+    )
+
+
+def changed(recipe: EvalRecipe, **changes: Any) -> EvalRecipe:
+    return EvalRecipe.model_validate({**recipe.model_dump(), **changes})
+
+
+def arm(results: dict[str, Any], label: str) -> dict[str, Any]:
+    (found,) = [entry for entry in results["arms"] if entry["label"] == label]
+    return found
+
+
+def test_every_answer_is_a_row_with_all_its_figures(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    results = run_eval(recipe, tmp_path, open_engine=opener())
+    assert read_json(tmp_path / "results.json") == results
+    assert [entry["label"] for entry in results["arms"]] == ["base", "pair@0", "pair@0.95"]
+    assert results["budget"] == {"tokens": BUDGET, "slots": BUDGET}
+    for label in ("base", "pair@0", "pair@0.95"):
+        rows = read_jsonl(tmp_path / "answers" / f"{label}.jsonl")
+        assert len(rows) == len({row["id"] for row in rows}) == 90
+        assert set(rows[0]) == {
+            *("id", "problem", "sample", "text", "tokens", "slots", "kept", "drafts", "finish_reason"),
+            *("slot_token_counts", "correct", "ttft_s", "time_s", "answer"),
+        }
+        by_problem = defaultdict(set)
+        for row in rows:
+            by_problem[row["problem"]].add(row["sample"])
+        assert len(by_problem) == 30
+        assert all(samples == {0, 1, 2} for samples in by_problem.values())
+
+
+@pytest.mark.parametrize("unit", ["tokens", "slots"])
+def test_each_budget_is_what_a_generation_under_that_limit_alone_gives(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path, unit: str
+) -> None:
+    opened = opener()
+    results = run_eval(recipe, tmp_path, open_engine=opened)
+    for engine, label in zip(opened.engines, ("base", "pair@0", "pair@0.95"), strict=True):
+        right = finished = tokens = slots = 0
+        for request in engine.seen:
+            alone = engine.answer(
+                type(request)(
+                    **{
+                        **vars(request),
+                        "max_tokens": BUDGET if unit == "tokens" else None,
+                        "max_slots": BUDGET if unit == "slots" else None,
+                    }
+                )
+            )
+            ended = alone.finish_reason == "stop"
+            answer = next(
+                row["answer"] for row in read_jsonl(tmp_path / "answers" / f"{label}.jsonl") if row["id"] == request.id
+            )
+            finished += ended
+            right += ended and f"{{{answer}}}" in alone.text
+            tokens += sum(alone.slot_token_counts)
+            slots += alone.slots
+        at = arm(results, label)["budgets"][unit]
+        assert at["avg"]["value"] == pytest.approx(right / 90)
+        assert at["finished"] == pytest.approx(finished / 90)
+        assert at["mean_tokens"] == pytest.approx(tokens / 90)
+        assert at["tokens_per_slot"] == pytest.approx(tokens / slots)
+    pair = arm(results, "pair@0")["budgets"]
+    assert pair["tokens"]["finished"] < pair["slots"]["finished"]  # the case tells the two apart
+
+
+@pytest.mark.parametrize(
+    ("tokens", "slots", "method", "most"),
+    [
+        (100, 100, "regular", (100, 100)),
+        (100, 100, "pipo", (200, 100)),
+        (100, None, "pipo", (200, 100)),
+        (None, 100, "pipo", (200, 100)),
+        (300, 100, "pipo", (300, 300)),
+        (300, 100, "regular", (300, 300)),
+        (50, 100, "pipo", (200, 100)),
+    ],
+)
+def test_one_generation_reaches_both_budgets(
+    tokens: int | None, slots: int | None, method: str, most: tuple[int, int]
+) -> None:
+    assert limits(both_budgets(Budget(tokens=tokens, slots=slots)), method) == most
+
+
+@pytest.mark.parametrize("after", [1, 40, 89])
+def test_an_interrupted_run_goes_on_and_ends_the_same(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path, after: int
+) -> None:
+    whole = run_eval(recipe, tmp_path / "whole", open_engine=opener())
+    out = tmp_path / "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        run_eval(recipe, out, open_engine=opener(stop_after=after))
+    assert not (out / "results.json").exists()
+    path = out / "answers" / "base.jsonl"
+    kept = {row["id"] for row in read_jsonl(path)}
+    assert len(kept) == after
+    with path.open("a") as file:
+        file.write('{"id": "half a ro')  # what a killed process may leave
+    second = opener()
+    assert run_eval(recipe, out, open_engine=second) == whole
+    first_arm = {request.id for request in second.engines[0].seen}
+    assert first_arm.isdisjoint(kept)
+    assert len(first_arm) == 90 - after
+    assert len(read_jsonl(path)) == 90
+
+
+def test_a_finished_run_opens_no_checkpoint(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    results = run_eval(recipe, tmp_path, open_engine=opener())
+    again = opener()
+    assert run_eval(recipe, tmp_path, open_engine=again) == results
+    assert again.engines == []
+
+
+def test_more_samples_add_to_those_there(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    run_eval(recipe, tmp_path, open_engine=opener())
+    more = opener()
+    grown = run_eval(changed(recipe, samples=5), tmp_path, open_engine=more)
+    assert len(more.asked) == 3 * 30 * 2
+    assert grown == run_eval(changed(recipe, samples=5), tmp_path / "fresh", open_engine=opener())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sampling": {"temperature": 0.5}}, "sampling"),
+        ({"budget": {"tokens": 30, "slots": 30}}, "budget"),
+        ({"problems": {"count": 30, "seed": 2}}, "problems"),
+        ({"seed": 6}, "seed"),
+    ],
+)
+def test_answers_to_something_else_are_set_aside_and_said(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any, changes: dict[str, Any], named: str
+) -> None:
+    run_eval(recipe, tmp_path, open_engine=opener())
+    old = (tmp_path / "answers" / "base.jsonl").read_text()
+    second = opener()
+    other = changed(recipe, **changes)
+    results = run_eval(other, tmp_path, open_engine=second, reporter=listener)
+    assert len(second.asked) == 270
+    assert len(listener.warnings) == 3
+    assert all(f"different: {named})" in warning for warning in listener.warnings)
+    (aside,) = (tmp_path / "answers").glob("base.*.jsonl")
+    assert aside.read_text() == old
+    assert results == run_eval(other, tmp_path / "fresh", open_engine=opener())
+
+
+def test_a_checkpoint_of_other_content_is_something_else(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any
+) -> None:
+    run_eval(recipe, tmp_path, open_engine=opener())
+    (Path(recipe.arms[0].ckpt) / "weights").write_text("trained further")
+    second = opener()
+    run_eval(recipe, tmp_path, open_engine=second, reporter=listener)
+    assert len(second.asked) == 90
+    assert len(listener.warnings) == 1
+    assert "checkpoint" in listener.warnings[0]
+
+
+def test_answers_without_a_card_are_not_trusted(recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any) -> None:
+    path = tmp_path / "answers" / "base.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"id": "x"}) + "\n")
+    run_eval(recipe, tmp_path, open_engine=opener(), reporter=listener)
+    assert len(read_jsonl(path)) == 90
+    assert len(listener.warnings) == 1
+
+
+def test_all_arms_get_the_same_draws_and_no_two_answers_do(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    opened = opener()
+    run_eval(recipe, tmp_path, open_engine=opened)
+    assert opened.taus == [None, 0.0, 0.95]
+    seeds = [{request.id: request.sampling.seed for request in engine.seen} for engine in opened.engines]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len(set(seeds[0].values())) == 90
+    assert all(0 <= seed < 2**63 for seed in seeds[0].values())
+    assert sample_seed(0, "p", 1) != sample_seed(1, "p", 0)
+
+
+def test_equal_arms_differ_by_nothing_and_better_ones_by_their_skill(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path, checkpoint: Make
+) -> None:
+    arms = [{"name": name, "method": "regular", "ckpt": checkpoint(name)} for name in ("one", "twin", "expert")]
+    wide = {"tokens": 200, "slots": 200}
+    results = run_eval(
+        changed(recipe, arms=arms, baseline="one", budget=wide, problems={"count": 200, "seed": 0}),
+        tmp_path,
+        open_engine=opener(skills={"one": 0.6, "twin": 0.6, "expert": 0.9}),
+    )
+    assert arm(results, "one")["budgets"]["tokens"]["difference"] is None
+    twin = arm(results, "twin")["budgets"]["tokens"]["difference"]
+    assert twin["value"] == 0
+    expert = arm(results, "expert")["budgets"]["tokens"]["difference"]
+    assert expert["low"] < 0.3 < expert["high"]
+    assert expert["low"] > 0.15
+    for name, skill in (("one", 0.6), ("expert", 0.9)):
+        average = arm(results, name)["budgets"]["slots"]["avg"]
+        assert average["low"] < skill < average["high"]
+
+
+def test_an_engine_that_loses_answers_is_found_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    with pytest.raises(PipoError, match="no answer to 2 requests"):
+        run_eval(recipe, tmp_path, open_engine=opener(lose=2))
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="stands for 2 runs"):
+        run_eval(changed(recipe, baseline="pair"), tmp_path, open_engine=opener())
+
+
+def test_tables_say_what_the_results_say(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    results = run_eval(recipe, tmp_path, open_engine=opener())
+    tokens, slots = tables(results)
+    assert "24 tokens" in tokens.title
+    assert "24 slots" in slots.title
+    for table, unit in ((tokens, "tokens"), (slots, "slots")):
+        assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
+        for row, entry in zip(table.rows, results["arms"], strict=True):
+            cells = dict(zip(table.columns, row, strict=True))
+            at = entry["budgets"][unit]
+            assert float(cells["avg@3 %"].split(" ± ")[0]) == pytest.approx(100 * at["avg"]["value"], abs=0.05)
+            assert float(cells["tokens/slot"]) == pytest.approx(at["tokens_per_slot"], abs=0.005)
+            if entry["label"] == "base":
+                assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
+            else:
+                assert float(cells["Δ to base"].split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
+        lines = markdown(table).splitlines()
+        assert len(lines) == 2 + 2 + len(table.rows)
+        assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}

@@ -1,0 +1,15 @@
+from pipo_core.data.problems import load_problems, user_message
+from pipo_core.evaluate.suites import SUITES
+
+
+def test_the_tiny_suite_asks_held_out_problems_as_training_does_and_grades_their_answers() -> None:
+    with SUITES["tiny"]() as suite:
+        problems = suite.problems(40, seed=3)
+        assert problems == load_problems("tiny", "heldout", 40, 3)
+        assert len({problem.id for problem in problems}) == 40
+        for problem in problems:
+            assert suite.prompt(problem) == [{"role": "user", "content": user_message(problem)}]
+            assert suite.grade(problem, f"… \\boxed{{{problem.answer}}}")
+            assert not suite.grade(problem, f"… \\boxed{{{int(problem.answer) + 1}}}")
+            assert not suite.grade(problem, problem.answer)
+        assert suite.undecided == 0

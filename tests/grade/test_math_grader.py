@@ -1,0 +1,233 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipo_core.grade import MathGrader, extract_boxed
+
+
+def boxed(content: str) -> str:
+    return f"so the answer is $\\boxed{{{content}}}$."
+
+
+def children(of: int) -> set[int]:
+    """Process ids whose parent is `of`, zombies included."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+            except OSError:
+                continue
+            if int(stat.rpartition(")")[2].split()[1]) == of:
+                found.add(int(entry.name))
+    return found
+
+
+def runs(process: int) -> bool:
+    """Whether the process is there and not just an uncollected remainder."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[MathGrader]:
+    with MathGrader(deadline=20) as shared:
+        yield shared
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no box at all", None),
+        ("", None),
+        (r"\boxed{7}", "7"),
+        (r"first \boxed{1}, then \boxed{2}.", "2"),
+        (r"\boxed{\frac{1}{2^{3}}} and more {braces}", r"\frac{1}{2^{3}}"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\fbox{12}", "12"),
+        (r"\boxed {3}", "3"),
+        (r"\boxed 7", "7"),
+        (r"$\boxed 7$.", "7"),
+        (r"so \boxed \frac12, as said", r"\frac12"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\{1}", r"\{1"),
+        (r"\boxed{a\\}", r"a\\"),
+        (r"\boxed{ 4" + "\n}", "4"),
+        (r"\boxed{}", ""),
+        (r"\boxed{1", None),
+        (r"\boxed{3} … \boxed{\frac{1}{2}", None),
+        (r"\boxed{1\}", None),
+        (r"\boxed", None),
+        (r"\boxedtext{9}", None),
+    ],
+)
+def test_extract_boxed(text: str, expected: str | None) -> None:
+    assert extract_boxed(text) == expected
+
+
+braces = st.recursive(
+    st.text(st.characters(exclude_characters="{}\\", exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner.map(lambda s: f"{{{s}}}"), max_size=3).map("".join),
+)
+
+
+@given(braces, st.text(st.characters(exclude_characters="\\", exclude_categories=["Cs"])))
+def test_the_box_holds_whatever_is_balanced(content: str, after: str) -> None:
+    assert extract_boxed(rf"before \boxed{{1}} \boxed{{{content}}}{after}") == content.strip()
+
+
+@given(st.integers(), st.integers(), st.integers(0, 3))
+@settings(max_examples=200)
+def test_integers_are_compared_as_numbers(value: int, other: int, zeros: int) -> None:
+    spelling = ("-" if value < 0 else "") + "0" * zeros + str(abs(value))
+    with MathGrader() as grader:
+        assert grader.grade(boxed(spelling), str(value))
+        assert grader.grade(boxed(spelling), str(other)) == (value == other)
+
+
+@pytest.mark.parametrize(
+    ("given_answer", "reference", "equal"),
+    [
+        ("0.5", r"\frac{1}{2}", True),
+        (r"\frac12", "1/2", True),
+        (r"\dfrac{3}{4}", r"\frac{3}{4}", True),
+        ("1,234", "1234", True),
+        (r"12\,345", "12345", True),
+        ("$42$", "42", True),
+        ("42.", "42", True),
+        ("\N{MINUS SIGN}3", "-3", True),
+        ("3.0", "3", True),
+        ("-0", "0", True),
+        ("x=5", "5", True),
+        (r"\sqrt{12}", r"2\sqrt{3}", True),
+        (r"12\text{ cm}", "12", True),
+        ("(x+1)^2", "x^2+2x+1", True),
+        (r"\{2, 1\}", r"\{1, 2\}", True),
+        ("4", r"\boxed{4}", True),
+        ("0.3", r"\frac{1}{3}", False),
+        (r"\sqrt{13}", r"2\sqrt{3}", False),
+        ("4", "-4", False),
+        ("5, 6", "5", False),
+        ("1 2", "12", False),
+        ("x^2+1", "x^2+2x+1", False),
+        ("", "5", False),
+        ("5", "", False),
+    ],
+)
+def test_mathematical_equality(grader: MathGrader, given_answer: str, reference: str, equal: bool) -> None:
+    assert grader.grade(boxed(given_answer), reference) == equal
+
+
+def test_a_text_without_a_box_is_wrong_though_it_names_the_answer(grader: MathGrader) -> None:
+    texts = ["the answer is 5", boxed("5"), boxed("5") + r" \boxed{5"]
+    assert grader.grade_many([(text, "5") for text in texts]) == [False, True, False]
+
+
+HOSTILE = [
+    r"10^{10^{10}}",
+    "10**10**10",
+    r"9^{9^{9^{9}}}",
+    "9!!!!!!!!!!!!",
+    r"\sum_{n=1}^{10^{10}} \frac{1}{n^2+\sin n}",
+    "{" * 999 + "}" * 999,
+    "(" * 900 + "1" + ")" * 900,
+    "{" * 50_000 + "}" * 50_000,
+    "1" * 100_000,
+    "7\x00\x00",
+    "\x00",
+    "\ud800\udfff \udc00",
+    "\u202e\U0001f4a3" * 300,
+    "__import__('os').system('true')",
+]
+
+
+def test_hostile_answers_are_wrong_and_leave_the_grader_working() -> None:
+    with MathGrader(deadline=0.3) as grader:
+        for content in HOSTILE:
+            assert not grader.grade(boxed(content), r"\frac{1}{2}"), content[:40]
+            assert not grader.grade(boxed(r"\frac{1}{2}"), content), content[:40]
+        assert grader.undecided > 0
+    with MathGrader(deadline=60) as grader:
+        for content in [
+            "{" * 100_000,
+            "}" * 100_000,
+            r"\boxed{" * 20_000,
+            r"\boxed" * 20_000,
+            "\\" * 100_001,
+        ]:
+            assert not grader.grade(content, "5")
+        assert not grader.grade(boxed("10**10**10"), "5")
+        assert grader.grade(boxed("1/2"), "0.5")
+
+
+def test_no_process_before_it_is_needed_and_none_afterwards() -> None:
+    before = children(os.getpid())
+    with MathGrader() as grader:
+        assert grader.grade(boxed("12"), "12")
+        assert not grader.grade(boxed("13"), "12")
+        assert children(os.getpid()) == before
+        assert grader.grade(boxed("1/2"), "0.5")
+        assert len(children(os.getpid()) - before) == 1
+    assert children(os.getpid()) == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_stops_costs_one_answer(how: signal.Signals) -> None:
+    before = children(os.getpid())
+    with MathGrader(deadline=30) as grader:
+        assert grader.grade(boxed("1/2"), "0.5")
+        (worker,) = children(os.getpid()) - before
+        os.kill(worker, how)
+        grader.deadline = 0.5
+        assert not grader.grade(boxed("1/4"), "0.25")
+        assert grader.undecided == 1
+        grader.deadline = 30
+        assert grader.grade(boxed("1/4"), "0.25")
+    assert children(os.getpid()) == before
+
+
+def test_threads_get_their_own_verdicts(grader: MathGrader) -> None:
+    verdicts: dict[int, bool] = {}
+
+    def work(number: int) -> None:
+        verdicts[number] = grader.grade(boxed(f"{number}/8"), str(number / 8 if number % 2 else number))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert verdicts == {number: number % 2 == 1 for number in range(1, 9)}
+
+
+def test_the_worker_ends_when_its_parent_is_killed() -> None:
+    program = (
+        "import sys, time; from pipo_core.grade import MathGrader\n"
+        "grader = MathGrader(deadline=20); grader.grade(r'\\boxed{1/2}', '0.5')\n"
+        "print('graded', flush=True); time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        text=True,
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "graded\n"
+    (worker,) = children(parent.pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    while runs(worker):  # a worker that stays makes the suite run into its own limit
+        time.sleep(0.05)

@@ -1,0 +1,111 @@
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipo_core.errors import MissingInputError
+from pipo_core.recipes.base import RecipeModel
+from pipo_core.recipes.catalog import CATALOG, entry
+from pipo_core.recipes.kinds import KINDS
+from pipo_core.recipes.load import load_recipe
+from pipo_core.recipes.locate import bundled_model, find_recipe, recipe_folder, shipped_recipes
+from pipo_core.recipes.schema import inner_model
+from pipo_core.recipes.sft import TrainRecipe
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(name: str) -> None:
+    path = shipped_recipes()[name]
+    recipe = load_recipe(path)
+    header = [line for line in path.read_text(encoding="utf-8").split("kind:")[0].splitlines() if line]
+    assert header and all(line.startswith("#") for line in header)
+    command = "run" if recipe.kind == "pipeline" else recipe.kind
+    # Recipes that only make sense as stages name the pipeline that runs them.
+    assert re.search(rf"^#\s+pipo ({command}|run) \S+", "\n".join(header), re.MULTILINE), name
+
+
+def test_shipped_runs_have_folders_of_their_own() -> None:
+    runs = [(load_recipe(path).kind, load_recipe(path).run) for path in shipped_recipes().values()]
+    assert len(set(runs)) == len(runs)
+
+
+def test_sft_has_the_papers_values() -> None:
+    recipe = load_recipe(find_recipe("sft"))
+    assert isinstance(recipe, TrainRecipe)
+    assert (recipe.tuning.method, recipe.tuning.rank, recipe.tuning.alpha) == ("lora", 64, 128)
+    assert recipe.tuning.dropout == 0.05
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.warmup_ratio) == (1e-4, 0.05)
+    assert (recipe.optimizer.schedule, recipe.epochs, recipe.data.max_length) == ("cosine", 2, 65535)
+    assert (recipe.batch.per_device, recipe.batch.accumulation, recipe.launch.processes) == (1, 16, 8)
+    assert [(phase.kind, phase.rho_max) for phase in recipe.pad_augmentation] == [("split", 0.25)]
+    assert (recipe.loss.mtp, recipe.loss.confidence) == (1, 1)
+    assert (recipe.precision, recipe.gradient_checkpointing) == ("bf16", True)
+    assert recipe.launch.deepspeed == "zero2"
+
+
+def _models(model: type[RecipeModel]) -> Iterator[type[RecipeModel]]:
+    yield model
+    for field in model.model_fields.values():
+        inner = inner_model(field.annotation)
+        if inner is not None:
+            yield from _models(inner)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_key_is_documented_and_every_required_key_has_an_example(kind: str) -> None:
+    for model in _models(KINDS[kind]):
+        for name, field in model.model_fields.items():
+            inner = inner_model(field.annotation)
+            assert field.description or (inner and inner.__doc__), f"{model.__name__}.{name}"
+            if field.is_required():
+                assert field.examples, f"{model.__name__}.{name}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_make_a_valid_recipe(kind: str) -> None:
+    fields = KINDS[kind].model_fields
+    values = {name: field.examples[0] for name, field in fields.items() if field.is_required() and field.examples}
+    if kind == "train":
+        values["max_steps"] = 1
+    if kind == "build":
+        values["rollouts"] = "x/y"
+    assert KINDS[kind].model_validate(values).kind == kind
+
+
+def test_recipes_are_found_by_path_by_name_and_with_a_guess(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = recipe_folder() / "sft.yaml"
+    monkeypatch.chdir(tmp_path)
+    for name in ("sft", "sft.yaml", "recipes/sft.yaml", "./recipes/sft.yaml", str(shipped)):
+        assert find_recipe(name) == shipped
+    (tmp_path / "sft.yaml").write_text("mine")
+    assert find_recipe("sft.yaml") == Path("sft.yaml")
+    with pytest.raises(MissingInputError, match=r"did you mean 'sft'\?"):
+        find_recipe("stf")
+    with pytest.raises(MissingInputError, match="is a folder"):
+        find_recipe(str(tmp_path))
+
+
+def test_shipped_recipes_are_shown_as_seen_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recipe_folder().parent)
+    assert find_recipe("sft") == Path(recipe_folder().name) / "sft.yaml"
+
+
+def test_catalog_guesses_and_bundled_models_are_told_apart() -> None:
+    assert entry("qwen3.5-4b").repo == "Qwen/Qwen3.5-4B"
+    with pytest.raises(MissingInputError, match=r"did you mean 'qwen3\.5-4b'\?"):
+        entry("qwen3.5-4bb")
+    with pytest.raises(MissingInputError, match="not bundled") as caught:
+        bundled_model("qwen3.5-4b")
+    assert caught.value.hint == "pipo download qwen3.5-4b"
+    assert all(bool(value.repo) != value.bundled for value in CATALOG.values())
+
+
+def test_a_bundled_model_without_weights_here_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipo_core.recipes.locate._PACKAGE", tmp_path)
+    with pytest.raises(MissingInputError, match="missing from this installation"):
+        bundled_model("tiny-student")
+    folder = tmp_path / "bundled" / "tiny-student"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert bundled_model("tiny-student") == folder

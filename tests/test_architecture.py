@@ -1,0 +1,159 @@
+"""The floors of docs/architecture.md, read from the imports: only from its own room or from below."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Bottom up: rooms of one floor do not know each other.
+FLOORS: list[set[str]] = [
+    {"pipo_core", "pipo_core.errors", "pipo_core.files", "pipo_core.reporting"},
+    {"pipo_core.recipes"},
+    {"pipo_core.model"},
+    {"pipo_core.decode"},
+    {"pipo_core.engine"},
+    {"pipo_core.hub", "pipo_core.data", "pipo_core.grade"},
+    {"pipo_core.train", "pipo_core.evaluate", "pipo_core.bench", "pipo_core.serve"},
+    {"pipo_core.pipeline"},
+    {"pipo_cli"},
+]
+# The ground floor's modules are one room.
+GROUND = FLOORS[0]
+HEAVY = {"torch", "transformers", "swift", "peft", "datasets", "safetensors", "numpy", "matplotlib"}
+
+
+def room_of(module: str) -> str | None:
+    """Return the room that a module of ours lies in, or None if it has none."""
+    rooms = [room for floor in FLOORS for room in floor if room != "pipo_core"]
+    found = [room for room in rooms if module == room or module.startswith(f"{room}.")]
+    return found[0] if found else ("pipo_core" if module in ("pipo_core", "pipo_core.__init__") else None)
+
+
+def floor_of(room: str) -> int:
+    return next(level for level, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def imports(source: str, module: str, *, at_start_up_only: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield line and absolute name of each import, or only of those that importing the module runs."""
+    for node in _statements(ast.parse(source), at_start_up_only):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join([*module.split(".")[: -node.level], *filter(None, [node.module])])
+            if base == "pipo_core":  # from pipo_core import errors
+                yield from ((node.lineno, f"pipo_core.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, base
+
+
+def _statements(node: ast.AST, at_start_up_only: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        late = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typing_only = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
+        if at_start_up_only and (late or typing_only):
+            continue
+        yield child
+        yield from _statements(child, at_start_up_only)
+
+
+def violations(source: str, module: str) -> list[str]:
+    """Return one line for each import of a module of ours that the floors do not allow."""
+    room = room_of(module)
+    if room is None:
+        return [f"{module}: lies in no room; add it to the drawing"]
+    found: list[str] = []
+    for line, name in imports(source, module):
+        if name.partition(".")[0] not in ("pipo_core", "pipo_cli"):
+            continue
+        target = room_of(name) or "pipo_core"  # a name such as pipo_core.__version__
+        allowed = target == room or {target, room} <= GROUND or floor_of(target) < floor_of(room)
+        if not allowed:
+            found.append(f"{module}:{line}: {room} imports {name}")
+    return found
+
+
+def start_up_imports(source: str, module: str) -> set[str]:
+    """Return the top packages that importing the module imports by itself."""
+    return {name.partition(".")[0] for _, name in imports(source, module, at_start_up_only=True)}
+
+
+def all_imports(source: str, module: str) -> set[str]:
+    return {name.partition(".")[0] for _, name in imports(source, module)}
+
+
+def _modules() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for package in ("pipo_core", "pipo_cli"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name] = path
+    return found
+
+
+MODULES = _modules()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module: str) -> None:
+    assert violations(MODULES[module].read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_lowest_floors_and_the_terminal_start_without_torch(module: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+    level = floor_of(room_of(module) or "pipo_cli")
+    if level <= 1:
+        assert not all_imports(source, module) & HEAVY
+    if module.startswith("pipo_cli"):
+        assert not start_up_imports(source, module) & HEAVY
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("pipo_core")])
+def test_floors_below_training_do_not_know_ms_swift(module: str) -> None:
+    if floor_of(room_of(module) or "pipo_cli") <= 4:
+        assert "swift" not in all_imports(MODULES[module].read_text(encoding="utf-8"), module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pipo_core.recipes.load", "import pipo_core.model.modeling"),
+        ("pipo_core.recipes.load", "from pipo_core import model"),
+        ("pipo_core.errors", "from pipo_core.recipes.base import Loc"),
+        ("pipo_core.data.build", "from pipo_core.grade.math import MathGrader"),
+        ("pipo_core.data.build", "from ..grade.math import MathGrader"),
+        ("pipo_core.train.sft", "def f():\n    from pipo_core.evaluate import runner"),
+        ("pipo_core.model.losses", "if TYPE_CHECKING:\n    from pipo_core.decode.pair import step"),
+        ("pipo_core.pipeline.run", "from pipo_cli.reporter import open_reporter"),
+        ("pipo_core.attic.thing", ""),
+    ],
+)
+def test_the_check_sees_a_violation(module: str, source: str) -> None:
+    assert violations(source, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pipo_core.files", "from pipo_core.errors import PipoError"),
+        ("pipo_core.data.rollouts", "from pipo_core.engine.api import Engine"),
+        ("pipo_core.train.sft", "from pipo_core.data.collate import collate\nfrom . import worker"),
+        ("pipo_core.model.modeling", "from .losses import x\nimport torch"),
+        ("pipo_cli.main", "from pipo_core import __version__"),
+        ("pipo_cli.plan", "from pipo_core.pipeline.stage import standing"),
+    ],
+)
+def test_the_check_allows_what_is_drawn(module: str, source: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_the_check_tells_start_up_from_later() -> None:
+    source = "import json\nif TYPE_CHECKING:\n    import numpy\n"
+    source += "def f():\n    import torch\nclass A:\n    import rich\n"
+    assert start_up_imports(source, "pipo_cli.x") == {"json", "rich"}
+    assert all_imports(source, "pipo_cli.x") == {"json", "rich", "torch", "numpy"}

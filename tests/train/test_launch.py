@@ -1,0 +1,73 @@
+"""Command lines, environments and the plan of a training."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipo_core.train.launch import command, environment, plan
+from pipo_core.train.sft import base_name
+from tests.train.tiny_training import recipe, write_rows
+
+JOB = Path("out/job.json")
+
+
+def make(rows="train.jsonl", **changes):
+    return recipe(Path("model"), Path(rows), **changes)
+
+
+def test_one_process_needs_no_torchrun():
+    assert command(make(), JOB) == [sys.executable, "-m", "pipo_core.train.worker", "out/job.json"]
+    variables = environment(make(), {"CUDA_VISIBLE_DEVICES": "3,4", "PYTHONPATH": "/x"})
+    assert variables["CUDA_VISIBLE_DEVICES"] == "3"
+    assert variables["OMP_NUM_THREADS"] == "1"
+    assert variables["PYTHONPATH"].split(":")[1] == "/x"
+
+
+def test_processes_of_one_node_find_each_other_alone():
+    settings = make(launch={"processes": 8})
+    line = " ".join(command(settings, JOB)[1:])
+    assert line == (
+        "-m torch.distributed.run --nnodes 1 --nproc-per-node 8 --standalone -m pipo_core.train.worker out/job.json"
+    )
+    variables = environment(settings, {})
+    assert "CUDA_VISIBLE_DEVICES" not in variables
+    assert "OMP_NUM_THREADS" not in variables
+
+
+def test_nodes_meet_at_the_master():
+    settings = make(launch={"processes": 4, "nodes": 2, "node_rank": 1, "master": "10.0.0.1:29500"})
+    line = " ".join(command(settings, JOB))
+    for part in ("--nnodes 2", "--nproc-per-node 4", "--master-addr 10.0.0.1", "--master-port 29500", "--node-rank 1"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({"max_steps": 7}, 7),
+        ({"max_steps": None, "epochs": 2.0, "batch": {"per_device": 4}}, 6),  # 10 rows: 3 batches an epoch
+        ({"max_steps": None, "epochs": 2.0, "batch": {"per_device": 2, "accumulation": 2}}, 6),  # 5 passes, 3 steps
+        ({"max_steps": None, "epochs": 1.5, "batch": {"per_device": 5}}, 3),
+        ({"max_steps": None, "epochs": 1.0, "batch": {"per_device": 1}, "launch": {"processes": 4}}, 2),
+    ],
+)
+def test_the_plan_counts_rows_and_steps(tmp_path, changes, steps):
+    rows = write_rows(tmp_path / "train.jsonl", 10)
+    planned = plan(make(rows, **changes))
+    assert planned["rows"] == 10
+    assert planned["steps"] == steps
+    assert plan(make(tmp_path / "absent.jsonl", **changes))["rows"] is None
+
+
+def test_a_base_is_called_by_its_record_its_hub_id_or_its_folder(tmp_path):
+    folder = tmp_path / "models--Qwen--Qwen3.5-4B" / "snapshots" / "abc"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert base_name(folder) == "Qwen/Qwen3.5-4B"
+    (folder / "config.json").write_text('{"pipo_base": "elsewhere/base"}')
+    assert base_name(folder) == "elsewhere/base"
+    plain = tmp_path / "my-model"
+    plain.mkdir()
+    (plain / "config.json").write_text("{}")
+    assert base_name(plain) == "my-model"

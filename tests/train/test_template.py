@@ -1,0 +1,71 @@
+"""What is learned from a conversation: the answer behind ``<think>\\n``, up to the end token."""
+
+import pytest
+from swift.model import get_model_processor
+from swift.template import get_template
+
+from pipo_core.data.augment import IGNORED, prompt_length
+from pipo_core.train import swift_plugin
+from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def template(base_model):
+    swift_plugin.register()
+    tokenizer = get_model_processor(str(base_model), model_type=MODEL_TYPE, load_model=False, use_hf=True)[1]
+    made = get_template(
+        tokenizer, template_type=TEMPLATE, enable_thinking=True, add_non_thinking_prefix=False, max_length=10**6
+    )
+    made.set_mode("train")
+    return made
+
+
+def encode(template, *messages):
+    encoded = template.encode({"messages": [{"role": role, "content": content} for role, content in messages]})
+    return encoded["input_ids"], encoded["labels"]
+
+
+def generation_prompt(template, *messages):
+    return template.tokenizer.apply_chat_template(
+        [{"role": role, "content": content} for role, content in messages],
+        add_generation_prompt=True,
+        enable_thinking=True,
+        return_dict=False,
+    )
+
+
+@pytest.mark.parametrize("answer", ["add 1 and 2\n</think>\n\n3", "\n\nodd start", " 12 34", "no end of thought"])
+def test_the_prompt_is_that_of_generation_and_the_answer_ends_with_the_end_token(template, answer):
+    ids, labels = encode(template, ("user", "1+2"), ("assistant", f"<think>\n{answer}"))
+    length = prompt_length(labels)
+    assert ids[:length] == generation_prompt(template, ("user", "1+2"))
+    assert template.tokenizer.decode(ids[length - 2 : length]) == "<think>\n"
+    assert labels[length:] == ids[length:]
+    assert ids[-1] == template.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert ids.count(ids[-1]) == 2, "the user's and the answer's"
+
+
+def test_the_answer_is_written_as_qwens_own_chat_template_does(template):
+    ids, labels = encode(template, ("user", " 1+2 "), ("assistant", "<think>\nadd them</think>3\n"))
+    learned = template.tokenizer.decode(ids[prompt_length(labels) :])
+    assert learned == "add them\n</think>\n\n3<|im_end|>"
+
+
+def test_answers_without_thought_are_learned_whole(template):
+    ids, labels = encode(template, ("user", "1+2"), ("assistant", "3"))
+    length = prompt_length(labels)
+    assert template.tokenizer.decode(ids[:length]).endswith("<|im_start|>assistant\n")
+    assert template.tokenizer.decode(ids[length:]) == "3<|im_end|>"
+
+
+def test_all_turns_are_learned_and_no_question(template):
+    ids, labels = encode(
+        template,
+        ("system", "Add."),
+        ("user", "1+2"),
+        ("assistant", "<think>\na\n</think>\n\n3"),
+        ("user", "2+2"),
+        ("assistant", "<think>\nb\n</think>\n\n4"),
+    )
+    learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
+    assert template.tokenizer.decode(learned) == "a\n</think>\n\n3<|im_end|>b\n</think>\n\n4<|im_end|>"

@@ -1,0 +1,203 @@
+"""Whole trainings of a few steps in this process: what they leave, and that interruptions leave no trace."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.files import read_json
+from pipo_core.model import load_checkpoint
+from pipo_core.recipes.merge import MergeRecipe
+from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.callbacks import StopRequest
+from pipo_core.train.events import EventWriter
+from pipo_core.train.merge import load_adapted, run_merge
+from pipo_core.train.worker import Job, train
+from tests.train.tiny_training import recipe, write_even_rows, write_rows
+
+LORA = {"method": "lora", "rank": 4, "alpha": 8, "dropout": 0.2}
+
+
+def train_here(settings: TrainRecipe, out: Path, *, made_by: str = "test", stop_file: str = "stop") -> list[dict]:
+    """Train in this process and return the events."""
+    out.mkdir(parents=True, exist_ok=True)
+    heard = io.StringIO()
+    stop = StopRequest(out / stop_file)
+    job = Job(settings, out, made_by, "tiny-base")
+    train(job, is_first=True, events=EventWriter(heard, on_lost=stop.ask), stop=stop)
+    return [json.loads(line) for line in heard.getvalue().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:
+    assert a.keys() == b.keys()
+    return [name for name in a if not torch.equal(a[name], b[name])]
+
+
+def test_full_fine_tuning_moves_every_weight_and_leaves_a_checkpoint(base_model, rows, tmp_path):
+    events = train_here(recipe(base_model, rows), tmp_path)
+    kinds = [event["event"] for event in events]
+    assert kinds.index("begin") < kinds.index("log") < kinds.index("save") < kinds.index("done")
+    logs = [event for event in events if event["event"] == "log"]
+    assert [event["step"] for event in logs] == [1, 2, 4, 6]
+    for name in ("loss", "backbone_loss", "mtp_loss", "confidence_loss", "confidence_mean"):
+        assert logs[-1][name] > 0
+    for name in ("confidence_target_mean", "acceptance_0.5", "acceptance_0.95"):
+        assert 0 <= logs[-1][name] <= 1
+    assert logs[-1]["loss"] == pytest.approx(
+        logs[-1]["backbone_loss"] + logs[-1]["mtp_loss"] + logs[-1]["confidence_loss"], rel=1e-4
+    )
+    assert logs[-1]["tokens_per_second"] > 0
+    assert logs[-1]["loss"] < logs[0]["loss"]
+
+    config = read_json(tmp_path / "model" / "config.json")
+    assert config["architectures"] == ["Qwen3_5ForCausalPIPO"]
+    assert config["pipo_base"] == "tiny-base"
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+    before, after = load_checkpoint(base_model).state_dict(), load_checkpoint(tmp_path / "model").state_dict()
+    # Embeddings of bytes that the rows lack have no gradient but weight decay; everything else learns.
+    assert not [name for name in before if torch.equal(before[name], after[name])]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")) == [
+        "checkpoint-3",
+        "checkpoint-6",
+    ]
+
+
+@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
+def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning):
+    settings = recipe(base_model, rows, tuning=tuning, max_steps=13, save={"every_steps": 5, "keep": 4}, seed=11)
+    artifact = "model" if tuning["method"] == "full" else "adapter"
+    train_here(settings, tmp_path / "whole")  # 10 steps an epoch: it resumes within one and crosses its end
+
+    cut = tmp_path / "cut"
+    train_here(settings, cut)
+    shutil.rmtree(cut / artifact)
+    shutil.rmtree(cut / "checkpoints" / "checkpoint-13")
+    (cut / "checkpoints" / "checkpoint-10" / "complete.json").unlink()  # as if killed while writing it
+    events = train_here(settings, cut)
+    assert next(event for event in events if event["event"] == "begin")["step"] == 5
+    assert differing(weights(tmp_path / "whole" / artifact), weights(cut / artifact)) == []
+
+
+def test_a_finished_training_is_not_trained_further(base_model, rows, tmp_path):
+    settings = recipe(base_model, rows, max_steps=6)
+    train_here(settings, tmp_path)
+    first = weights(tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+    events = train_here(settings, tmp_path)  # as if killed between the last checkpoint and the artifact
+    assert [event["event"] for event in events] == ["done"]
+    assert differing(first, weights(tmp_path / "model")) == []
+
+
+def test_checkpoints_of_other_settings_are_refused(base_model, rows, tmp_path):
+    train_here(recipe(base_model, rows, max_steps=3), tmp_path)
+    with pytest.raises(UsageError, match="other settings"):
+        train_here(recipe(base_model, rows, max_steps=3), tmp_path, made_by="other")
+
+
+def test_accumulation_is_the_mean_over_the_whole_batch(base_model, tmp_path):
+    rows = write_even_rows(tmp_path / "train.jsonl", 8)
+    logs = []
+    for name, batch in [("wide", {"per_device": 4}), ("deep", {"per_device": 2, "accumulation": 2})]:
+        settings = recipe(base_model, rows, batch=batch, pad_augmentation=[], max_steps=2, log_every_steps=1)
+        logs.append([e for e in train_here(settings, tmp_path / name) if e["event"] == "log"])
+    for wide, deep in zip(*logs, strict=True):
+        assert deep["loss"] == pytest.approx(wide["loss"], rel=1e-5)
+        assert deep["grad_norm"] == pytest.approx(wide["grad_norm"], rel=1e-4)
+    a, b = weights(tmp_path / "wide" / "model"), weights(tmp_path / "deep" / "model")
+    assert max((a[name] - b[name]).abs().max().item() for name in a) < 2e-5
+
+
+def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model, rows, tmp_path):
+    settings = recipe(base_model, rows, tuning=LORA, compressor={"type": "linear"})
+    train_here(settings, tmp_path)
+    adapter = weights(tmp_path / "adapter")
+    in_full = {name for name in adapter if "lora_" not in name}
+    assert any("compressor.linear.weight" in name for name in in_full)
+    assert any("confidence_head.fc1" in name for name in in_full)
+    assert any("mtp.fc" in name for name in in_full)
+    assert any("mtp.layers.0.self_attn.q_norm" in name for name in in_full)
+    assert not any("lm_head" in name or "embed_tokens" in name for name in adapter)
+    assert {name.split("layers.")[0].rsplit(".", 2)[-2] for name in adapter if "lora_" in name} == {
+        "language_model",
+        "mtp",
+    }
+
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    summary = run_merge(MergeRecipe(source=str(tmp_path)), merged)
+    assert summary["layout"] == "pipo"
+    config = read_json(merged / "model" / "config.json")
+    assert config["pipo_base"] == "tiny-base"
+    assert config["compressor_type"] == "linear"
+    assert config["full_attention_interval"] == 2
+    assert AutoTokenizer.from_pretrained(merged / "model").chat_template
+
+    adapted = load_adapted(base_model, tmp_path / "adapter")
+    assert isinstance(adapted, PeftModel)
+    standalone = load_checkpoint(merged / "model")
+    ids = torch.randint(0, 256, (2, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, two = adapted.get_base_model().forward_pairs(ids), standalone.forward_pairs(ids)
+    for name in ("backbone_logits", "mtp_logits", "confidence"):
+        assert (getattr(one, name) - getattr(two, name)).abs().max() < 1e-5
+    with torch.no_grad():
+        fresh = load_checkpoint(base_model).forward_pairs(ids)
+    assert (fresh.backbone_logits - two.backbone_logits).abs().max() > 1e-3, "training changed something"
+
+
+def test_regular_objective_writes_a_base(base_model, rows, tmp_path):
+    events = train_here(recipe(base_model, rows, objective="regular"), tmp_path)
+    last = [event for event in events if event["event"] == "log"][-1]
+    assert last["loss"] == pytest.approx(last["backbone_loss"] + last["mtp_loss"], rel=1e-4)
+    assert "confidence_loss" not in last
+    written = weights(tmp_path / "model")
+    assert read_json(tmp_path / "model" / "config.json")["architectures"] == ["Qwen3_5ForCausalLM"]
+    assert not any(name.startswith(("compressor", "confidence_head")) for name in written)
+    assert not differing({n: torch.ones(()) for n in written}, {n: torch.ones(()) for n in weights(base_model)})
+    before = weights(base_model)
+    assert not [name for name in written if torch.equal(written[name], before[name])]
+
+
+def test_regular_objective_with_lora_merges_to_a_base(base_model, rows, tmp_path):
+    train_here(recipe(base_model, rows, objective="regular", tuning=LORA), tmp_path)
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    assert run_merge(MergeRecipe(source=str(tmp_path)), merged)["layout"] == "base"
+    assert set(weights(merged / "model")) == set(weights(base_model))
+
+
+def test_long_rows_are_left_out_and_counted(base_model, tmp_path):
+    rows = write_rows(tmp_path / "train.jsonl", 10)
+    long_row = {
+        "messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "<think>\n" + "2" * 400}]
+    }
+    rows.write_text(json.dumps(long_row) + "\n" + rows.read_text())
+    events = train_here(recipe(base_model, rows, max_steps=1), tmp_path / "out")
+    begin = next(event for event in events if event["event"] == "begin")
+    assert (begin["rows"], begin["dropped"]) == (10, 1)
+
+    rows.write_text(json.dumps(long_row) + "\n")
+    with pytest.raises(MissingInputError, match="longer than"):
+        train_here(recipe(base_model, rows, max_steps=1), tmp_path / "other")
+
+
+def test_validation_is_measured_without_augmentation(base_model, rows, tmp_path):
+    validation = write_rows(tmp_path / "validation.jsonl", 6, seed=9)
+    data = {"train": str(rows), "validation": str(validation), "max_length": 256}
+    settings = recipe(base_model, rows, data=data, save={"every_steps": 2}, max_steps=4)
+    events = train_here(settings, tmp_path / "out")
+    measured = [event for event in events if "eval_loss" in event]
+    assert [event["step"] for event in measured] == [2, 4]
+    assert measured[1]["eval_loss"] < measured[0]["eval_loss"]
+    assert measured[1]["eval_mtp_loss"] > 0
