@@ -1,8 +1,9 @@
 """PAD augmentation: slots that hold one token and a PAD, as decoding with rejected drafts makes them.
 
-A row is one conversation as token ids with labels (-100 where there is no loss). Its *prompt* is everything before the
-first labelled token, so the template's ``<think>`` line belongs to it. Augmentation cuts the rest into slots of one token
-(and a PAD) or two tokens; nothing else about the text changes. PADs are told apart by the returned mask, never by id.
+A row is one conversation as token ids with labels (-100 where there is no loss). Its *prompt* is everything before
+the first labelled token, so the template's ``<think>`` line belongs to it. Augmentation cuts the rest into slots of one
+token (and a PAD) or two tokens; nothing else about the text changes. PADs are told apart by the returned mask, never
+by id.
 """
 
 import hashlib

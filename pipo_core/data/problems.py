@@ -35,7 +35,8 @@ def load_problems(source: str, split: str, count: int | None, seed: int) -> list
     """Return problems of a source.
 
     Args:
-        source: ``tiny``, or a JSONL file of rows with ``question`` and ``answer`` (and optionally ``id``, ``level``, ``solution``).
+        source: ``tiny``, or a JSONL file of rows with ``question`` and ``answer`` and, if known, ``id``, ``level``
+            and ``solution``.
         split: ``train`` or ``heldout``; only the tiny world has both.
         count: how many; all of a file where None, 500 tiny problems.
         seed: of the tiny world's draw.

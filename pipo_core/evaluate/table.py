@@ -67,8 +67,9 @@ def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
 
 
 def _estimate(estimate: Mapping[str, float]) -> str:
-    """The value and half the interval's width: exact where it is symmetric, else the mean of both sides."""
-    return f"{100 * estimate['value']:.1f} ± {50 * (estimate['high'] - estimate['low']):.1f}"
+    """The value and the longer side of its interval (near 0 and 100 % the sides differ)."""
+    side = max(estimate["high"] - estimate["value"], estimate["value"] - estimate["low"])
+    return f"{100 * estimate['value']:.1f} ± {100 * side:.1f}"
 
 
 def _line(cells: list[str]) -> str:

@@ -109,6 +109,7 @@ def random_model(
         CheckpointError: if there is no valid configuration.
     """
     model = Qwen3_5ForCausalPIPO(load_config(Path(path)))
+    _initialise(model, "compressor")  # transformers calls no initialiser on a container of layers
     model.to(device=device, dtype=dtype)
     return model
 

@@ -29,7 +29,7 @@ def modules_in_full(recipe: TrainRecipe) -> list[str]:
 
 
 def frozen_modules(recipe: TrainRecipe) -> list[str]:
-    """Return the modules that full fine-tuning leaves alone: those that the objective does not run."""
+    """Return the modules that stay as they are because the objective does not run them."""
     if recipe.objective == "pipo":
         return []
     return [*_PAIR_ONLY, *(() if recipe.loss.mtp else ("mtp",))]
@@ -69,7 +69,7 @@ def swift_arguments(
         "bf16": recipe.precision == "bf16",
         "fp16": False,
         "use_cpu": on_cpu,
-        "ddp_backend": "gloo" if on_cpu else None,
+        "ddp_backend": "gloo" if on_cpu and recipe.launch.processes * recipe.launch.nodes > 1 else None,
         **_tuning(recipe),
         # Rows are tokenized by `rows.encode_rows`, which also measures them.
         "dataset": [recipe.data.train],
@@ -119,7 +119,7 @@ def swift_arguments(
 def _tuning(recipe: TrainRecipe) -> dict[str, Any]:
     tuning = recipe.tuning
     if tuning.method == "full":
-        return {"tuner_type": "full", "freeze_parameters": frozen_modules(recipe)}
+        return {"tuner_type": "full"}
     return {
         "tuner_type": "lora",
         "lora_rank": tuning.rank,

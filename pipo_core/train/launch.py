@@ -34,7 +34,7 @@ def environment(recipe: TrainRecipe, inherited: Mapping[str, str] | None = None)
     added = {
         "HF_HUB_OFFLINE": "1",  # every input is on this disk already
         "TOKENIZERS_PARALLELISM": "false",  # rows are tokenized on threads of our own
-        "LOG_LEVEL": given.get("LOG_LEVEL", "WARNING"),  # ms-swift prints whole configurations otherwise
+        "LOG_LEVEL": given.get("LOG_LEVEL", "ERROR"),  # ms-swift prints whole configurations otherwise
         "PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGE_PARENT), given.get("PYTHONPATH")])),
     }
     if recipe.launch.threads is not None:

@@ -12,11 +12,11 @@ from swift import SftArguments
 from swift.pipelines.train.sft import SwiftSft
 from torch import nn
 
-from pipo_core.errors import CheckpointError, MachineError
+from pipo_core.errors import CheckpointError, MachineError, MissingInputError
 from pipo_core.files import fingerprint
 from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO
 from pipo_core.recipes.sft import TrainRecipe
-from pipo_core.train.arguments import master_weights
+from pipo_core.train.arguments import frozen_modules, master_weights
 from pipo_core.train.callbacks import StopRequest, TokenRate, TrainingEvents
 from pipo_core.train.checkpoints import step_of
 from pipo_core.train.events import EventWriter
@@ -124,10 +124,12 @@ class PairSft(SwiftSft):
         """Train, or only restore the weights if the checkpoint to go on from is the last one."""
         self.trainer = trainer
         _refuse_lone_processes(trainer.args.world_size)
-        if master_weights(self._recipe):
-            for parameter in trainer.model.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.float()
+        if len(trainer.train_dataset) < trainer.args.world_size:
+            raise MissingInputError(
+                f"{self._recipe.data.train}: {len(trainer.train_dataset)} rows are too few for "
+                f"{trainer.args.world_size} processes"
+            )
+        self._settle_weights()
         trainer.custom_metrics["train"]["tokens_per_second"] = TokenRate(trainer.args.device)
         # The Trainer would count every parameter at every pass for a figure that nobody reads.
         trainer.floating_point_ops = lambda inputs: 0
@@ -150,6 +152,15 @@ class PairSft(SwiftSft):
                 return {}
         result: dict[str, Any] = super().train(trainer)
         return result
+
+    def _settle_weights(self) -> None:
+        """Freeze what the objective does not run, and keep what trains in fp32 where nobody else does."""
+        for module in frozen_modules(self._recipe):
+            self.bare_model.get_submodule(module).requires_grad_(False)
+        if master_weights(self._recipe):
+            for parameter in self.bare_model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
 
     def final_weights(self) -> dict[str, torch.Tensor]:
         """Return all weights, whole, in the recipe's precision. Every process must call this: ZeRO-3 gathers them."""

@@ -4,6 +4,8 @@ Imports no torch: the training runs in processes of its own (see `worker`), so t
 leaves this one able to explain it.
 """
 
+import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -27,9 +29,9 @@ from pipo_core.files import (
     write_json,
 )
 from pipo_core.recipes.sft import TrainRecipe
-from pipo_core.reporting import Progress, Reporter, SilentReporter
+from pipo_core.reporting import Progress, Reporter, SilentProgress, SilentReporter
 from pipo_core.train.events import Event, as_error, parse_event
-from pipo_core.train.launch import command, count_steps, environment, plan
+from pipo_core.train.launch import command, environment, plan
 from pipo_core.train.layout import ADAPTER, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
 from pipo_core.train.rows import check_rows
 
@@ -53,10 +55,13 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     Raises:
         MissingInputError: for a missing model or a bad row of data, before anything starts.
         Interrupted: if the user stopped it; a checkpoint was saved and the same call goes on.
+        MachineError: if DeepSpeed is asked for and missing.
         PipoError: if the training failed.
     """
     reporter = reporter or SilentReporter()
     _check_model(Path(recipe.model))
+    if recipe.launch.deepspeed is not None and importlib.util.find_spec("deepspeed") is None:
+        raise MachineError("launch.deepspeed needs DeepSpeed", hint='pip install "pipo[deepspeed]"')
     rows = check_rows(Path(recipe.data.train), recipe.data.limit)
     if recipe.data.validation is not None:
         check_rows(Path(recipe.data.validation))
@@ -75,7 +80,7 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     write_json(out / JOB, job)
     (out / STOP_FILE).unlink(missing_ok=True)
     began = time.monotonic()
-    run = _Run(out, reporter, expected_steps=count_steps(recipe, rows))
+    run = _Run(out, reporter, rows=rows, is_first_node=recipe.launch.node_rank == 0)
     run.start(command(recipe, out.absolute() / JOB), environment(recipe))
     summary = {
         **run.summary(),
@@ -145,19 +150,22 @@ def _finished(out: Path, artifact: Path, made_by: str) -> dict[str, Any] | None:
 class _Run:
     """One life of the training processes, seen from their parent."""
 
-    def __init__(self, out: Path, reporter: Reporter, *, expected_steps: int) -> None:
+    def __init__(self, out: Path, reporter: Reporter, *, rows: int, is_first_node: bool) -> None:
         self._out = out
         self._reporter = reporter
-        self._steps = expected_steps
+        self._bars = ExitStack()
+        self._bar: Progress = SilentProgress()
+        self._bar_title = ""
         self._process: subprocess.Popen[str] | None = None
         self._interrupts = 0
         self._began = False
         self._ended: Event | None = None
+        self._is_first_node = is_first_node
         self._first_step = 0
         self._step = 0
         self._figures: dict[str, float] = {}
         self._warned = False
-        self.rows = 0
+        self.rows = rows
         self.dropped = 0
 
     def start(self, arguments: list[str], variables: Mapping[str, str]) -> None:
@@ -168,11 +176,7 @@ class _Run:
             PipoError: if they failed.
         """
         log = self._out / WORKER_LOG
-        with (
-            log.open("a", encoding="utf-8") as log_file,
-            self._reporter.progress("train", self._steps, unit="step") as bar,
-            self._catch_interrupts(),
-        ):
+        with log.open("a", encoding="utf-8") as log_file, self._bars, self._catch_interrupts():
             # A session of its own keeps the terminal's Ctrl-C away: the stop is ours to arrange.
             self._process = subprocess.Popen(
                 arguments,
@@ -184,7 +188,7 @@ class _Run:
                 start_new_session=True,
             )
             try:
-                self._listen(self._process, bar, log_file)
+                self._listen(self._process, log_file)
             finally:
                 self._end_process()
         self._judge(self._process.returncode)
@@ -195,54 +199,53 @@ class _Run:
 
     # ------------------------------------------------------------------ hearing
 
-    def _listen(self, process: subprocess.Popen[str], bar: Progress, log_file: IO[str]) -> None:
+    def _listen(self, process: subprocess.Popen[str], log_file: IO[str]) -> None:
         for line in process.stdout or ():
             event = parse_event(line)
             if event is None:
                 log_file.write(line)
                 log_file.flush()
             else:
-                self._hear(event, bar)
+                self._hear(event)
         process.wait()
 
-    def _hear(self, event: Event, bar: Progress) -> None:
+    def _hear(self, event: Event) -> None:
         kind = event["event"]
-        if kind == "begin":
-            self._begin(event, bar)
+        if kind == "encode":
+            self._show_bar(f"tokenize {event['name']}", self.rows if event["name"] == "train" else None, "row")
+            self._bar.update(event["done"])
+        elif kind == "begin":
+            self._begin(event)
         elif kind == "step":
-            self._step = event["step"]
-            bar.update(self._step, **self._shown())
+            self._go_to(event["step"])
         elif kind == "log":
             self._log(event)
-            bar.update(event["step"], **self._shown())
+            self._go_to(event["step"])
         elif kind in ("stopped", "done", "error"):
             self._ended = event
             if kind == "done":
-                self._step = event["step"]
-                bar.update(self._step, **self._shown())
+                self._go_to(event["step"])
 
-    def _begin(self, event: Event, bar: Progress) -> None:
+    def _begin(self, event: Event) -> None:
         self._began = True
-        self._first_step = self._step = event["step"]
+        self._first_step = event["step"]
         self.rows, self.dropped = event["rows"], event["dropped"]
         self._forget_rows_after(self._first_step)
         if self.dropped:
             self._reporter.warn(f"{self.dropped} rows are longer than data.max_length and are left out")
-        if event["steps"] != self._steps:
-            self._reporter.info(f"{event['steps']} steps over {self.rows} rows")
         if self._first_step:
             self._reporter.info(f"goes on from the checkpoint of step {self._first_step}")
-        bar.update(self._first_step)
+        self._show_bar("train", event["steps"], "step")
+        self._go_to(self._first_step)
 
     def _log(self, event: Event) -> None:
         row = {key: value for key, value in event.items() if key != "event"}
         append_jsonl(self._out / METRICS, [row])
         figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
         self._figures.update({key: value for key, value in figures.items() if key not in ("step", "epoch")})
-        self._step = event["step"]
         if not self._warned and isinstance(row.get("loss"), str):
             self._warned = True
-            self._reporter.warn(f"the loss is {row['loss']} at step {self._step}: lower optimizer.learning_rate")
+            self._reporter.warn(f"the loss is {row['loss']} at step {row['step']}: lower optimizer.learning_rate")
 
     def _forget_rows_after(self, step: int) -> None:
         """Drop rows of steps that a killed run took after its last checkpoint: they come again."""
@@ -252,11 +255,18 @@ class _Run:
         rows = read_jsonl(metrics)
         kept = [row for row in rows if row["step"] <= step]
         if len(kept) < len(rows):
-            write_atomic(metrics, "")
-            append_jsonl(metrics, kept)
+            write_atomic(metrics, "".join(json.dumps(row) + "\n" for row in kept))
 
-    def _shown(self) -> dict[str, float]:
-        return {name: self._figures[name] for name in _SHOWN if name in self._figures}
+    def _go_to(self, step: int) -> None:
+        self._step = step
+        self._bar.update(step, **{name: self._figures[name] for name in _SHOWN if name in self._figures})
+
+    def _show_bar(self, title: str, total: int | None, unit: str) -> None:
+        """Let this bar be the one shown; at a bar that is shown already, do nothing."""
+        if title != self._bar_title:
+            self._bars.close()
+            self._bar_title = title
+            self._bar = self._bars.enter_context(self._reporter.progress(title, total, unit=unit))
 
     # ------------------------------------------------------------------ stopping
 
@@ -302,8 +312,8 @@ class _Run:
     def _judge(self, code: int) -> None:
         """Raise unless the training came to its end."""
         kind = self._ended["event"] if self._ended is not None else None
-        if kind == "done":
-            return
+        if kind == "done" or (code == 0 and not self._is_first_node):
+            return  # only the first node's processes tell what they do
         if self._interrupts or kind == "stopped":
             saved = self._ended is not None and self._ended.get("step")
             where = f"after step {saved}, with a checkpoint" if saved else "before the next checkpoint"

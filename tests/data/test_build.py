@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipo_core.data.problems import Problem, user_message
 
 from pipo_core.data.answers import Answer, read_index
 from pipo_core.data.build import choose, held_out_questions, run_build
+from pipo_core.data.problems import Problem, user_message
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.recipes.build import BuildRecipe

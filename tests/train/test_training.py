@@ -177,6 +177,39 @@ def test_regular_objective_with_lora_merges_to_a_base(base_model, rows, tmp_path
     assert set(weights(merged / "model")) == set(weights(base_model))
 
 
+@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
+def test_what_the_objective_does_not_run_stays_as_it_is(base_model, rows, tmp_path, tuning):
+    train_here(recipe(base_model, rows, objective="regular", tuning=tuning, loss={"mtp": 0.0}), tmp_path)
+    if tuning["method"] == "full":
+        trained, before = weights(tmp_path / "model"), weights(base_model)
+        assert {name for name in trained if torch.equal(trained[name], before[name])} == {
+            name for name in trained if name.startswith("mtp.")
+        }
+    else:
+        adapter = weights(tmp_path / "adapter")
+        still = {name for name in adapter if "lora_B" in name and not adapter[name].any()}
+        assert still == {name for name in adapter if "lora_B" in name and ".mtp." in name}
+
+
+def test_gradient_checkpointing_changes_nothing(base_model, rows, tmp_path):
+    for name, on in [("off", False), ("on", True)]:
+        train_here(recipe(base_model, rows, gradient_checkpointing=on, max_steps=2), tmp_path / name)
+    a, b = weights(tmp_path / "off" / "model"), weights(tmp_path / "on" / "model")
+    assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-6
+
+
+def test_a_random_compressor_starts_otherwise(base_model, rows, tmp_path):
+    """The paper's ablation: with the sum as its start, a compressor is near it after a step; without, it is not."""
+    identity = torch.eye(32).repeat(1, 2)
+    distances = []
+    for start in ("sum", "random"):
+        settings = recipe(base_model, rows, compressor={"type": "linear", "start": start}, max_steps=1)
+        train_here(settings, tmp_path / start)
+        distances.append((weights(tmp_path / start / "model")["compressor.linear.weight"] - identity).abs().max())
+    assert distances[0] < 0.01
+    assert distances[1] > 0.5
+
+
 def test_long_rows_are_left_out_and_counted(base_model, tmp_path):
     rows = write_rows(tmp_path / "train.jsonl", 10)
     long_row = {
