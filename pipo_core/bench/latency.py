@@ -11,24 +11,25 @@ round to round, so that a machine that grows slower or faster during the run fav
 kept in the results. A run that was stopped begins anew: timings of two sessions are not comparable.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.bench.machine import facts
 from pipo_core.data.problems import load_problems, user_message
 from pipo_core.decode.sampling import SamplingParams
-from pipo_core.engine import Completion, Engine, Request, open_engine
+from pipo_core.engine import Completion, Engine, EngineOpener, Request, open_engine
 from pipo_core.engine.chat import load_tokenizer
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.files import write_json
+from pipo_core.machine import machine, versions
 from pipo_core.recipes.bench import BenchRecipe
-from pipo_core.recipes.common import EngineSettings, Sampling
+from pipo_core.recipes.common import Sampling
 from pipo_core.reporting import Reporter, SilentReporter
 
 RESULTS = "results.json"
@@ -40,9 +41,6 @@ DEFINITIONS = {
     "speedup": "baseline's time / this arm's time in the same round; median and quartiles over rounds",
     "tokens_per_slot": "real tokens / decode steps, over all measured trials",
 }
-
-EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
-"""From a checkpoint folder, a method and its threshold (None where it has none) to an engine."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ def run_bench(
         "baseline": recipe.baseline,
         "sampling": Sampling().model_dump(mode="json"),
         "definitions": DEFINITIONS,
-        "machine": facts(settings.device),
+        "machine": {**machine(), **_device(settings.device)},
+        "versions": versions(),
         "lengths": [
             {"prompt_tokens": length, "arms": _summaries(recipe, arms, trials, length)}
             for length in recipe.prompt_tokens
@@ -100,6 +99,12 @@ def run_bench(
     }
     write_json(out / RESULTS, {**results, "raw": trials})
     return results
+
+
+def _device(name: str) -> dict[str, object]:
+    """Return what ``auto``, ``cpu`` or ``cuda`` stands for here, and how many threads torch uses."""
+    on_gpu = name != "cpu" and torch.cuda.is_available()
+    return {"device": torch.cuda.get_device_name() if on_gpu else "cpu", "threads": torch.get_num_threads()}
 
 
 def make_prompt(tokenizer: PreTrainedTokenizerBase, length: int, seed: int) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ generates what is missing. Each answer has a seed of its own, from the recipe's 
 sample, so what a run writes does not depend on where it was stopped or on how many rows it decodes at once.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,19 +13,16 @@ from typing import Any
 from pipo_core.data.answers import Answer, read_index
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.decode.sampling import SamplingParams
-from pipo_core.engine import Completion, Engine, Request, open_engine
+from pipo_core.engine import Completion, EngineOpener, Request, open_engine, request_seed
 from pipo_core.engine.chat import encode_prompt, end_ids, load_tokenizer
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import append_jsonl
-from pipo_core.recipes.common import EngineSettings
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 
 ROLLOUTS = "rollouts.jsonl"
 Grade = Callable[[str, str], bool]
 """Whether a text's answer equals the reference answer."""
-EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
-"""From a checkpoint folder, a method and its threshold (None: the method's own) to an engine."""
 
 
 def run_rollout(
@@ -76,12 +72,6 @@ def run_rollout(
     return _summary(problems, [answers[key] for key in wanted])
 
 
-def sample_seed(seed: int, problem: str, sample: int) -> int:
-    """Return the seed of one answer, below 2^63: the same on every machine, whatever else is generated."""
-    digest = hashlib.sha256(f"rollout\n{seed}\n{problem}\n{sample}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 def _requests(recipe: RolloutRecipe, missing: Mapping[tuple[str, int], Problem]) -> Iterator[Request]:
     tokenizer = load_tokenizer(Path(recipe.model))
     ends = end_ids(tokenizer)
@@ -91,7 +81,7 @@ def _requests(recipe: RolloutRecipe, missing: Mapping[tuple[str, int], Problem])
         yield Request(
             id=_id(name, sample),
             prompt_ids=tuple(encode_prompt(tokenizer, messages)),
-            sampling=SamplingParams(**sampling, seed=sample_seed(recipe.seed, name, sample)),
+            sampling=SamplingParams(**sampling, seed=request_seed("rollout", recipe.seed, name, sample)),
             max_tokens=recipe.budget.tokens,
             max_slots=recipe.budget.slots,
             stop_ids=ends,

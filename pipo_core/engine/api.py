@@ -3,6 +3,7 @@
 Counts are of real tokens. A PAD, which stands where a draft was rejected, is in no text, count, stop or penalty.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -75,6 +76,12 @@ class Completion:
     finish_reason: FinishReason = "length"
     ttft_s: float = 0.0
     time_s: float = 0.0
+
+
+def request_seed(*keys: object) -> int:
+    """Return a seed below 2^63 that depends on the keys alone: the same on every machine, whatever else runs."""
+    digest = hashlib.sha256("\n".join(str(key) for key in keys).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class Engine(Protocol):

@@ -1,15 +1,20 @@
 """Opening an engine on a checkpoint folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from pipo_core.engine.api import Engine
 from pipo_core.engine.chat import load_tokenizer
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError
 from pipo_core.model import load_checkpoint
 from pipo_core.recipes.common import EngineSettings
+
+EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
+"""From a checkpoint folder, a method and its threshold (None where it has none) to an engine."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -1,29 +1,25 @@
 """`pipo eval`: several arms answer the same problems with the same draws, compared at equal budgets."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipo_core.data.problems import Problem
 from pipo_core.decode.sampling import SamplingParams
-from pipo_core.engine import Completion, Engine, Request, open_engine
+from pipo_core.engine import Completion, Engine, EngineOpener, Request, open_engine, request_seed
 from pipo_core.engine.chat import encode_prompt, load_tokenizer
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.evaluate.answers import AnswerFile
 from pipo_core.evaluate.scores import Outcome, Unit, figures, outcome
 from pipo_core.evaluate.suites import SUITES, Suite
 from pipo_core.files import file_fingerprint, fingerprint, write_json
-from pipo_core.recipes.common import Budget, EngineSettings
+from pipo_core.recipes.common import Budget
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 
 RESULTS = "results.json"
 ANSWERS = "answers"
-
-EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
-"""From a checkpoint folder, a method and its threshold (None where it has none) to an engine."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,6 @@ def run_eval(
     results = _results(recipe, runs, baseline, problems, answers)
     write_json(out / RESULTS, results)
     return results
-
-
-def sample_seed(seed: int, problem: str, sample: int) -> int:
-    """Return the seed of one answer, below 2^63: the same on every machine, whatever else is generated."""
-    digest = hashlib.sha256(f"eval\n{seed}\n{problem}\n{sample}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def both_budgets(budget: Budget) -> dict[Unit, int]:
@@ -185,7 +175,7 @@ def _requests(
         yield Request(
             id=_id(problem, sample),
             prompt_ids=tuple(encode_prompt(tokenizer, suite.prompt(problem))),
-            sampling=SamplingParams(**sampling, seed=sample_seed(recipe.seed, problem.id, sample)),
+            sampling=SamplingParams(**sampling, seed=request_seed("eval", recipe.seed, problem.id, sample)),
             max_tokens=max_tokens,
             max_slots=max_slots,
             stop_ids=engine.end_ids,

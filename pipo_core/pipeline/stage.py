@@ -29,11 +29,11 @@ from pydantic import ValidationError
 
 from pipo_core.errors import Interrupted, MissingInputError, UsageError
 from pipo_core.files import FolderLock, fingerprint, read_json, write_atomic, write_json
+from pipo_core.machine import machine, peak_memory, versions
 from pipo_core.pipeline.fingerprints import BOOKKEEPING, FingerprintCache
 from pipo_core.pipeline.inputs import Input, find_inputs, put_inputs
 from pipo_core.pipeline.jobs import JOBS, Job
 from pipo_core.pipeline.journal import JournalReporter, now
-from pipo_core.pipeline.machine import machine, peak_memory, versions
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.reporting import Reporter
 

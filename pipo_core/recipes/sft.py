@@ -134,6 +134,10 @@ class TrainRecipe(JobRecipe):
         default="pipo", description="Train the pair model, or the uncompressed one (the fair baseline)."
     )
     model: ModelRef = Field(description="Starting checkpoint.", examples=["x/y"])
+    start: Literal["weights", "random"] = Field(
+        default="weights",
+        description="weights: the checkpoint's; random: take only its shape and tokenizer, and learn from nothing.",
+    )
     seed: Seed = 0
     data: TrainData = Field(description="What is learned from.", examples=[{"train": "x/y"}])
     pad_augmentation: list[PadPhase] = Field(

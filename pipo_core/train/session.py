@@ -71,7 +71,8 @@ class PairSft(SwiftSft):
 
     def _prepare_model_tokenizer(self, **kwargs: Any) -> None:
         compressor = self._recipe.compressor if self._recipe.objective == "pipo" else None
-        super()._prepare_model_tokenizer(compressor=compressor, **kwargs)
+        random_seed = self._recipe.seed if self._recipe.start == "random" else None
+        super()._prepare_model_tokenizer(compressor=compressor, random_seed=random_seed, **kwargs)
 
     def _prepare_template(self) -> None:
         super()._prepare_template()

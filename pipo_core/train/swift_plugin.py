@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from swift.model import ModelLoader, ModelMeta, register_model
 from swift.template import register_template
 from swift.template.templates.qwen import QwenTemplateMeta
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
-from pipo_core.model.checkpoint import PIPO_ARCHITECTURE, load_config
+from pipo_core.model.checkpoint import PIPO_ARCHITECTURE, load_config, random_model
 from pipo_core.recipes.sft import Compressor
 from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
 from pipo_core.train.compressors import start_compressor
@@ -51,11 +52,14 @@ class PairLoader(ModelLoader):
 
     default_trust_remote_code = False
 
-    def __init__(self, *args: Any, compressor: Compressor | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, compressor: Compressor | None = None, random_seed: int | None = None, **kwargs: Any
+    ) -> None:
         """Keep the recipe's ``compressor``; None takes the checkpoint's or the default."""
         super().__init__(*args, **kwargs)
         self.auto_tokenizer_cls = AutoTokenizer
         self.compressor = compressor
+        self.random_seed = random_seed
 
     def get_config(self, model_dir: str) -> PretrainedConfig:
         """Return the text configuration, nested or flat."""
@@ -66,7 +70,11 @@ class PairLoader(ModelLoader):
     ) -> Qwen3_5ForCausalPIPO:
         """Return the checkpoint's model, with the recipe's compressor where the checkpoint has none."""
         place = model_kwargs.get("device_map") or "cpu"
-        model = load_checkpoint(model_dir, dtype=self.torch_dtype, device=place)
+        if self.random_seed is None:
+            model = load_checkpoint(model_dir, dtype=self.torch_dtype, device=place)
+        else:
+            torch.manual_seed(self.random_seed)
+            model = random_model(model_dir, dtype=self.torch_dtype, device=place)
         if self.compressor is not None:
             start_compressor(model, Path(model_dir), self.compressor)
         model.name_or_path = model_dir

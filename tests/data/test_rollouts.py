@@ -10,9 +10,9 @@ import pytest
 from pipo_core.data import rollouts
 from pipo_core.data.build import run_build
 from pipo_core.data.problems import Problem, load_problems, user_message
-from pipo_core.data.rollouts import run_rollout, sample_seed
+from pipo_core.data.rollouts import run_rollout
 from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.engine import Completion, Request
+from pipo_core.engine import Completion, Request, request_seed
 from pipo_core.engine.chat import load_tokenizer
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
@@ -109,7 +109,7 @@ def test_every_problem_is_answered_and_graded(
     for row in rows:
         problem = by_id[row["problem"]]
         assert (row["question"], row["answer"]) == (problem.question, problem.answer)
-        assert row["text"] == str(sample_seed(4, problem.id, row["sample"]))
+        assert row["text"] == str(request_seed("rollout", 4, problem.id, row["sample"]))
         assert row["correct"] == even(row["text"], "")
         assert row["tokens"] == 3
     solved = [row for row in rows if row["correct"] and row["finish_reason"] == "stop"]
@@ -222,7 +222,7 @@ def test_two_problems_of_one_id_are_refused(
 
 def test_seeds_differ_and_do_not_depend_on_the_process() -> None:
     seeds = {
-        sample_seed(seed, problem, sample)
+        request_seed("rollout", seed, problem, sample)
         for seed in range(4)
         for problem in ("a", "b", "1", "11")
         for sample in range(12)
@@ -230,4 +230,4 @@ def test_seeds_differ_and_do_not_depend_on_the_process() -> None:
     assert len(seeds) == 4 * 4 * 12
     assert all(0 <= seed < 2**63 for seed in seeds)
     # Calculated with `printf 'rollout\n0\na\n0' | sha256sum`, first 8 bytes, shifted right by one.
-    assert sample_seed(0, "a", 0) == 3391299713228439055
+    assert request_seed("rollout", 0, "a", 0) == 3391299713228439055

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipo_core.errors import PipoError, UsageError
-from pipo_core.evaluate.runner import both_budgets, limits, run_eval, sample_seed
+from pipo_core.evaluate.runner import both_budgets, limits, run_eval
 from pipo_core.evaluate.table import markdown, tables
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.recipes.common import Budget
@@ -206,7 +206,6 @@ def test_all_arms_get_the_same_draws_and_no_two_answers_do(recipe: EvalRecipe, o
     assert seeds[0] == seeds[1] == seeds[2]
     assert len(set(seeds[0].values())) == 90
     assert all(0 <= seed < 2**63 for seed in seeds[0].values())
-    assert sample_seed(0, "p", 1) != sample_seed(1, "p", 0)
 
 
 def test_equal_arms_differ_by_nothing_and_better_ones_by_their_skill(

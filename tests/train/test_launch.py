@@ -1,5 +1,6 @@
 """Command lines, environments and the plan of a training."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,11 @@ JOB = Path("out/job.json")
 
 def make(rows="train.jsonl", **changes):
     return recipe(Path("model"), Path(rows), **changes)
+
+
+def test_planning_and_starting_need_no_torch():
+    code = "import pipo_core.train.sft, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=environment(make()), check=False).returncode == 0
 
 
 def test_one_process_needs_no_torchrun():

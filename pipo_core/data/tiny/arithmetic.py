@@ -101,10 +101,10 @@ def reasoning(chain: Chain, rng: random.Random) -> str:
 
 
 def _draw(rng: random.Random, level: int) -> Chain:
-    terms, signs = [rng.randint(2, 30)], []
+    terms, signs = [rng.randint(2, 60)], []
     total = terms[0]
     for _ in range(level):
-        term = rng.randint(2, 20)
+        term = rng.randint(2, 9)
         sign = rng.choice("+-") if total >= term else "+"
         total += term if sign == "+" else -term
         terms.append(term)

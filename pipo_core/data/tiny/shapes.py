@@ -1,0 +1,60 @@
+"""The shapes of the tiny models: Qwen3.5's architecture at one to two million parameters."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.data.tiny.tokenizer import train_tokenizer
+from pipo_core.files import write_json
+
+_HEAD_DIM = 32
+
+SHAPES: dict[str, dict[str, int]] = {
+    "tiny-student": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
+    "tiny-teacher": {"hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 4},
+}
+"""Every second layer attends fully, the others are gated-delta layers with one wide head.
+
+In Qwen3.5 every fourth layer attends; without fused kernels the linear layers cost most at short lengths.
+"""
+
+
+def tiny_config(name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the ``config.json`` of a tiny model."""
+    shape = SHAPES[name]
+    layers = shape["num_hidden_layers"]
+    config = Qwen3_5TextConfig(
+        **shape,
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        layer_types=["full_attention" if layer % 2 else "linear_attention" for layer in range(layers)],
+        head_dim=_HEAD_DIM,
+        num_attention_heads=shape["hidden_size"] // _HEAD_DIM,
+        num_key_value_heads=shape["hidden_size"] // (2 * _HEAD_DIM),
+        linear_num_key_heads=1,
+        linear_num_value_heads=1,
+        linear_key_head_dim=64,
+        linear_value_head_dim=64,
+        linear_conv_kernel_dim=4,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 1e7,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    ).to_dict()
+    return {**config, "mtp_num_hidden_layers": 1, "full_attention_interval": 2}
+
+
+def write_shape(name: str, folder: Path) -> None:
+    """Write configuration and tokenizer of a tiny model, from which `pipo train` starts it at random."""
+    tokenizer = train_tokenizer()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(folder)
+    write_json(folder / "config.json", tiny_config(name, tokenizer))
