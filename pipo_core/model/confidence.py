@@ -23,4 +23,5 @@ class ConfidenceHead(nn.Module):
         The last steps are in fp32 because a bf16 sigmoid is exactly 1 from a logit of 6.25 on.
         """
         inner = F.silu(self.fc1(self.norm(torch.cat([backbone_hidden, mtp_hidden], dim=-1))))
-        return F.linear(inner.float(), self.fc2.weight.float()).squeeze(-1)
+        with torch.autocast(inner.device.type, enabled=False):
+            return F.linear(inner.float(), self.fc2.weight.float()).squeeze(-1)
