@@ -10,6 +10,7 @@ import typer
 
 from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.jobs import load_job, run_job
+from pipo_cli.options import is_change
 from pipo_cli.session import say, session
 
 Checkpoint = Annotated[
@@ -55,7 +56,7 @@ def compare(
     `words` are RECIPE (unless it is a change) and changes. With a recipe, the options replace its arms.
     """
     name, changes = standard, list(words)
-    own_recipe = bool(words) and "=" not in words[0] and not words[0].startswith("~")
+    own_recipe = bool(words) and not is_change(words[0])
     if own_recipe:
         name, changes = words[0], list(words[1:])
     if not own_recipe or ckpt is not None or method is not None or taus:

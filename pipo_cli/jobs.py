@@ -53,9 +53,9 @@ def run_job(ctx: typer.Context, recipe: "JobKind", out: Path, *, dry_run: bool) 
     if session(ctx).json:
         emit_json({"folder": str(result.folder), "skipped": result.skipped, "summary": result.summary})
         return
-    from pipo_cli.tables import show_pairs
+    from pipo_cli.results import show_result
 
-    show_pairs(result.summary)
+    show_result(result.kind, result.summary)
     say(f"{'unchanged' if result.skipped else 'written'}: {result.folder}")
     following = _next_command(recipe, result.folder)
     if following:

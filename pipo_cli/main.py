@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipo_cli.commands import bench, build, download, eval, merge, recipes, rollout, run, train
+from pipo_cli.commands import bench, download, eval, merge, plain, recipes, run
 from pipo_cli.failures import describe
 from pipo_cli.options import Debug
 from pipo_cli.session import emit_json, session
@@ -60,12 +60,10 @@ def options(
 
 run.register(app)
 download.register(app)
-train.register(app)
+plain.register(app)
 merge.register(app)
 eval.register(app)
 bench.register(app)
-rollout.register(app)
-build.register(app)
 app.add_typer(recipes.app, name="recipes")
 
 

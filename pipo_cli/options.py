@@ -37,3 +37,8 @@ Debug = Annotated[
     bool, typer.Option("--debug", help="Show a traceback on errors.", callback=_note_debug, is_eager=True)
 ]
 DEFAULT_OUT = Path("outputs")
+
+
+def is_change(word: str) -> bool:
+    """Whether a word after a command changes a recipe, rather than naming one."""
+    return "=" in word or word.startswith("~")

@@ -36,7 +36,12 @@ def duration(seconds: float) -> str:
 
 def figures_text(figures: dict[str, float]) -> str:
     """Return `loss 1.234  kept 0.91`."""
-    return "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+    return "  ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figures.items())
+
+
+def _number(value: float, digits: int = 4) -> str:
+    """Return `0.01235`, `12.35` or `12,346`: an exponent is for small numbers only."""
+    return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
 class Pace:
@@ -47,13 +52,17 @@ class Pace:
         self.total = total
         self.done = 0
         self._first = 0
+        self._stood = False
         self._clock = clock
         self._began = clock()
 
-    def start_at(self, done: int) -> None:
-        """Take `done` units as finished before this process began."""
-        self.done = self._first = done
-        self._began = self._clock()
+    def stand_at(self, done: int) -> None:
+        """Set the units done; what the first call finds done, where nothing was, was done before this process."""
+        if not self._stood and self.done == 0:
+            self._first = done
+            self._began = self._clock()
+        self._stood = True
+        self.done = done
 
     def rate(self) -> float | None:
         """Return units a second, or None before the first."""
@@ -62,18 +71,18 @@ class Pace:
         return fresh / seconds if fresh > 0 and seconds > 0 else None
 
     def text(self, unit: str) -> str:
-        """Return `12/40 steps  3.1 steps/s  9s left`."""
-        parts = [f"{self.done}/{self.total} {unit}" if self.total is not None else f"{self.done} {unit}"]
+        """Return `12/40 steps  3.1 steps/s  9s left`; `unit` is the word for one of them."""
+        parts = [f"{self.done:,}/{self.total:,} {unit}s" if self.total is not None else f"{self.done:,} {unit}s"]
         rate = self.rate()
         if rate is not None:
-            parts.append(f"{rate:.3g} {unit}/s" if rate >= 1 else f"{1 / rate:.3g} s/{unit}")
+            parts.append(f"{_number(rate, 3)} {unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{unit}")
             if self.total is not None and self.done < self.total:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
         return "  ".join(parts)
 
 
 class PlainProgress:
-    """A line at the start, one at most every ten seconds, one at the end."""
+    """A line at most every ten seconds, and one at the end unless it would say the same again."""
 
     EVERY_SECONDS = 10.0
 
@@ -90,6 +99,7 @@ class PlainProgress:
         self._pace = Pace(total, clock)
         self._figures: dict[str, float] = {}
         self._last = clock()
+        self._written: tuple[int, dict[str, float]] | None = None
 
     def __enter__(self) -> Self:
         """Start the clock."""
@@ -100,7 +110,8 @@ class PlainProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         """Write the last line."""
-        self._line()
+        if self._written != (self._pace.done, self._figures):
+            self._line()
 
     def advance(self, n: int = 1, **figures: float) -> None:
         """Count `n` more units."""
@@ -109,9 +120,7 @@ class PlainProgress:
 
     def update(self, done: int, **figures: float) -> None:
         """Set the units done; what the first call finds done was not done now and does not count as pace."""
-        if self._pace.done == 0:
-            self._pace.start_at(done)
-        self._pace.done = done
+        self._pace.stand_at(done)
         self._show(figures)
 
     def _show(self, figures: dict[str, float]) -> None:
@@ -121,6 +130,7 @@ class PlainProgress:
 
     def _line(self) -> None:
         self._last = self._clock()
+        self._written = (self._pace.done, dict(self._figures))
         figures = figures_text(self._figures)
         self._write(f"{self._title}: {self._pace.text(self._unit)}" + (f"  {figures}" if figures else ""))
 
@@ -140,7 +150,7 @@ class PlainReporter:
         """Write the line, marked."""
         self._write(f"warning: {msg}")
 
-    def progress(self, title: str, total: int | None, unit: str = "it") -> PlainProgress:
+    def progress(self, title: str, total: int | None, unit: str = "item") -> PlainProgress:
         """Return progress in lines."""
         return PlainProgress(self._write, title, total, unit)
 
@@ -186,9 +196,7 @@ class TerminalProgress:
 
     def update(self, done: int, **figures: float) -> None:
         """Set the units done; what the first call finds done was not done now and does not count as pace."""
-        if self._pace.done == 0:
-            self._pace.start_at(done)
-        self._pace.done = done
+        self._pace.stand_at(done)
         self._show(figures)
 
     def _show(self, figures: dict[str, float]) -> None:
@@ -216,6 +224,6 @@ class TerminalReporter:
         """Write the line, marked and coloured."""
         self._console.print(f"warning: {msg}", style="yellow", markup=False, highlight=False)
 
-    def progress(self, title: str, total: int | None, unit: str = "it") -> TerminalProgress:
+    def progress(self, title: str, total: int | None, unit: str = "item") -> TerminalProgress:
         """Return a live bar."""
         return TerminalProgress(self._console, title, total, unit)

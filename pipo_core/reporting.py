@@ -37,8 +37,8 @@ class Reporter(Protocol):
         """Say a line that the user should act on."""
         ...
 
-    def progress(self, title: str, total: int | None, unit: str = "it") -> Progress:
-        """Return a bar over `total` units (None: not known); the caller enters it."""
+    def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
+        """Return a bar over `total` units (None: not known), each called `unit`; the caller enters it."""
         ...
 
 
@@ -70,6 +70,6 @@ class SilentReporter:
     def warn(self, msg: str) -> None:
         """Do nothing."""
 
-    def progress(self, title: str, total: int | None, unit: str = "it") -> SilentProgress:
+    def progress(self, title: str, total: int | None, unit: str = "item") -> SilentProgress:
         """Return a bar that nobody sees."""
         return SilentProgress()

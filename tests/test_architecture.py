@@ -10,7 +10,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom up: rooms of one floor do not know each other.
 FLOORS: list[set[str]] = [
-    {"pipo_core", "pipo_core.errors", "pipo_core.files", "pipo_core.machine", "pipo_core.reporting"},
+    {
+        "pipo_core",
+        "pipo_core.errors",
+        "pipo_core.files",
+        "pipo_core.machine",
+        "pipo_core.reporting",
+        "pipo_core.tables",
+    },
     {"pipo_core.recipes"},
     {"pipo_core.model"},
     {"pipo_core.decode"},

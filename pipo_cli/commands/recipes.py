@@ -1,15 +1,16 @@
 """`pipo recipes`: the shipped recipes and what a recipe may say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipo_cli.options import Debug, Json, Overrides, RecipeName
+from pipo_cli.options import Debug, Json, Overrides, RecipeName, is_change
 from pipo_cli.session import emit_json, say, session
 
 if TYPE_CHECKING:
+    from pipo_core.errors import PipoError
     from pipo_core.recipes.base import RecipeModel
 
 app = typer.Typer(
@@ -88,24 +89,43 @@ def copy(
         say(f"written: {target}")
 
 
-@app.command("validate", epilog="Example: pipo recipes validate my-sft.yaml batch.per_device=2")
+@app.command(
+    "validate",
+    epilog="Examples: pipo recipes validate recipes/*.yaml; pipo recipes validate my-sft.yaml batch.per_device=2",
+)
 def validate(
     ctx: typer.Context,
-    recipe: RecipeName,
-    overrides: Overrides = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE",
+            help="Recipe files, or names of shipped ones; words with = or a leading ~ change each of them.",
+        ),
+    ],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check a recipe and name every problem with its line and column; exit code 2 if there is one."""
-    from pipo_core.recipes.load import load_recipe
-    from pipo_core.recipes.locate import find_recipe
+    """Check recipes and name every problem with its line and column; exit code 2 if there is one."""
+    from pipo_core.errors import PipoError, UsageError
 
-    path = find_recipe(recipe)
-    kind = load_recipe(path, overrides or ()).kind
+    names = [word for word in words if not is_change(word)]
+    changes = [word for word in words if is_change(word)]
+    if not names:
+        raise UsageError("which recipe?", hint="pipo recipes ls")
+    valid: list[dict[str, Any]] = []
+    failed: list[PipoError] = []
+    for name in names:
+        try:
+            valid.append(_checked(name, changes))
+        except PipoError as error:
+            failed.append(error)
+    if not session(ctx).json:
+        for row in valid:
+            say(f"{row['recipe']}: a valid {row['kind']} recipe")
+    if failed:
+        raise _together(failed, len(names))
     if session(ctx).json:
-        emit_json({"recipe": str(path), "kind": kind, "problems": []})
-    else:
-        say(f"{path}: a valid {kind} recipe")
+        emit_json(valid[0] if len(names) == 1 else valid)
 
 
 @app.command("schema", epilog="Example: pipo recipes schema train")
@@ -126,6 +146,26 @@ def schema(
         say(f"{key}{f' = {default}' if default is not None else ''}")
         if about:
             say(f"    {about}")
+
+
+def _checked(name: str, changes: Sequence[str]) -> dict[str, Any]:
+    from pipo_core.recipes.load import load_recipe
+    from pipo_core.recipes.locate import find_recipe
+
+    path = find_recipe(name)
+    return {"recipe": str(path), "kind": load_recipe(path, changes).kind, "problems": []}
+
+
+def _together(failed: "Sequence[PipoError]", checked: int) -> "PipoError":
+    """Return the one failure, or one that names the problems of all."""
+    from pipo_core.errors import RecipeError
+
+    if len(failed) == 1:
+        return failed[0]
+    problems = [
+        problem for error in failed for problem in (error.problems if isinstance(error, RecipeError) else [str(error)])
+    ]
+    return RecipeError(problems, name=f"{len(failed)} of {checked} recipes", hint=failed[0].hint)
 
 
 def _about(path: Path) -> dict[str, str]:

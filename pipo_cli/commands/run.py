@@ -52,8 +52,10 @@ def run(
             emit_json({"kind": "pipeline", "folder": str(out / pipeline.run), "stages": stages})
             return
         from pipo_cli.tables import show_table
+        from pipo_core.tables import Table
 
-        show_table(rows)
+        columns = ["stage", "kind", "action", "because"]
+        show_table(Table("", columns, [[*row.values()] for row in rows], words=(0, 1, 2, 3)))
         say(f"folder: {out / pipeline.run}")
         say("dry run: nothing was run or written")
         return
@@ -64,9 +66,6 @@ def run(
         ]
         emit_json({"folder": str(result.folder), "report": str(result.report), "stages": done})
         return
-    from pipo_cli.tables import show_pairs
+    from pipo_cli.results import show_pipeline
 
-    for stage in result.stages:
-        say(f"{stage.folder.name}: {'unchanged' if stage.skipped else 'done'}")
-        show_pairs({f"  {name}": value for name, value in stage.summary.items()})
-    say(f"report: {result.report}")
+    show_pipeline(result)

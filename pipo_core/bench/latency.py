@@ -141,7 +141,7 @@ def _measure(recipe: BenchRecipe, arms: Sequence[BenchArm], reporter: Reporter) 
     """Return the measured trials of all prompt lengths, in the order in which they ran."""
     rounds = recipe.warmup + recipe.trials
     trials = []
-    with reporter.progress("bench", len(recipe.prompt_tokens) * rounds * len(arms), "trials") as bar:
+    with reporter.progress("bench", len(recipe.prompt_tokens) * rounds * len(arms), "trial") as bar:
         for length in recipe.prompt_tokens:
             for number in range(rounds):
                 first = number % len(arms)

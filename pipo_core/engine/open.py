@@ -1,5 +1,6 @@
 """Opening an engine on a checkpoint folder."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         precision = "bf16" if device.type == "cuda" else "fp32"
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    if device.type == "cpu":
+        # It names kernels to install, which are for GPUs.
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     tokenizer = load_tokenizer(ckpt)
     model = load_checkpoint(ckpt, dtype=_DTYPES[precision], device=device)
     return TorchEngine(open_method(method, model, tau), tokenizer, batch=settings.batch)

@@ -148,7 +148,7 @@ def _answer(
         return
     engine = open_engine(run.ckpt, run.method, run.tau, recipe.engine)
     tokens = slots = right = 0
-    with reporter.progress(f"eval {run.label}", len(wanted), "answers") as bar:
+    with reporter.progress(f"eval {run.label}", len(wanted), "answer") as bar:
         bar.update(len(wanted) - len(missing))
         requests = _requests(recipe, run, suite, engine, [wanted[key] for key in missing])
         for number, completion in enumerate(engine.generate(requests), start=1):

@@ -1,31 +1,14 @@
-"""Results of an evaluation as rows of text, for a terminal or a Markdown page."""
+"""Results of an evaluation as rows of text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-ABSENT = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in cells; every row has as many as there are columns."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
+from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Return a table for each budget of what `run_eval` returned, tokens first. Accuracies are in percent."""
     return [_table(results, unit, limit) for unit, limit in results["budget"].items()]
-
-
-def markdown(table: Table) -> str:
-    """Return the table in Markdown: its title in bold, text left, figures right, a newline at the end."""
-    rules = ["---", *["---:"] * (len(table.columns) - 1)]
-    lines = [_line(table.columns), _line(rules), *(_line(row) for row in table.rows)]
-    return f"**{table.title}**\n\n" + "\n".join(lines) + "\n"
 
 
 def _table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
@@ -40,12 +23,13 @@ def _table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
         f"avg@{samples} %",
         f"pass@{samples} %",
         f"Δ to {results['baseline']}" if results["baseline"] else "Δ",
-        "tokens/slot",
+        "tokens a slot",
         "drafts kept %",
-        "tokens/answer",
+        "tokens an answer",
         "finished %",
     ]
-    return Table(title, columns, [_row(arm, unit, samples) for arm in results["arms"]])
+    rows = [_row(arm, unit, samples) for arm in results["arms"]]
+    return without_empty_columns(Table(title, columns, rows))
 
 
 def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
@@ -70,7 +54,3 @@ def _estimate(estimate: Mapping[str, float]) -> str:
     """The value and the longer side of its interval (near 0 and 100 % the sides differ)."""
     side = max(estimate["high"] - estimate["value"], estimate["value"] - estimate["low"])
     return f"{100 * estimate['value']:.1f} ± {100 * side:.1f}"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

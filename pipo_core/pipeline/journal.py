@@ -39,7 +39,7 @@ class JournalReporter:
         self._inner.warn(msg)
         self.note("warn", message=msg)
 
-    def progress(self, title: str, total: int | None, unit: str = "it") -> "JournalProgress":
+    def progress(self, title: str, total: int | None, unit: str = "item") -> "JournalProgress":
         """Return the caller's progress bar, whose standing is also noted every few seconds."""
         return JournalProgress(self._inner.progress(title, total, unit), self, title, total, unit)
 

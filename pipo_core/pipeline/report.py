@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.bench import plots
-from pipo_core.evaluate.table import markdown, tables
+from pipo_core.bench.table import latency_table
+from pipo_core.evaluate.table import tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline.journal import now
 from pipo_core.pipeline.stage import RECORD, StageResult
@@ -14,11 +15,11 @@ from pipo_core.pipeline.words import (
     conclusions,
     data_line,
     duration,
-    latency_table,
     machine_lines,
     stage_table,
     training_line,
 )
+from pipo_core.tables import markdown
 
 REPORT = "report.md"
 Record = Mapping[str, Any]
@@ -43,7 +44,7 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
             "Data",
             _bullets([line for _, record in records for line in data_line(record)]),
         ),
-        _section("What ran", stage_table([record for _, record in records]), _ran(records)),
+        _section("What ran", markdown(stage_table([record for _, record in records])).rstrip(), _ran(records)),
         _section("What these figures do not say", _bullets(caveats(evals, benches))),
     ]
     path = folder / REPORT
@@ -78,7 +79,8 @@ def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:
-    return "\n\n".join([f"### {name}", latency_table(results), _images(plots.latency(results, folder, name))])
+    table = markdown(latency_table(results)).rstrip()
+    return "\n\n".join([f"### {name}", table, _images(plots.latency(results, folder, name))])
 
 
 def _training(path: Path, record: Record, folder: Path) -> str:

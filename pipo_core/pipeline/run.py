@@ -55,7 +55,8 @@ def run_pipeline(
     with FolderLock(folder):
         results: dict[str, StageResult] = {}
         for number, (name, job) in enumerate(stages.items(), start=1):
-            reporter.info(f"stage {number} of {len(stages)}: {name} ({job.kind})")
+            kind = "" if name == job.kind else f" ({job.kind})"
+            reporter.info(f"[{number}/{len(stages)}] {name}{kind}")
             folders = {done: str(result.folder) for done, result in results.items()}
             results[name] = run_stage(job, root, reporter=reporter, name=name, inputs=folders, jobs=jobs)
         report = folder / REPORT

@@ -53,11 +53,16 @@ Action = Literal["skip", "start", "go on", "start again"]
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage left: its folder, its job's summary, and whether it was finished already."""
+    """What a stage left: its folder and its job's summary.
+
+    `skipped`: it was finished already. `seconds` is what making it took, in whichever call that was.
+    """
 
     folder: Path
+    kind: str
     summary: dict[str, Any]
     skipped: bool
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -125,17 +130,16 @@ def run_stage(
         if todo.action == "skip" and todo.earlier is not None:
             _refresh_files(todo)
             reporter.info(f"{folder.name}: finished already, nothing has changed")
-            return StageResult(folder, todo.earlier["summary"], skipped=True)
+            return StageResult(folder, recipe.kind, todo.earlier["summary"], True, todo.earlier.get("seconds", 0.0))
         if todo.action == "start again":
             reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}")
             _set_aside(folder)
         elif todo.action == "go on":
             reporter.info(f"{folder.name}: goes on ({'; '.join(todo.reasons)})")
-        summary = _work(recipe, todo, jobs[recipe.kind], reporter)
-        return StageResult(folder, summary, skipped=False)
+        return _work(recipe, todo, jobs[recipe.kind], reporter)
 
 
-def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> dict[str, Any]:
+def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> StageResult:
     folder = todo.folder
     folder.mkdir(parents=True, exist_ok=True)
     goes_on = todo.action == "go on" and todo.earlier is not None
@@ -191,7 +195,7 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> dict
         journal.log("traceback", message=traceback.format_exc())
         raise
     journal.note("done", seconds=record["seconds"])
-    return summary
+    return StageResult(folder, recipe.kind, summary, False, record["seconds"])
 
 
 def _decide(

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipo_core.pipeline.recommend import MARGIN, Recommendation, recommend
+from pipo_core.tables import Table
 
 Results = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -62,36 +63,8 @@ def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> lis
     return lines
 
 
-def latency_table(results: Results) -> str:
-    """Return times and speed-ups of a bench as a Markdown table (medians, quartiles in brackets)."""
-    against = f" (over {results['baseline']})" if results["baseline"] else ""
-    rows = [
-        [
-            f"{length['prompt_tokens']:,}",
-            arm["label"],
-            _milliseconds(arm["ttft_s"]),
-            _milliseconds(arm["tpot_s"]),
-            "–" if arm["speedup"] is None else f"{arm['speedup']['ttft_s']['median']:.2f}×",
-            "–" if arm["speedup"] is None else f"{arm['speedup']['tpot_s']['median']:.2f}×",
-            f"{arm['tokens_per_slot']:.2f}",
-        ]
-        for length in results["lengths"]
-        for arm in length["arms"]
-    ]
-    head = [
-        "prompt tokens",
-        "arm",
-        "TTFT ms",
-        "TPOT ms",
-        f"TTFT speed-up{against}",
-        f"TPOT speed-up{against}",
-        "tokens/slot",
-    ]
-    return _table(head, rows)
-
-
-def stage_table(records: Sequence[Record]) -> str:
-    """Return name, kind, time and attempts of every stage as a Markdown table."""
+def stage_table(records: Sequence[Record]) -> Table:
+    """Return name, kind, time and attempts of every stage."""
     rows = [
         [
             record["name"],
@@ -102,7 +75,7 @@ def stage_table(records: Sequence[Record]) -> str:
         ]
         for record in records
     ]
-    return _table(["stage", "kind", "time", "attempts", "finished (UTC)"], rows)
+    return Table("", ["stage", "kind", "time", "attempts", "finished (UTC)"], rows, words=(0, 1))
 
 
 def machine_lines(records: Sequence[Record]) -> list[str]:
@@ -197,12 +170,3 @@ def _speed_lines(results: Results, chosen: set[str]) -> Iterator[str]:
                 f"{first:.2f}× as fast as `{results['baseline']}` and each further one {each:.2f}× as fast "
                 f"(batch {results['batch']}, {results['machine']['device']})."
             )
-
-
-def _milliseconds(times: Mapping[str, float]) -> str:
-    return f"{1e3 * times['median']:.2f} [{1e3 * times['q1']:.2f}, {1e3 * times['q3']:.2f}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

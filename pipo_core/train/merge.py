@@ -1,5 +1,10 @@
-"""`pipo merge`: adapter and the modules that trained in full become a checkpoint that stands alone."""
+"""`pipo merge`: adapter and the modules that trained in full become a checkpoint that stands alone.
 
+A run that trained all weights stands alone already; merging it copies it, so that a pipeline's later stages need not
+know how its model was tuned.
+"""
+
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +29,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Write ``out/model/``, a standalone checkpoint in the base's number format, and return a summary.
+    """Write ``out/model/``, a standalone checkpoint, and return a summary.
+
+    An adapter's is in the base's number format, a whole model's in its own.
 
     The arithmetic is in fp32 whatever the format, so that weights are rounded once.
 
@@ -38,6 +45,11 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
         CheckpointError: if adapter and base do not fit each other.
     """
     reporter = reporter or SilentReporter()
+    whole = _whole_model(Path(recipe.source))
+    if whole is not None:
+        with new_folder(out / MODEL) as folder:
+            shutil.copytree(whole, folder, dirs_exist_ok=True)
+        return {"artifact": MODEL, "copied": True}
     adapter = _adapter_folder(Path(recipe.source))
     base = _base_folder(recipe, adapter)
     names = _weight_names(adapter)
@@ -85,12 +97,18 @@ def load_adapted(base: Path, adapter: Path) -> "PeftModel":
     return adapted.eval()
 
 
+def _whole_model(source: Path) -> Path | None:
+    """Return the model of a run that trained all weights, or of a checkpoint; None for an adapter."""
+    for folder in (source, source / MODEL):
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            return folder
+    return None
+
+
 def _adapter_folder(source: Path) -> Path:
     for folder in (source, source / ADAPTER):
         if (folder / _CONFIG).is_file() and (folder / _WEIGHTS).is_file():
             return folder
-    if (source / "config.json").is_file() or (source / MODEL / "config.json").is_file():
-        raise MissingInputError(f"{source} holds a whole model, there is nothing to merge", hint="use it as it is")
     raise MissingInputError(f"{source} holds no adapter ({_CONFIG} and {_WEIGHTS})")
 
 

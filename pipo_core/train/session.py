@@ -100,6 +100,13 @@ class PairSft(SwiftSft):
         folder = self._rows_folder / name
         if self._is_first():
             max_length = self._recipe.data.max_length
+            done = 0
+
+            def count(number: int) -> None:
+                nonlocal done
+                done = number
+                self._events.count("encode", name=name, done=number)
+
             encode_rows(
                 file,
                 folder,
@@ -107,8 +114,10 @@ class PairSft(SwiftSft):
                 max_length=max_length,
                 limit=limit,
                 made_from=fingerprint([self._made_by, name]),
-                progress=lambda done: self._events.count("encode", name=name, done=done),
+                progress=count,
             )
+            if done:
+                self._events.write("encode", name=name, done=done)
         _wait_for_all()
         return EncodedRows(folder, learn=name == "train")
 

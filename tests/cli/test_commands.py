@@ -17,6 +17,7 @@ from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import Recipe
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import TrainRecipe
+from tests.samples import arm, bench, evaluation
 
 TRAIN = "kind: train\nmodel: ./base\ndata: {train: rows.jsonl}\nepochs: 3\nbatch: {accumulation: 4}\n"
 EVAL = (
@@ -34,18 +35,29 @@ class Calls:
         self.recipes: list[Any] = []
         self.roots: list[Path] = []
         self.error: BaseException | None = None
-        self.summary: dict[str, Any] = {"avg@4": 0.5, "arms": [{"name": "a", "score": 0.25}]}
+        self.summaries: dict[str, dict[str, Any]] = {
+            "train": {"steps": 1200, "loss": 0.51234, "seconds": 1.0},
+            "merge": {"artifact": "model", "dtype": "bfloat16"},
+            "eval": evaluation(arm("pipo", 0.5, 0.87, 1.8)),
+            "bench": bench(),
+        }
 
     def stage(self, recipe: Recipe, root: Path, *, reporter: object) -> StageResult:
         self.recipes.append(recipe)
         self.roots.append(root)
         if self.error is not None:
             raise self.error
-        return StageResult(root / recipe.run / recipe.kind, self.summary, skipped=False)
+        summary = self.summaries[recipe.kind]
+        return StageResult(root / recipe.run / recipe.kind, recipe.kind, summary, skipped=False, seconds=61.0)
 
     def pipeline(self, recipe: Recipe, root: Path, *, reporter: object) -> PipelineResult:
-        stage = self.stage(recipe, root, reporter=reporter)
-        return PipelineResult(root / recipe.run, root / recipe.run / "report.md", [stage])
+        self.recipes.append(recipe)
+        folder = root / recipe.run
+        stages = [
+            StageResult(folder / name, name, self.summaries[name], skipped=name == "train", seconds=61.0)
+            for name in ("train", "eval", "bench")
+        ]
+        return PipelineResult(folder, folder / "report.md", stages)
 
 
 @pytest.fixture
@@ -107,13 +119,25 @@ def test_a_job_runs_with_its_overrides_and_shows_its_summary(calls: Calls) -> No
     assert isinstance(recipe, TrainRecipe)
     assert (recipe.run, recipe.max_steps, recipe.epochs) == ("train", 5, None)
     assert calls.roots == [Path("runs")]
-    assert "0.5" in out
-    assert "0.25" in out
-    assert "written: runs/train/train" in out
+    assert out == "steps  1,200\nloss   0.5123\nwritten: runs/train/train\n"
+
+
+def test_eval_and_bench_show_their_tables(calls: Calls) -> None:
+    code, out, _ = _pipo("eval", "eval.yaml")
+    assert code == 0
+    assert "tiny, 500 problems × 2 answers, at most 128 slots an answer" in out
+    assert ["pipo", "0.5", "87.0", "±", "1.0"] in [line.split()[:5] for line in out.splitlines()]
+    assert out.endswith("\nwritten: outputs/eval/eval\n")
+    out = _pipo("bench", "bench.yaml")[1]
+    assert ["64", "pipo@0.5", "13.33", "[12.00,", "14.67]"] in [line.split()[:5] for line in out.splitlines()]
+    for text in (out, _pipo("eval", "eval.yaml")[1], _pipo("run", "all.yaml")[1]):
+        assert "\x1b" not in text
+        assert max(len(line) for line in text.splitlines()) <= 100
+        assert not [line for line in text.splitlines() if line != line.rstrip()]
 
 
 def test_json_is_all_there_is_on_standard_output(calls: Calls) -> None:
-    calls.summary = {"score": float("nan"), "rows": [1, None]}
+    calls.summaries["train"] = {"score": float("nan"), "rows": [1, None]}
     code, out, _ = _pipo("train", "train.yaml", "--json")
     assert code == 0
     expected = {"score": None, "rows": [1, None]}
@@ -202,7 +226,15 @@ def test_run_runs_pipelines(calls: Calls) -> None:
     code, out, _ = _pipo("run", "all.yaml", "run=mine", "one.seed=3")
     assert code == 0
     assert calls.recipes[0].stages[0].set == {"seed": 3}
-    assert "report: outputs/mine/report.md" in out
+    assert [line.split() for line in out.splitlines()[2:5]] == [
+        ["train", "unchanged", "1", "min", "01", "s"],
+        ["eval", "done", "1", "min", "01", "s"],
+        ["bench", "done", "1", "min", "01", "s"],
+    ]
+    places = [out.index(words) for words in ("eval: tiny", "bench: 4 trials", "- A slot is", "- At 256 tokens")]
+    assert places == sorted(places)
+    assert "use τ = 0.5 with pipo" in " ".join(out.split())
+    assert out.endswith("\nreport: outputs/mine/report.md\n")
     code, out, _ = _pipo("run", "all.yaml", "--json")
     assert json.loads(out)["report"] == "outputs/all/report.md"
 
@@ -311,6 +343,30 @@ def test_recipes_validate_names_every_problem(calls: Calls) -> None:
     assert (code, out) == (2, "")
     assert "bad.yaml:6:1 sede: unknown key (did you mean 'seed'?)" in err
     assert "bad.yaml:7:1 runs: unknown key (did you mean 'run'?)" in err
+
+
+def test_recipes_validate_takes_several_and_changes_all_of_them(calls: Calls) -> None:
+    code, out, _ = _pipo("recipes", "validate", "train.yaml", "eval.yaml", "seed=7")
+    assert (code, out) == (0, "train.yaml: a valid train recipe\neval.yaml: a valid eval recipe\n")
+    rows = json.loads(_pipo("recipes", "validate", "train.yaml", "eval.yaml", "--json")[1])
+    assert [(row["recipe"], row["kind"]) for row in rows] == [("train.yaml", "train"), ("eval.yaml", "eval")]
+    assert json.loads(_pipo("recipes", "validate", "train.yaml", "--json")[1])["kind"] == "train"
+    code, out, err = _pipo("recipes", "validate", "~epochs", "train.yaml", "max_steps=3", "eval.yaml")
+    assert (code, out) == (2, "train.yaml: a valid train recipe\n")
+    assert "max_steps" in err
+    assert _pipo("recipes", "validate", "seed=7")[0] == 2
+
+
+def test_recipes_validate_names_the_problems_of_all(calls: Calls) -> None:
+    Path("bad.yaml").write_text(TRAIN + "sede: 3\n")
+    code, out, err = _pipo("recipes", "validate", "bad.yaml", "train.yaml", "gone.yaml")
+    assert (code, out) == (2, "train.yaml: a valid train recipe\n")
+    assert err.startswith("pipo: 2 of 3 recipes: 2 problems\n")
+    assert "bad.yaml:6:1 sede: unknown key (did you mean 'seed'?)" in err
+    assert "gone.yaml: no such recipe" in err
+    found = json.loads(_pipo("recipes", "validate", "bad.yaml", "gone.yaml", "--json")[1])
+    assert len(found["problems"]) == 2
+    assert _pipo("recipes", "validate", "train.yaml", "gone.yaml")[0] == 3
 
 
 def test_recipes_copy_never_overwrites_unasked(calls: Calls) -> None:

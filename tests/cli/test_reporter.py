@@ -32,37 +32,68 @@ def test_duration(seconds: float, text: str) -> None:
 def test_rate_and_time_left() -> None:
     clock = Clock()
     pace = Pace(40, clock)
-    assert pace.text("steps") == "0/40 steps"
+    assert pace.text("step") == "0/40 steps"
     clock.now += 4
     pace.done = 10
-    assert pace.text("steps") == "10/40 steps  2.5 steps/s  12s left"
+    assert pace.text("step") == "10/40 steps  2.5 steps/s  12s left"
     clock.now += 16
-    assert pace.text("steps") == "10/40 steps  2 s/steps  1m00s left"
+    assert pace.text("step") == "10/40 steps  2 s/step  1m00s left"
 
 
 def test_what_was_done_before_is_not_counted_as_pace() -> None:
     clock = Clock()
     pace = Pace(100, clock)
     clock.now += 5
-    pace.start_at(50)
+    pace.stand_at(50)
     clock.now += 10
     pace.done = 60
-    assert pace.text("rows") == "60/100 rows  1 rows/s  40s left"
+    assert pace.text("row") == "60/100 rows  1 rows/s  40s left"
 
 
 def test_plain_progress_is_a_line_now_and_then_and_at_the_end() -> None:
     clock = Clock()
     lines: list[str] = []
-    with PlainProgress(lines.append, "train", 4, "steps", clock) as progress:
+    with PlainProgress(lines.append, "train", 4, "step", clock) as progress:
         progress.advance(loss=2.0)
         clock.now += 11
         progress.advance(loss=1.23456)
         clock.now += 1
         progress.update(4, confidence_mean=0.5)
     assert lines == [
-        "train: 2/4 steps  5.5 s/steps  11s left  loss 1.235",
-        "train: 4/4 steps  3 s/steps  loss 1.235  confidence mean 0.5",
+        "train: 2/4 steps  5.5 s/step  11s left  loss 1.235",
+        "train: 4/4 steps  3 s/step  loss 1.235  confidence mean 0.5",
     ]
+
+
+def test_progress_that_begins_at_nothing_counts_from_there() -> None:
+    clock = Clock()
+    pace = Pace(3, clock)
+    pace.stand_at(0)
+    clock.now += 4
+    pace.stand_at(2)
+    assert pace.text("step") == "2/3 steps  2 s/step  2s left"
+
+
+def test_plain_progress_does_not_say_the_same_twice() -> None:
+    clock = Clock()
+    lines: list[str] = []
+    with PlainProgress(lines.append, "train", 1, "step", clock) as progress:
+        clock.now += 10
+        progress.update(1, loss=2.0)
+        clock.now += 9
+        progress.update(1, loss=2.0)
+    assert len(lines) == 1
+
+
+def test_plain_progress_is_no_flood() -> None:
+    clock = Clock()
+    lines: list[str] = []
+    with PlainProgress(lines.append, "eval", 10_000, "answer", clock) as progress:
+        for _ in range(10_000):
+            clock.now += 0.0035
+            progress.advance()
+    assert len(lines) == 4
+    assert lines[-1] == "eval: 10,000/10,000 answers  286 answers/s"
 
 
 def test_plain_reporter_writes_lines() -> None:
@@ -78,7 +109,7 @@ def test_terminal_reporter_draws_a_bar_with_figures() -> None:
     stream = io.StringIO()
     reporter = TerminalReporter(Console(file=stream, force_terminal=True, width=120, color_system=None))
     reporter.info("[not markup]")
-    with reporter.progress("[sft]", 2, "steps") as progress:
+    with reporter.progress("[sft]", 2, "step") as progress:
         progress.advance(loss=0.5)
         progress.update(2, loss=0.25)
     text = stream.getvalue()
@@ -89,4 +120,4 @@ def test_terminal_reporter_draws_a_bar_with_figures() -> None:
 
 
 def test_figures_have_four_digits() -> None:
-    assert figures_text({"loss": 1.23456, "tokens_per_second": 12345.6}) == "loss 1.235  tokens per second 1.235e+04"
+    assert figures_text({"loss": 1.23456, "tokens_per_second": 12345.6}) == "loss 1.235  tokens per second 12,346"

@@ -8,10 +8,11 @@ import pytest
 
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.evaluate.runner import both_budgets, limits, run_eval
-from pipo_core.evaluate.table import markdown, tables
+from pipo_core.evaluate.table import tables
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.recipes.common import Budget
 from pipo_core.recipes.evaluate import EvalRecipe
+from pipo_core.tables import markdown
 
 BUDGET = 24
 Make = Callable[[str], str]
@@ -235,6 +236,13 @@ def test_an_engine_that_loses_answers_is_found_out(recipe: EvalRecipe, opener: A
     assert not (tmp_path / "results.json").exists()
 
 
+def test_columns_that_say_nothing_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
+    table = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[0]
+    assert table.columns == ["arm", "avg@3 %", "pass@3 %", "tokens a slot", "tokens an answer", "finished %"]
+    assert {len(row) for row in table.rows} == {6}
+
+
 def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="stands for 2 runs"):
         run_eval(changed(recipe, baseline="pair"), tmp_path, open_engine=opener())
@@ -251,7 +259,7 @@ def test_tables_say_what_the_results_say(recipe: EvalRecipe, opener: Any, tmp_pa
             cells = dict(zip(table.columns, row, strict=True))
             at = entry["budgets"][unit]
             assert float(cells["avg@3 %"].split(" ± ")[0]) == pytest.approx(100 * at["avg"]["value"], abs=0.05)
-            assert float(cells["tokens/slot"]) == pytest.approx(at["tokens_per_slot"], abs=0.005)
+            assert float(cells["tokens a slot"]) == pytest.approx(at["tokens_per_slot"], abs=0.005)
             if entry["label"] == "base":
                 assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
             else:

@@ -19,79 +19,7 @@ from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import SilentReporter
-
-
-def estimate(value: float, half: float = 0.01) -> dict[str, float]:
-    return {"value": value, "low": value - half, "high": value + half}
-
-
-def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float = 0.01) -> dict[str, Any]:
-    figures = {
-        "avg": estimate(avg),
-        "pass": {"1": estimate(avg), "2": estimate(min(1, avg + 0.02))},
-        "difference": None if tau is None else estimate(avg - 0.9, half),
-        "levels": {},
-        "tokens_per_slot": per_slot,
-        "mean_tokens": 40.0,
-        "finished": 0.99,
-    }
-    return {
-        "arm": name,
-        "label": name if tau is None else f"{name}@{tau:g}",
-        "method": "regular" if tau is None else "pipo",
-        "tau": tau,
-        "ckpt": "model",
-        "drafts": 0 if tau is None else 100,
-        "drafts_kept": None if tau is None else 0.9,
-        "budgets": {"tokens": figures, "slots": figures},
-    }
-
-
-def evaluation(*arms: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "kind": "eval",
-        "suite": "tiny",
-        "problems": 500,
-        "samples": 2,
-        "seed": 0,
-        "sampling": {},
-        "budget": {"tokens": 256, "slots": 128},
-        "baseline": "regular",
-        "arms": [arm("regular", None, 0.9, 1.0), *arms],
-    }
-
-
-def quartiles(median: float) -> dict[str, float]:
-    return {"median": median, "q1": 0.9 * median, "q3": 1.1 * median}
-
-
-def bench() -> dict[str, Any]:
-    def one(label: str, tau: float | None, speed: float) -> dict[str, Any]:
-        return {
-            "arm": label.partition("@")[0],
-            "label": label,
-            "method": "regular" if tau is None else "pipo",
-            "tau": tau,
-            "ttft_s": quartiles(0.02 / speed),
-            "tpot_s": quartiles(0.01 / speed),
-            "speedup": {"ttft_s": quartiles(speed), "tpot_s": quartiles(speed)},
-            "tokens_per_slot": 1.0 if tau is None else 1.8,
-            "drafts_kept": None if tau is None else 0.8,
-        }
-
-    return {
-        "kind": "bench",
-        "batch": 1,
-        "new_tokens": 16,
-        "trials": 4,
-        "warmup": 1,
-        "baseline": "regular",
-        "machine": {"device": "cpu"},
-        "lengths": [
-            {"prompt_tokens": 64, "arms": [one("regular", None, 1.0), one("pipo@0.5", 0.5, 1.5)]},
-        ],
-    }
-
+from tests.samples import arm, bench, estimate, evaluation
 
 SWEEP = (arm("pipo", 0.0, 0.70, 1.95), arm("pipo", 0.5, 0.87, 1.8), arm("pipo", 0.9, 0.89, 1.5))
 
@@ -197,6 +125,7 @@ def test_the_report_says_what_was_found_and_on_what(tmp_path: Path, report: Call
     assert "1,080 training rows and 0 validation rows from 1,200 answers; dropped: 120 wrong" in text
     assert "at step 8: loss 0.375, backbone loss 0.125, mtp loss 0.125" in text
     assert "| pipo | 0.5 | 87.0 ± 1.0 |" in text
+    assert "| 64 | pipo@0.5 | 13.33 [12.00, 14.67] | 6.67 [6.00, 7.33] | 1.50× | 1.50× | 1.80 |" in text
     assert "at most 256 tokens, or, in the other table, 128 slots" in text
     assert "500 problems with 2 answers each" in text
     assert "torch 2" in text

@@ -106,6 +106,11 @@ def test_stages_take_what_earlier_ones_made(tmp_path: Path, run: Callable[..., P
     assert result.report.is_file()
 
 
+def test_each_stage_has_a_heading_with_its_number(run: Callable[..., PipelineResult], listener: Any) -> None:
+    run(reporter=listener)
+    assert listener.said == ["[1/3] data (build)", "[2/3] first (train)", "[3/3] second (train)"]
+
+
 def test_a_second_run_does_nothing(tmp_path: Path, run: Callable[..., PipelineResult]) -> None:
     run()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}

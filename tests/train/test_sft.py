@@ -21,10 +21,10 @@ from tests.train.tiny_training import recipe, write_even_rows
 
 
 class Listener(SilentReporter):
-    """Keeps what it hears and, once a step is reached, does something."""
+    """Keeps what it hears and, once a step of the training is reached, does something."""
 
     def __init__(self, at=None, act=None):
-        self.said, self.steps, self.figures = [], [], {}
+        self.said, self.steps, self.figures, self.reached = [], [], {}, {}
         self._at, self._act = at, act
 
     def info(self, msg):
@@ -33,11 +33,14 @@ class Listener(SilentReporter):
     def warn(self, msg):
         self.said.append(msg)
 
-    def progress(self, title, total, unit="it"):
+    def progress(self, title, total, unit="item"):
         listener = self
 
         class Bar(SilentProgress):
             def update(self, done, **figures):
+                listener.reached[title] = done
+                if title != "train":
+                    return
                 listener.steps.append(done)
                 listener.figures.update(figures)
                 if listener._at is not None and done >= listener._at:
@@ -60,6 +63,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     with pytest.raises(Interrupted, match=r"stopped after step \d+, with a checkpoint") as caught:
         run_train(settings, out, reporter=listener)
     assert "again" in caught.value.hint
+    assert listener.reached["tokenize train"] == len(rows.read_text().splitlines())
     assert signal.getsignal(signal.SIGINT) is before
     stopped_at = int(str(caught.value).split("step ")[1].split(",")[0])
     assert 2 <= stopped_at < 60

@@ -12,9 +12,14 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-LEVELS = (2, 3, 4)
+LEVELS = (3, 4, 5)
 _HELD_OUT_OF_256 = 26
 """One problem in ten is held out."""
+
+_LARGEST = 20
+"""No running total is above this, so that a small model can learn every step."""
+
+_TRIES = 100
 
 _QUESTIONS = ("What is {}?", "Compute {}.", "Find {}.", "Evaluate {}.")
 _STARTS = ("Start with {}.", "First take {}.", "We have {}.")
@@ -65,7 +70,7 @@ class Chain:
 
 
 def chains(split: str, seed: int) -> Iterator[Chain]:
-    """Yield different problems of a split without end, levels in turn.
+    """Yield problems of a split without end, levels in turn, all different until a level has no new ones.
 
     Args:
         split: ``train`` or ``heldout``.
@@ -75,9 +80,11 @@ def chains(split: str, seed: int) -> Iterator[Chain]:
     seen: set[str] = set()
     while True:
         for level in LEVELS:
-            chain = _draw(rng, level)
-            while chain.held_out != (split == "heldout") or chain.expression in seen:
-                chain = _draw(rng, level)
+            chain = _draw_from(split, rng, level)
+            for _ in range(_TRIES):
+                if chain.expression not in seen:
+                    break
+                chain = _draw_from(split, rng, level)
             seen.add(chain.expression)
             yield chain
 
@@ -100,12 +107,20 @@ def reasoning(chain: Chain, rng: random.Random) -> str:
     return " ".join(sentences) + f"\n</think>\n\n\\boxed{{{chain.answer}}}"
 
 
+def _draw_from(split: str, rng: random.Random, level: int) -> Chain:
+    chain = _draw(rng, level)
+    while chain.held_out != (split == "heldout"):
+        chain = _draw(rng, level)
+    return chain
+
+
 def _draw(rng: random.Random, level: int) -> Chain:
-    terms, signs = [rng.randint(2, 60)], []
+    terms, signs = [rng.randint(2, 15)], []
     total = terms[0]
     for _ in range(level):
-        term = rng.randint(2, 9)
-        sign = rng.choice("+-") if total >= term else "+"
+        term = rng.randint(2, 6)
+        possible = [sign for sign, fits in (("+", total + term <= _LARGEST), ("-", total >= term)) if fits]
+        sign = rng.choice(possible)
         total += term if sign == "+" else -term
         terms.append(term)
         signs.append(sign)

@@ -17,7 +17,9 @@ SHAPES: dict[str, dict[str, int]] = {
 }
 """Every second layer attends fully, the others are gated-delta layers with one wide head.
 
-In Qwen3.5 every fourth layer attends; without fused kernels the linear layers cost most at short lengths.
+In Qwen3.5 every fourth layer attends; without fused kernels the linear layers cost most at short lengths. All of a head
+turns with the position, at base 1,000 (Qwen3.5: a quarter of a head of 256, at base 10^7), and weights start wider: a
+quarter of a 32-wide head leaves one useful frequency. After 300 steps of 16 rows the loss was 0.24 so, 0.50 otherwise.
 """
 
 
@@ -39,11 +41,12 @@ def tiny_config(name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]
         linear_conv_kernel_dim=4,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
+        initializer_range=0.06,
         rope_parameters={
             "rope_type": "default",
-            "rope_theta": 1e7,
-            "partial_rotary_factor": 0.25,
-            "mrope_section": [2, 1, 1],
+            "rope_theta": 1e3,
+            "partial_rotary_factor": 1.0,
+            "mrope_section": [6, 5, 5],
             "mrope_interleaved": True,
         },
         pad_token_id=tokenizer.pad_token_id,

@@ -1,7 +1,7 @@
 """A small tokenizer with Qwen's conventions, trained on the tiny world's own text.
 
-Byte-level BPE, so every text can be written; digits are single tokens and words are mostly whole tokens, as in Qwen's
-vocabulary; the special tokens and the chat template follow Qwen3.5's names and layout.
+Byte-level BPE, so every text can be written; words and small numbers are mostly whole tokens; the special tokens and
+the chat template follow Qwen3.5's names and layout.
 """
 
 import random
@@ -18,8 +18,11 @@ END = "<|im_end|>"
 SPECIAL_TOKENS = (PAD, "<|im_start|>", END)
 _THINKING = ("<think>", "</think>")
 
-_WORDS_AND_DIGITS = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""Letters with one leading mark, single digits, punctuation runs, line ends: how Qwen splits text before merging."""
+_WORDS_AND_NUMBERS = r"[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""How text is split before merging: Qwen's way, but numbers are of one or two digits with the blank before them.
+
+A running total is then one token, and a small model learns arithmetic from it in minutes instead of hours.
+"""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages %}
@@ -41,7 +44,7 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_WORDS_AND_DIGITS), behavior="isolated"),
+            pre_tokenizers.Split(Regex(_WORDS_AND_NUMBERS), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -1,0 +1,60 @@
+"""`pipo rollout`, `pipo build` and `pipo train`: commands that run one recipe and need no options of their own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+
+from pipo_cli.jobs import run_recipe
+from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, RecipeName
+
+AGAIN = "The same command again goes on where it stopped, or does nothing if it is done."
+
+
+@dataclass(frozen=True)
+class PlainJob:
+    """A command; it is called after the kind of recipe that it runs."""
+
+    kind: str
+    help: str
+    example: str
+
+
+PLAIN_JOBS = (
+    PlainJob(
+        "rollout",
+        "Let a model answer problems several times and mark the correct answers.",
+        "pipo rollout recipes/tiny/rollout.yaml problems.count=100",
+    ),
+    PlainJob(
+        "build",
+        "Choose among rollouts and write training rows.",
+        "pipo build recipes/tiny/build.yaml rollouts=outputs/teacher/rollout",
+    ),
+    PlainJob(
+        "train",
+        "Train a model on answers: the pair model, or the uncompressed one as a baseline.",
+        "pipo train recipes/tiny/sft.yaml max_steps=50 --dry-run",
+    ),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    for job in PLAIN_JOBS:
+        app.command(job.kind, help=f"{job.help}\n\n{AGAIN}", epilog=f"Example: {job.example}")(_command(job.kind))
+
+
+def _command(kind: str) -> Callable[..., None]:
+    def command(
+        ctx: typer.Context,
+        recipe: RecipeName,
+        overrides: Overrides = None,
+        out: Out = DEFAULT_OUT,
+        dry_run: DryRun = False,
+        json_output: Json = False,
+        debug: Debug = False,
+    ) -> None:
+        run_recipe(ctx, kind, recipe, overrides, out, dry_run=dry_run)
+
+    return command

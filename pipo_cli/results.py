@@ -1,0 +1,101 @@
+"""What a finished job or pipeline shows: the tables of eval and bench, and a few figures of the other kinds."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipo_cli.session import say
+from pipo_cli.tables import show_findings, show_pairs, show_table, text_of
+
+if TYPE_CHECKING:
+    from pipo_core.pipeline.run import PipelineResult
+    from pipo_core.tables import Table
+
+# By kind, the keys of a summary that are shown and what each is called; what a summary lacks is left out.
+FIGURES: Mapping[str, Mapping[str, str]] = {
+    "train": {
+        "rows": "rows",
+        "dropped_rows": "rows dropped as too long",
+        "steps": "steps",
+        "resumed_from_step": "went on from step",
+        "loss": "loss",
+        "backbone_loss": "backbone loss",
+        "mtp_loss": "MTP loss",
+        "confidence_loss": "confidence loss",
+        "confidence_mean": "mean confidence",
+        "tokens_per_second": "tokens/s",
+    },
+    "rollout": {
+        "problems": "problems",
+        "answers": "answers",
+        "finished": "finished %",
+        "solved": "right %",
+        "problems_solved": "problems solved",
+        "mean_tokens": "tokens an answer",
+    },
+    "build": {
+        "questions": "questions",
+        "answers": "answers",
+        "dropped": "dropped",
+        "train_rows": "training rows",
+        "validation_rows": "validation rows",
+        "mean_tokens": "tokens an answer",
+    },
+    "merge": {"layout": "layout", "base": "base", "dtype": "precision"},
+}
+
+
+def show_result(kind: str, summary: Mapping[str, Any]) -> None:
+    """Print what a job of `kind` found or made."""
+    if kind in FIGURES:
+        show_pairs(_figures(kind, summary))
+    for table in _tables(kind, summary):
+        show_table(table)
+        say()
+
+
+def show_pipeline(result: "PipelineResult") -> None:
+    """Print a line a stage, the tables of its evals and benches, what they say, and where the report lies."""
+    from pipo_core.pipeline.words import conclusions, duration
+    from pipo_core.tables import Table
+
+    rows = [
+        [stage.folder.name, "unchanged" if stage.skipped else "done", duration(stage.seconds)]
+        for stage in result.stages
+    ]
+    show_table(Table("", ["stage", "state", "took"], rows, words=(0, 1)))
+    say()
+    found = {
+        kind: {stage.folder.name: stage.summary for stage in result.stages if stage.kind == kind}
+        for kind in ("eval", "bench")
+    }
+    for kind, summaries in found.items():
+        for name, summary in summaries.items():
+            for table in _tables(kind, summary):
+                show_table(replace(table, title=f"{name}: {table.title}"))
+                say()
+    findings = conclusions(found["eval"], found["bench"])
+    if findings:
+        show_findings(findings)
+        say()
+    say(f"report: {result.report}")
+
+
+def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:
+    if kind == "eval":
+        from pipo_core.evaluate.table import tables
+
+        return tables(summary)
+    if kind == "bench":
+        from pipo_core.bench.table import latency_table
+
+        return [latency_table(summary)]
+    return []
+
+
+def _figures(kind: str, summary: Mapping[str, Any]) -> dict[str, str]:
+    shown = {key: label for key, label in FIGURES[kind].items() if summary.get(key) not in (None, {})}
+    return {
+        label: f"{100 * summary[key]:.1f}" if label.endswith("%") else text_of(summary[key])
+        for key, label in shown.items()
+    }

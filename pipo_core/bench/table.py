@@ -1,0 +1,38 @@
+"""Results of a bench as rows of text."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipo_core.tables import ABSENT, Table, without_empty_columns
+
+
+def latency_table(results: Mapping[str, Any]) -> Table:
+    """Return times and speed-ups of what `run_bench` returned: a row for each prompt length and arm.
+
+    Times are medians in milliseconds with their quartiles, speed-ups medians over rounds.
+    """
+    over = f"; speed-ups over {results['baseline']}" if results["baseline"] else ""
+    title = (
+        f"{results['trials']} trials of {results['new_tokens']} new tokens, batch {results['batch']}, "
+        f"on {results['machine']['device']}; medians [quartiles]{over}"
+    )
+    columns = ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT speed-up", "TPOT speed-up", "tokens a slot"]
+    rows = [_row(length["prompt_tokens"], arm) for length in results["lengths"] for arm in length["arms"]]
+    return without_empty_columns(Table(title, columns, rows, words=(1,)))
+
+
+def _row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
+    speedup = arm["speedup"]
+    return [
+        f"{prompt_tokens:,}",
+        arm["label"],
+        _milliseconds(arm["ttft_s"]),
+        _milliseconds(arm["tpot_s"]),
+        ABSENT if speedup is None else f"{speedup['ttft_s']['median']:.2f}×",
+        ABSENT if speedup is None else f"{speedup['tpot_s']['median']:.2f}×",
+        f"{arm['tokens_per_slot']:.2f}",
+    ]
+
+
+def _milliseconds(times: Mapping[str, float]) -> str:
+    return f"{1e3 * times['median']:.2f} [{1e3 * times['q1']:.2f}, {1e3 * times['q3']:.2f}]"

@@ -1,0 +1,57 @@
+"""The demo's whole line in small: every stage runs through the `pipo` command, and a second run has nothing to do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SMALL = (
+    "answers.problems.count=12",
+    "answers.samples=2",
+    "pipo-sft.max_steps=3",
+    "pipo-sft.save.every_steps=2",
+    "pipo-sft.log_every_steps=1",
+    "pipo-sft.launch.threads=1",
+    "regular-sft.max_steps=3",
+    "regular-sft.log_every_steps=1",
+    "regular-sft.launch.threads=1",
+    "eval.problems.count=6",
+    "eval.samples=2",
+    "eval.budget={tokens: 40, slots: 40}",
+    "bench.prompt_tokens=[16]",
+    "bench.trials=2",
+    "bench.new_tokens=8",
+)
+
+
+def pipo(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pipo_cli.main", *words], capture_output=True, text=True, check=False, timeout=600
+    )
+
+
+@pytest.mark.slow
+def test_the_demo_in_small(tmp_path: Path) -> None:
+    words = ("run", "recipes/demo.yaml", *SMALL, "--out", str(tmp_path), "--json")
+    first = pipo(*words)
+    assert first.returncode == 0, first.stderr[-4000:]
+    result = json.loads(first.stdout)
+    assert [stage["skipped"] for stage in result["stages"]] == [False] * 7
+
+    report = Path(result["report"]).read_text()
+    assert "regular-sft" in report
+    for line in report.splitlines():
+        if line.startswith("!["):
+            assert (tmp_path / "demo" / line.split("(")[1].rstrip(")")).stat().st_size > 5000
+
+    results = json.loads((tmp_path / "demo" / "eval" / "results.json").read_text())
+    by_tau = {arm["tau"]: arm for arm in results["arms"] if arm["arm"] == "pipo"}
+    assert by_tau[0.0]["drafts_kept"] == 1.0
+    assert by_tau[1.0]["budgets"]["tokens"]["tokens_per_slot"] == 1.0
+    assert by_tau[0.0]["budgets"]["tokens"]["tokens_per_slot"] > 1.8
+
+    again = pipo(*words)
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert all(stage["skipped"] for stage in json.loads(again.stdout)["stages"])
