@@ -177,6 +177,15 @@ def test_regular_objective_with_lora_merges_to_a_base(base_model, rows, tmp_path
     assert set(weights(merged / "model")) == set(weights(base_model))
 
 
+def test_a_model_trained_in_full_merges_to_itself(base_model, tmp_path):
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    assert run_merge(MergeRecipe(source=str(base_model)), merged)["copied"]
+    ours, theirs = weights(merged / "model"), weights(base_model)
+    assert not differing(ours, theirs)
+    assert read_json(merged / "model" / "config.json") == read_json(base_model / "config.json")
+
+
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
 def test_what_the_objective_does_not_run_stays_as_it_is(base_model, rows, tmp_path, tuning):
     train_here(recipe(base_model, rows, objective="regular", tuning=tuning, loss={"mtp": 0.0}), tmp_path)
