@@ -1,4 +1,4 @@
-"""Checkpoint files: the only place that knows how weights and configurations lie on disk.
+"""Checkpoint files: with `weight_files`, the only place that knows how weights and configurations lie on disk.
 
 Layouts (all safetensors, single file or sharded with an index; pickles are never read):
 
@@ -14,13 +14,12 @@ Layouts (all safetensors, single file or sharded with an index; pickles are neve
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
@@ -28,6 +27,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from pipo_core.errors import CheckpointError
 from pipo_core.files import new_folder, read_json, write_json
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.weight_files import INDEX, Source, copy_weight, listed, locate_weights
 
 Layout = Literal["pipo", "base"]
 
@@ -44,9 +44,6 @@ TOKENIZER_FILES = (
     "generation_config.json",
 )
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_BLOCK_BYTES = 64 << 20
 _SHARD_SIZE = "5GB"
 _HEADS = ("compressor.", "confidence_head.")
 _logger = logging.getLogger(__name__)
@@ -74,7 +71,7 @@ def load_checkpoint(
     """
     folder = Path(path)
     config = load_config(folder)
-    sources = _locate_weights(folder)
+    sources = locate_weights(folder)
     with torch.device("meta"):
         model = Qwen3_5ForCausalPIPO(config)
     wanted = dict(model.named_parameters())
@@ -85,12 +82,12 @@ def load_checkpoint(
     _refuse_mismatches(folder, {name: p for name, p in wanted.items() if not name.startswith(fresh)}, sources)
     unknown = sorted(set(sources) - set(wanted))
     if unknown:
-        _logger.warning("%s: ignored weights that the model does not have: %s", folder, _listed(unknown))
+        _logger.warning("%s: ignored weights that the model does not have: %s", folder, listed(unknown))
 
     for name, parameter in wanted.items():
         target = torch.empty(parameter.shape, dtype=dtype, device=device)
         if name in sources:
-            _copy_weight(sources[name], target)
+            copy_weight(sources[name], target)
         _set_parameter(model, name, target)
     _materialise_buffers(model, config, torch.device(device))
     model.tie_weights()
@@ -191,7 +188,7 @@ def write_weights(
     for file, names in shards.filename_to_tensors.items():
         save_file({name: tensors[name].contiguous() for name in names}, folder / file, metadata={"format": "pt"})
     if shards.is_sharded:
-        write_json(folder / _INDEX, {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename})
+        write_json(folder / INDEX, {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename})
     write_json(folder / "config.json", _config_json(model, tensors, layout, base))
 
 
@@ -208,81 +205,11 @@ def copy_tokenizer(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-# ---------------------------------------------------------------------- reading
-
-
-class _Source:
-    """Where one weight lies: a file, its name there, and its shape."""
-
-    def __init__(self, file: Path, name: str, shape: tuple[int, ...], item_bytes: int) -> None:
-        self.file = file
-        self.name = name
-        self.shape = shape
-        self.item_bytes = item_bytes
-
-
-def _locate_weights(folder: Path) -> dict[str, _Source]:
-    """Return every weight of a checkpoint under its name in memory, without reading data."""
-    sources: dict[str, _Source] = {}
-    for file in _weight_files(folder):
-        try:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118 - not a dictionary
-                    part = opened.get_slice(name)
-                    known = _name_in_memory(name)
-                    if known is not None:
-                        item = _ITEM_BYTES.get(part.get_dtype(), 4)
-                        sources[known] = _Source(file, name, tuple(part.get_shape()), item)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{file} is damaged or incomplete: {error}", hint="download or copy the checkpoint again"
-            ) from error
-    return sources
-
-
-_ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint: those of the index if there is one, else the single file."""
-    index = folder / _INDEX
-    if index.is_file():
-        content = read_json(index)
-        mapping = content.get("weight_map") if isinstance(content, dict) else None
-        if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
-            raise CheckpointError(f"{index} has no weight_map")
-        names = sorted(set(mapping.values()))
-        outside = [name for name in names if Path(name).name != name]
-        if outside:
-            raise CheckpointError(f"{index} names files outside its folder: {_listed(outside)}")
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise CheckpointError(f"{folder} lacks weight files that its index names: {_listed(missing)}")
-        return [folder / name for name in names]
-    if (folder / _WEIGHTS).is_file():
-        return [folder / _WEIGHTS]
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise CheckpointError(
-            f"{folder} holds pickled weights, which can run code when read; pipo reads safetensors only",
-            hint="convert the checkpoint to safetensors where you trust it",
-        )
-    raise CheckpointError(f"{folder} has no {_WEIGHTS}")
-
-
-def _name_in_memory(name: str) -> str | None:
-    """Return the model's name of a weight on disk; None for weights that PIPO drops (the vision tower)."""
-    if name.startswith(("model.visual.", "visual.")):
-        return None
-    if name.startswith("model.") and not name.startswith("model.language_model."):
-        return "model.language_model." + name.removeprefix("model.")
-    return name
-
-
 def _fresh_parts(
     folder: Path,
     config: Qwen3_5TextConfig,
     wanted: Mapping[str, nn.Parameter],
-    sources: Mapping[str, _Source],
+    sources: Mapping[str, Source],
     *,
     fresh_mtp: bool,
 ) -> tuple[str, ...]:
@@ -300,46 +227,17 @@ def _fresh_parts(
     return fresh
 
 
-def _refuse_mismatches(folder: Path, wanted: Mapping[str, nn.Parameter], sources: Mapping[str, _Source]) -> None:
+def _refuse_mismatches(folder: Path, wanted: Mapping[str, nn.Parameter], sources: Mapping[str, Source]) -> None:
     missing = sorted(set(wanted) - set(sources))
     if missing:
-        raise CheckpointError(f"{folder} lacks {len(missing)} weights: {_listed(missing)}")
+        raise CheckpointError(f"{folder} lacks {len(missing)} weights: {listed(missing)}")
     wrong = [
         f"{name} is {list(sources[name].shape)}, the configuration needs {list(parameter.shape)}"
         for name, parameter in wanted.items()
         if sources[name].shape != tuple(parameter.shape)
     ]
     if wrong:
-        raise CheckpointError(f"{folder} has {len(wrong)} weights of the wrong shape: {_listed(wrong)}")
-
-
-def _copy_weight(source: _Source, target: torch.Tensor) -> None:
-    """Copy one weight into place in blocks of rows.
-
-    The file is opened anew for each block: closing it lets go of the pages that were mapped for reading, which would
-    otherwise count as memory beside the copy.
-    """
-    try:
-        for rows in _row_blocks(source):
-            with safe_open(source.file, framework="pt") as opened:
-                if rows is None:
-                    target.copy_(opened.get_tensor(source.name))
-                else:
-                    target[rows].copy_(opened.get_slice(source.name)[rows])
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{source.file} could not be read: {error}") from error
-
-
-def _row_blocks(source: _Source) -> Iterator[slice | None]:
-    total = source.item_bytes
-    for size in source.shape:
-        total *= size
-    if total <= _BLOCK_BYTES or not source.shape:
-        yield None
-        return
-    step = max(1, _BLOCK_BYTES * source.shape[0] // total)
-    for start in range(0, source.shape[0], step):
-        yield slice(start, min(start + step, source.shape[0]))
+        raise CheckpointError(f"{folder} has {len(wrong)} weights of the wrong shape: {listed(wrong)}")
 
 
 # ---------------------------------------------------------------------- building
@@ -403,9 +301,3 @@ def _full_attention_interval(layer_types: list[str]) -> int | None:
     interval = layer_types.index("full_attention") + 1
     regular = all((kind == "full_attention") == ((i + 1) % interval == 0) for i, kind in enumerate(layer_types))
     return interval if regular else None
-
-
-def _listed(items: list[str], limit: int = 8) -> str:
-    """Return the first few items and how many more there are."""
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more

@@ -128,7 +128,7 @@ def test_sharded_and_untied(reference_folder: Path, tmp_path: Path, monkeypatch:
 def test_weights_take_the_dtype_asked_for(
     reference_folder: Path, reference: Qwen3_5ForCausalPIPO, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipo_core.model.checkpoint._BLOCK_BYTES", 1000)  # rows in several blocks
+    monkeypatch.setattr("pipo_core.model.weight_files._BLOCK_BYTES", 1000)  # rows in several blocks
     model = load_checkpoint(reference_folder, dtype=dtype)
     for name, tensor in model.named_parameters():
         assert tensor.dtype == dtype

@@ -1,0 +1,120 @@
+"""Weights on disk: which files a checkpoint has, which weights lie where, and how one is copied into place."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pipo_core.errors import CheckpointError
+from pipo_core.files import read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_BLOCK_BYTES = 64 << 20
+_ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one weight lies: a file, its name there, its shape, and the bytes of one number."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    item_bytes: int
+
+
+def locate_weights(folder: Path) -> dict[str, Source]:
+    """Return every weight of a checkpoint under its name in memory, without reading data.
+
+    Raises:
+        CheckpointError: if files are missing, damaged or pickled.
+    """
+    sources: dict[str, Source] = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - not a dictionary
+                    part = opened.get_slice(name)
+                    known = _name_in_memory(name)
+                    if known is not None:
+                        item = _ITEM_BYTES.get(part.get_dtype(), 4)
+                        sources[known] = Source(file, name, tuple(part.get_shape()), item)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file} is damaged or incomplete: {error}", hint="download or copy the checkpoint again"
+            ) from error
+    return sources
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint: those of the index if there is one, else the single file."""
+    index = folder / INDEX
+    if index.is_file():
+        content = read_json(index)
+        mapping = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+            raise CheckpointError(f"{index} has no weight_map")
+        names = sorted(set(mapping.values()))
+        outside = [name for name in names if Path(name).name != name]
+        if outside:
+            raise CheckpointError(f"{index} names files outside its folder: {listed(outside)}")
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise CheckpointError(f"{folder} lacks weight files that its index names: {listed(missing)}")
+        return [folder / name for name in names]
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise CheckpointError(
+            f"{folder} holds pickled weights, which can run code when read; pipo reads safetensors only",
+            hint="convert the checkpoint to safetensors where you trust it",
+        )
+    raise CheckpointError(f"{folder} has no {WEIGHTS}")
+
+
+def _name_in_memory(name: str) -> str | None:
+    """Return the model's name of a weight on disk; None for weights that PIPO drops (the vision tower)."""
+    if name.startswith(("model.visual.", "visual.")):
+        return None
+    if name.startswith("model.") and not name.startswith("model.language_model."):
+        return "model.language_model." + name.removeprefix("model.")
+    return name
+
+
+def copy_weight(source: Source, target: torch.Tensor) -> None:
+    """Copy one weight into place in blocks of rows.
+
+    The file is opened anew for each block: closing it lets go of the pages that were mapped for reading, which would
+    otherwise count as memory beside the copy.
+    """
+    try:
+        for rows in _row_blocks(source):
+            with safe_open(source.file, framework="pt") as opened:
+                if rows is None:
+                    target.copy_(opened.get_tensor(source.name))
+                else:
+                    target[rows].copy_(opened.get_slice(source.name)[rows])
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{source.file} could not be read: {error}") from error
+
+
+def _row_blocks(source: Source) -> Iterator[slice | None]:
+    total = source.item_bytes
+    for size in source.shape:
+        total *= size
+    if total <= _BLOCK_BYTES or not source.shape:
+        yield None
+        return
+    step = max(1, _BLOCK_BYTES * source.shape[0] // total)
+    for start in range(0, source.shape[0], step):
+        yield slice(start, min(start + step, source.shape[0]))
+
+
+def listed(items: list[str], limit: int = 8) -> str:
+    """Return the first few items and how many more there are."""
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
