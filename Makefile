@@ -19,8 +19,9 @@ help: ## say what the targets do
 demo: .venv/.installed-demo ## install, then run the demo: about ten minutes on two cores
 	$(BIN)/pipo run recipes/demo.yaml
 
+# One thread a process, for there are as many processes as cores.
 test: lint ## install, lint, type check, run the tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
