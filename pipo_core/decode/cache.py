@@ -2,7 +2,8 @@
 
 The buffers are inference tensors: steps and changes of rows run under ``torch.inference_mode``.
 The running rows are always the first ``count`` rows of each buffer. A row that leaves is overwritten by the last one,
-so retiring costs one row's copy and nothing is allocated. `RowCache` is what the stock Qwen3.5 layers see as their
+so retiring costs one row's copy and nothing is allocated. Buffers are as large as the rows need: they grow when more or
+longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
 ``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
 """
 
@@ -142,9 +143,10 @@ class RowCache:
 
     @torch.inference_mode()
     def join(self, other: "RowCache") -> None:
-        """Append the rows of ``other``, making room for longer ones if needed."""
-        if other.longest >= self.capacity:
-            self._grow(max(2 * self.capacity, other.capacity))
+        """Append the rows of ``other``, making room for more or longer ones if needed."""
+        needed_rows, needed_slots = self.count + other.count, other.longest + 1
+        if needed_rows > self.max_rows or needed_slots > self.capacity:
+            self._grow(max(needed_rows, self.max_rows), _doubled(self.capacity, needed_slots))
         rows = slice(self.count, self.count + other.count)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             for buffer, source in zip(mine.buffers, theirs.buffers, strict=True):
@@ -173,16 +175,19 @@ class RowCache:
     def reserve(self) -> None:
         """Make sure that every row has room for one more slot."""
         if self.longest >= self.capacity:
-            self._grow(2 * self.capacity)
+            self._grow(self.max_rows, _doubled(self.capacity, self.longest + 1))
 
-    def _grow(self, capacity: int) -> None:
-        self.capacity = capacity
+    def _grow(self, max_rows: int, capacity: int) -> None:
+        """Move to larger buffers, one at a time, so that only one is there twice."""
+        self.max_rows, self.capacity = max_rows, capacity
         for layer in self.layers:
-            if isinstance(layer, _AttentionRows):
-                for index, old in enumerate(layer.buffers):
-                    new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))
-                    new[:, :, : old.shape[2]] = old
-                    layer.buffers[index] = new
+            for index, old in enumerate(layer.buffers):
+                shape = [max_rows, *old.shape[1:]]
+                if isinstance(layer, _AttentionRows):
+                    shape[2] = capacity
+                new = old.new_zeros(shape)
+                _part(new, slice(0, self.count), old)[:] = old[: self.count]
+                layer.buffers[index] = new
 
     def _refresh(self) -> None:
         self.lengths = torch.tensor(self._lengths, dtype=torch.long, device=self.device)
@@ -221,6 +226,11 @@ def shift_left(states: torch.Tensor, fills: torch.Tensor) -> torch.Tensor:
     width = states.shape[2]
     index = (torch.arange(width, device=states.device) + fills[:, None]).clamp(max=max(width - 1, 0))
     return states.gather(2, index[:, None, :, None].expand_as(states))
+
+
+def _doubled(capacity: int, needed: int) -> int:
+    """Return a capacity of at least ``needed``, doubling so that growing stays rare."""
+    return capacity if needed <= capacity else max(2 * capacity, needed)
 
 
 def _part(buffer: torch.Tensor, rows: slice, like: torch.Tensor) -> torch.Tensor:

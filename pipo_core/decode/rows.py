@@ -20,14 +20,12 @@ class RowSettings:
         pad_id: the PAD that makes prompts even.
         end_ids: token ids that end a row, one set a row; a draft after such a first token is dropped.
         room: slots of decoding for which space is set aside at once; more is made when needed.
-        max_rows: rows for which space is set aside; the group's own number by default.
     """
 
     sampling: Sequence[SamplingParams]
     pad_id: int
     end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
     room: int = 64
-    max_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ def open_cache(
     """Return an empty cache with room for the prompts and ``settings.room`` more slots."""
     return RowCache(
         config,
-        max_rows=max(settings.max_rows or 0, len(lengths)),
+        max_rows=len(lengths),
         capacity=max(lengths) + settings.room,
         dtype=model.lm_head.weight.dtype,
         device=model.device,

@@ -1,5 +1,6 @@
 """Sampling: from logits to tokens, with noise that belongs to the request and not to the batch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,10 +37,12 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         rules = {
-            "temperature": self.temperature >= 0,
+            "temperature": 0 <= self.temperature < math.inf,
             "top_p": 0 < self.top_p <= 1,
-            "top_k": self.top_k >= 0,
-            "repetition_penalty": self.repetition_penalty > 0,
+            "top_k": isinstance(self.top_k, int) and self.top_k >= 0,
+            "presence_penalty": math.isfinite(self.presence_penalty),
+            "frequency_penalty": math.isfinite(self.frequency_penalty),
+            "repetition_penalty": 0 < self.repetition_penalty < math.inf,
         }
         for name, holds in rules.items():
             if not holds:

@@ -29,7 +29,7 @@ class Request:
         ignore_end: go on after `stop_ids` (for measuring).
 
     Raises:
-        UsageError: for an empty prompt or no positive budget.
+        UsageError: for an empty prompt, an empty stop string, or no positive whole budget.
     """
 
     id: str
@@ -44,9 +44,11 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt_ids:
             raise UsageError(f"request {self.id}: the prompt is empty")
+        if any(not stop for stop in self.stop):
+            raise UsageError(f"request {self.id}: a stop string is empty")
         budgets = [budget for budget in (self.max_tokens, self.max_slots) if budget is not None]
-        if not budgets or min(budgets) < 1:
-            raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to at least 1")
+        if not budgets or not all(isinstance(budget, int) and budget >= 1 for budget in budgets):
+            raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to a whole number from 1 on")
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Completion:
 
     Attributes:
         id: the request's.
-        token_ids: the answer's real tokens, without the end token.
+        token_ids: the answer's real tokens, without the end token, up to the one that completed a stop string.
         text: decoded from them, without the stop string.
         slots: slots written, the one with the end token included.
         drafts: drafts that the model offered (one a slot, except where the first token ended the text).

@@ -1,12 +1,16 @@
 """Decoding methods as the engine sees them: start rows, step them, join and drop them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipo_core.decode import pair, regular
 from pipo_core.decode.rows import Emitted, RowSettings
-from pipo_core.errors import UsageError
+from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+
+DEFAULT_TAU = 0.95
+"""The paper's threshold."""
 
 
 class RowState(Protocol):
@@ -23,6 +27,8 @@ class RowState(Protocol):
 
 class Method(Protocol):
     """One decoding method on one model."""
+
+    model: Qwen3_5ForCausalPIPO
 
     def prefill(self, prompts: Sequence[Sequence[int]], settings: RowSettings) -> tuple[Any, Emitted]:
         """Read prompts; return their rows and what each writes first."""
@@ -68,10 +74,21 @@ def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None) -> Me
     """Return a method by its name.
 
     Raises:
-        UsageError: for a name that is neither ``regular`` nor ``pipo``.
+        UsageError: for a name that is neither ``regular`` nor ``pipo``, or a threshold that does not fit the method.
+        CheckpointError: if the model's pair parts are untrained, for they would decide at random.
     """
     if name == "regular":
+        if tau is not None:
+            raise UsageError("method regular has no threshold")
         return RegularMethod(model)
     if name == "pipo":
-        return PairMethod(model, 0.95 if tau is None else tau)
+        if model.fresh_parts:
+            raise CheckpointError(
+                f"the checkpoint is no PIPO model: it has no {', '.join(model.fresh_parts)}",
+                hint="decode it with method regular, or train it first: pipo train",
+            )
+        threshold = DEFAULT_TAU if tau is None else tau
+        if not math.isfinite(threshold):
+            raise UsageError(f"tau = {threshold} is not a number")
+        return PairMethod(model, threshold)
     raise UsageError(f"unknown decoding method {name!r}", hint="use regular or pipo")

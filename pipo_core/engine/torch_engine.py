@@ -11,9 +11,14 @@ from pipo_core.engine.api import Completion, Request
 from pipo_core.engine.chat import end_ids
 from pipo_core.engine.methods import Method, RowState
 from pipo_core.engine.writer import Writer
+from pipo_core.errors import UsageError
 
 _ADMIT_SHARE = 4
 """New rows start when a quarter of the batch is free: prefilling rows one by one would starve the running ones."""
+
+
+_ROOM = 128
+"""Slots of decoding for which new rows get space at once; whole budgets would not fit, and most answers end sooner."""
 
 
 class TorchEngine:
@@ -36,8 +41,13 @@ class TorchEngine:
         return end_ids(self._tokenizer)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the completions in the order in which they end."""
+        """Yield the completions in the order in which they end.
+
+        Raises:
+            UsageError: before anything runs, if a prompt has an id that is not in the vocabulary.
+        """
         waiting = deque(requests)
+        self._check(waiting)
         running: list[Writer] = []
         state: RowState | None = None
         while waiting or running:
@@ -56,6 +66,12 @@ class TorchEngine:
                 running = [running[row] for row in rows]
                 state.keep(rows)
 
+    def _check(self, requests: Iterable[Request]) -> None:
+        vocabulary = self._method.model.config.vocab_size
+        for request in requests:
+            if not all(0 <= token < vocabulary for token in request.prompt_ids):
+                raise UsageError(f"request {request.id}: a prompt id is outside the vocabulary of {vocabulary}")
+
     def _admit(self, state: RowState | None, requests: list[Request]) -> tuple[RowState, list[Writer], Emitted]:
         """Start rows for the requests and append them to the running ones."""
         writers = [Writer(request, self._tokenizer) for request in requests]
@@ -63,8 +79,7 @@ class TorchEngine:
             sampling=[request.sampling for request in requests],
             pad_id=int(self._tokenizer.pad_token_id),
             end_ids=[writer.end_ids for writer in writers],
-            room=max(writer.slots_left for writer in writers),
-            max_rows=self._batch,
+            room=min(max(writer.slots_left for writer in writers), _ROOM),
         )
         new, emitted = self._method.prefill([request.prompt_ids for request in requests], settings)
         if state is None:

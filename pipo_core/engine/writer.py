@@ -43,17 +43,13 @@ class Writer:
         if completion.slots == 1:
             completion.ttft_s = completion.time_s
         written = 1
-        if not self._end_with(first):
-            completion.drafts += offered
-            if second is not None and not self._tokens_left:
-                second = None  # the token budget ends inside the slot
-            elif second is not None:
-                completion.kept += 1
-                written = 2
-                self._end_with(second)
+        self._take(first)
+        completion.drafts += offered and not self.done
+        if second is not None and not self.done and self._tokens_left:
+            completion.kept += 1
+            written = 2
+            self._take(second)
         completion.slot_token_counts.append(written)
-        if not self.done:
-            self._stop_at_string()
         if not self.done and (not self._tokens_left or completion.slots == self._request.max_slots):
             self._finish("length")
 
@@ -62,13 +58,13 @@ class Writer:
         limit = self._request.max_tokens
         return math.inf if limit is None else limit - len(self.completion.token_ids)
 
-    def _end_with(self, token: int) -> bool:
-        """Take one token; return True if it ends the text."""
+    def _take(self, token: int) -> None:
+        """Take one token; it may end the text, by itself or by completing a stop string."""
         if token in self.end_ids:
             self._finish("stop")
-            return True
+            return
         self.completion.token_ids.append(token)
-        return False
+        self._stop_at_string()
 
     def _stop_at_string(self) -> None:
         """End the text before the first stop string in it, if the newest tokens complete one."""

@@ -45,6 +45,9 @@ TOKENIZER_FILES = (
 )
 
 _SHARD_SIZE = "5GB"
+_SHARED_KEYS = ("tie_word_embeddings", "architectures", "compressor_type", "pipo_base")
+"""Keys that count beside a nested text configuration."""
+
 _HEADS = ("compressor.", "confidence_head.")
 _logger = logging.getLogger(__name__)
 
@@ -91,8 +94,9 @@ def load_checkpoint(
         _set_parameter(model, name, target)
     _materialise_buffers(model, config, torch.device(device))
     model.tie_weights()
-    for part in fresh:
-        _initialise(model, part.removesuffix("."))
+    model.fresh_parts = tuple(part.removesuffix(".") for part in fresh)
+    for part in model.fresh_parts:
+        _initialise(model, part)
     model.eval()
     return model
 
@@ -125,7 +129,7 @@ def load_config(folder: Path) -> Qwen3_5TextConfig:
         raise CheckpointError(f"{file} does not hold a JSON object")
     nested = raw.get("text_config")
     if isinstance(nested, dict):
-        shared = {key: raw[key] for key in ("tie_word_embeddings", "architectures") if key in raw}
+        shared = {key: raw[key] for key in _SHARED_KEYS if key in raw}
         raw = {**nested, **shared}
     if raw.get("model_type") not in ("qwen3_5_text", "qwen3_5"):
         raise CheckpointError(

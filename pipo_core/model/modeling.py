@@ -96,6 +96,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         self.compressor = build_compressor(config)
         self.mtp = MTPBlock(config)
         self.confidence_head = ConfidenceHead(config)
+        self.fresh_parts: tuple[str, ...] = ()  # parts that a checkpoint did not have, set by load_checkpoint
         self.post_init()
 
     @property

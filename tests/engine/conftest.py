@@ -34,6 +34,6 @@ def random_model(reference: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizer
 @pytest.fixture
 def engine(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> OpenEngine:
     def make(method: str = "pipo", tau: float | None = 0.5, batch: int = 4) -> TorchEngine:
-        return TorchEngine(open_method(method, random_model, tau), tokenizer, batch=batch)
+        return TorchEngine(open_method(method, random_model, tau if method == "pipo" else None), tokenizer, batch=batch)
 
     return make

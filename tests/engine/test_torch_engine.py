@@ -4,11 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
-from pipo_core.decode.sampling import SamplingParams
+from pipo_core.decode.cache import RowCache
+from pipo_core.decode.sampling import RowSampler, SamplingParams
 from pipo_core.engine import Completion, Request
-from pipo_core.errors import UsageError
+from pipo_core.engine.methods import open_method
+from pipo_core.errors import CheckpointError, UsageError
 
 
 def ask(number: int, length: int = 9, **changes: Any) -> Request:
@@ -69,19 +72,54 @@ def test_an_end_in_place_one_drops_its_draft_and_in_place_two_counts_if_kept(eng
         assert ended.kept == sum(count == 2 for count in ended.slot_token_counts)
 
 
-def test_a_rejected_end_does_not_end(engine: Any) -> None:
-    """With every draft rejected, only first tokens can end a text."""
-    free = run(engine(tau=1.0), [ask(3, max_tokens=12)])["3"].token_ids
-    drafts = set(range(380)) - set(free)
-    assert run(engine(tau=1.0), [ask(3, max_tokens=12, stop_ids=frozenset(drafts))])["3"].token_ids == free
+def test_an_end_as_a_draft_ends_the_text_only_if_it_is_kept(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    end = 7
+    original = RowSampler.draw
+
+    def drafts_are_ends(self: RowSampler, logits: torch.Tensor, place: int, rows: Any = None) -> torch.Tensor:
+        drawn = original(self, logits, place, rows)
+        return torch.full_like(drawn, end) if place == 1 else drawn
+
+    monkeypatch.setattr(RowSampler, "draw", drafts_are_ends)
+    slots = []
+    for completion in run(
+        engine(tau=0.5), [ask(n, max_tokens=30, stop_ids=frozenset({end})) for n in range(8)]
+    ).values():
+        assert completion.finish_reason == "stop"
+        assert completion.kept == 1
+        assert completion.slot_token_counts == [1] * (completion.slots - 1) + [2]
+        slots.append(completion.slots)
+    assert max(slots) > 1  # some drafts were rejected before, and the text went on
 
 
-def test_the_pad_id_ends_a_text_when_it_is_emitted(engine: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    assert tokenizer.pad_token_id in engine().end_ids
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_pad_id_ends_a_text_when_it_is_emitted(
+    engine: Any, random_model: Any, tokenizer: PreTrainedTokenizerFast, place: int
+) -> None:
+    pad = tokenizer.pad_token_id
+    calls: list[int] = []
+
+    def emit_pad(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        calls.append(len(output))
+        if len(calls) == 3 + place:  # the second slot's first token, or its draft
+            output = output.clone()
+            output[:, pad] = 1e4
+        return output
+
+    handle = random_model.lm_head.register_forward_hook(emit_pad)
+    pair_engine = engine(tau=0.0)
+    written = run(pair_engine, [ask(5, max_tokens=10, stop_ids=pair_engine.end_ids)])["5"]
+    handle.remove()
+    assert written.finish_reason == "stop"
+    assert len(written.token_ids) == 2 + place
+    assert written.slot_token_counts == [2, 1 + place]
+
+
+def test_a_pads_id_inside_a_prompt_is_text(engine: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     inside = ask(5, max_tokens=10)
     inside = replace(inside, prompt_ids=(*inside.prompt_ids[:3], tokenizer.pad_token_id, *inside.prompt_ids[3:]))
     written = run(engine(), [inside])["5"]
-    assert len(written.token_ids) == 10  # a PAD's id inside a prompt is text
+    assert len(written.token_ids) == 10
 
 
 def test_ignore_end_goes_on(engine: Any) -> None:
@@ -91,18 +129,69 @@ def test_ignore_end_goes_on(engine: Any) -> None:
 
 
 def test_stop_strings_across_a_pair_boundary(engine: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    free = run(engine(tau=0.0), [ask(4, max_tokens=30)])["4"]
+    number = next(n for n in range(50) if _is_plain(run(engine(tau=0.0), [ask(n, max_tokens=10)])[str(n)].text))
+    free = run(engine(tau=0.0), [ask(number, max_tokens=10)])[str(number)]
     for start in (2, 3):  # the string begins in either place of a slot
         stop = tokenizer.decode(free.token_ids[start : start + 3], skip_special_tokens=True)
-        if not stop or "\ufffd" in stop:
-            continue
-        ended = run(engine(tau=0.0), [ask(4, max_tokens=30, stop=("never there", stop))])["4"]
+        ended = run(engine(tau=0.0), [ask(number, max_tokens=10, stop=("never there", stop))])[str(number)]
         assert ended.finish_reason == "stop"
         assert ended.text == free.text[: free.text.index(stop)]
-        assert ended.slots < free.slots
+        assert ended.token_ids == free.token_ids[: len(ended.token_ids)]
+        assert len(ended.token_ids) <= start + 3
+        assert sum(ended.slot_token_counts) == len(ended.token_ids)  # nothing after the stop is counted
 
 
-@pytest.mark.parametrize("wrong", [{"prompt_ids": ()}, {"max_tokens": None}, {"max_tokens": 0}, {"max_slots": -1}])
+def _is_plain(text: str) -> bool:
+    """Whether every token of the text stands for whole characters."""
+    return "\ufffd" not in text and len(text) > 10
+
+
+def test_ids_outside_the_vocabulary_are_refused_before_anything_runs(engine: Any) -> None:
+    for wrong in (-1, 10**6):
+        with pytest.raises(UsageError, match="request 2: a prompt id is outside"):
+            list(engine().generate([ask(1), ask(2, prompt_ids=(5, wrong))]))
+
+
+def test_space_grows_with_the_rows_and_not_with_the_budget(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[int, int]] = []
+    original = RowCache.__init__
+
+    def spy(self: RowCache, *args: Any, **kwargs: Any) -> None:
+        opened.append((kwargs["max_rows"], kwargs["capacity"]))
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RowCache, "__init__", spy)
+    pair_engine = engine(tau=0.0, batch=64)
+    generated = pair_engine.generate([ask(1, max_tokens=10**9), ask(2, max_tokens=10)])
+    assert next(generated).id == "2"
+    generated.close()
+    assert all(rows == 2 and capacity < 300 for rows, capacity in opened)
+
+
+def test_random_pair_parts_are_refused(random_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random_model, "fresh_parts", ("compressor", "confidence_head"))
+    with pytest.raises(CheckpointError, match="no compressor, confidence_head"):
+        open_method("pipo", random_model, 0.5)
+    open_method("regular", random_model, None)
+
+
+@pytest.mark.parametrize(("method", "tau"), [("regular", 0.5), ("pipo", float("nan")), ("magic", None)])
+def test_methods_refuse_what_they_cannot_do(random_model: Any, method: str, tau: float | None) -> None:
+    with pytest.raises(UsageError):
+        open_method(method, random_model, tau)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"prompt_ids": ()},
+        {"max_tokens": None},
+        {"max_tokens": 0},
+        {"max_slots": -1},
+        {"max_tokens": 2.5},
+        {"stop": ("",)},
+    ],
+)
 def test_impossible_requests_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         ask(1, **wrong)
