@@ -1,10 +1,11 @@
 """The checkpoints under the output folder: the newest one, and how a checkpoint decodes."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import read_json
+from pipo_core.files import read_object
 
 
 def newest_checkpoint(out: Path) -> Path:
@@ -17,7 +18,9 @@ def newest_checkpoint(out: Path) -> Path:
         record = config.parent.parent / "stage.json"
         if record.parent.name.endswith(".previous") or not record.is_file():
             continue
-        if read_json(record).get("state") == "done":
+        with suppress(MissingInputError):  # a damaged record is no reason not to take another checkpoint
+            if read_object(record).get("state") != "done":
+                continue
             found.append((record.stat().st_mtime, config.parent))
     if not found:
         raise MissingInputError(f"no finished checkpoint under {out}", hint="name one with --ckpt, or pipo run demo")
@@ -25,9 +28,11 @@ def newest_checkpoint(out: Path) -> Path:
 
 
 def default_method(checkpoint: Path) -> str:
-    """Return `pipo` for a pair model's folder, `regular` for any other checkpoint."""
-    config = checkpoint / "config.json"
-    return "pipo" if config.is_file() and "compressor_type" in read_json(config) else "regular"
+    """Return `pipo` for a pair model's folder, `regular` for any other checkpoint.
+
+    Raises MissingInputError when the folder is no checkpoint.
+    """
+    return "pipo" if "compressor_type" in read_object(checkpoint / "config.json") else "regular"
 
 
 def run_name(prefix: str, checkpoint: str) -> str:

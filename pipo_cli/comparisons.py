@@ -61,7 +61,7 @@ def compare(
         name, changes = words[0], list(words[1:])
     if not own_recipe or ckpt is not None or method is not None or taus:
         changes = [*_arm(ctx, kind, out, ckpt, method, taus or ()), *changes]
-    run_job(ctx, load_job(kind, name, changes), out, dry_run=dry_run)
+    run_job(ctx, load_job(kind, name, changes), out, dry_run=dry_run, name=name)
 
 
 def _arm(
@@ -83,11 +83,19 @@ def _arm(
         ckpt = str(folder)
     elif "/" not in ckpt and Path(ckpt).exists():
         ckpt = f"./{ckpt}"
-    chosen = method.value if method else default_method(_model_folder(Path(ckpt)))
+    from pipo_core.errors import UsageError
+    from pipo_core.pipeline.inputs import AbsentPathError, resolve_model
+
+    # Before the recipe is loaded, so that messages speak of the options and not of what they make of a recipe.
+    try:
+        checkpoint = resolve_model("--ckpt", ckpt, {})
+    except AbsentPathError as error:
+        error.hint = "without --ckpt the newest checkpoint is taken; pipo run demo makes one"
+        raise
+    chosen = method.value if method else default_method(checkpoint)
+    if taus and chosen != "pipo":
+        why = f"and --method is {chosen}" if method else f"and {ckpt} is none (no compressor in its config.json)"
+        raise UsageError(f"--tau is for pair models, {why}", hint="the same without --tau")
     arm = {"name": chosen, "method": chosen, "ckpt": ckpt}
     tau = {"tau": list(taus) if len(taus) > 1 else taus[0]} if taus else {}
     return [f"run={run_name(kind, ckpt)}", f"arms={json.dumps([arm | tau])}", "baseline=null"]
-
-
-def _model_folder(path: Path) -> Path:
-    return path if (path / "config.json").is_file() else path / "model"

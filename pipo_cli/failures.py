@@ -43,7 +43,11 @@ def _package(error: BaseException) -> Failure | None:
 
 def _memory(error: BaseException) -> Failure | None:
     # torch's own class is known by name, so that torch need not be imported to look at an exception.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    by_torch = type(error).__name__ == "OutOfMemoryError" or (
+        # On a CPU torch raises no class of its own.
+        isinstance(error, RuntimeError) and "alloc_cpu.cpp" in str(error)
+    )
+    if isinstance(error, MemoryError) or by_torch:
         return Failure(f"out of memory: {_line(error)}", "a smaller batch (engine.batch or batch.per_device)", 4)
     return None
 

@@ -18,7 +18,7 @@ def run_recipe(
     ctx: typer.Context, kind: str, name: str, overrides: Sequence[str] | None, out: Path, *, dry_run: bool
 ) -> None:
     """Load the recipe that `name` means, which must be of `kind`, and plan or run it."""
-    run_job(ctx, load_job(kind, name, overrides or ()), out, dry_run=dry_run)
+    run_job(ctx, load_job(kind, name, overrides or ()), out, dry_run=dry_run, name=name)
 
 
 def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
@@ -36,20 +36,26 @@ def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
     return recipe
 
 
-def run_job(ctx: typer.Context, recipe: "JobKind", out: Path, *, dry_run: bool) -> None:
-    """Plan or run one job and show the result on standard output."""
+def run_job(ctx: typer.Context, recipe: "JobKind", out: Path, *, dry_run: bool, name: str | None = None) -> None:
+    """Plan or run one job, of the recipe that `name` means, and show the result on standard output."""
     if dry_run:
         from pipo_cli.plan import job_plan
 
-        plan = job_plan(recipe, out)
+        plan = job_plan(recipe, out, name)
         if session(ctx).json:
             emit_json(plan)
         else:
             show_plan(plan)
         return
+    from pipo_cli.hints import hint_for
+    from pipo_core.errors import MissingInputError
     from pipo_core.pipeline.stage import run_stage
 
-    result = run_stage(recipe, out, reporter=open_reporter())
+    try:
+        result = run_stage(recipe, out, reporter=open_reporter())
+    except MissingInputError as error:
+        error.hint = hint_for(error, name)
+        raise
     if session(ctx).json:
         emit_json({"folder": str(result.folder), "skipped": result.skipped, "summary": result.summary})
         return

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipo_cli.session import session
+from pipo_core.errors import UsageError
 
 
 def _note_debug(ctx: typer.Context, value: bool) -> bool:
@@ -20,6 +21,13 @@ def _note_json(ctx: typer.Context, value: bool) -> bool:
     return value
 
 
+def _check_out(value: Path) -> Path:
+    for place in (value, *value.parents):
+        if place.exists() and not place.is_dir():
+            raise UsageError(f"--out: {place} is a file, not a folder", hint="choose another folder with --out")
+    return value
+
+
 RecipeName = Annotated[
     str,
     typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one (pipo recipes ls)."),
@@ -28,7 +36,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe: a.b=value sets, '~a.b' removes."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs are written.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs are written.", callback=_check_out)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; nothing is run or written.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Standard output holds only JSON.", callback=_note_json, is_eager=True)

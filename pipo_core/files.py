@@ -51,6 +51,14 @@ def read_json(path: Path) -> Any:
         raise MissingInputError(f"{path}: not readable as JSON: {error}") from error
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file at `path`. Raises MissingInputError when it is absent, broken or no object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise MissingInputError(f"{path}: does not hold a JSON object")
+    return content
+
+
 @contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final`, which it becomes (replacing it) if the block succeeds.

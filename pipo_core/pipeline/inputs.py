@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import read_json
+from pipo_core.files import read_object
 from pipo_core.recipes.catalog import CATALOG, Entry
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.suggest import did_you_mean
 
 STAGE_PREFIX = "stage:"
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
+
+class AbsentPathError(MissingInputError):
+    """A recipe names a path where nothing lies; `value` is that path as written in the recipe."""
+
+    def __init__(self, message: str, value: str) -> None:
+        super().__init__(message)
+        self.value = value
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ def _on_disk(key: str, value: str, stages: Mapping[str, Path]) -> Path | None:
 def _require_finished(key: str, path: Path) -> None:
     record = path / "stage.json"
     if record.is_file():
-        state = read_json(record).get("state")
+        state = read_object(record).get("state")
         if state != "done":
             raise MissingInputError(
                 f"{key}: the stage in {path} is not finished (state: {state})",
@@ -178,7 +186,23 @@ def _require_finished(key: str, path: Path) -> None:
             )
 
 
+def _looks_like_path(value: str) -> bool:
+    if value.startswith(("outputs/", "./", "../", "/", "~")):
+        return True
+    first, slash, _ = value.partition("/")
+    return bool(slash) and Path(first).is_dir()
+
+
+def _first_absent(value: str) -> str:
+    """Return ` (there is no folder …)` with the topmost folder on the way to `value` that is not there."""
+    path = Path(value).expanduser()
+    absent = [folder for folder in path.parents if not folder.exists()]
+    return f" (there is no folder {absent[-1]})" if absent else ""
+
+
 def _cached(key: str, value: str, entry: Entry | None, kind: str) -> Path:
+    if entry is None and _looks_like_path(value):
+        raise AbsentPathError(f"{key}: {value} does not exist{_first_absent(value)}", value)
     repo = entry.repo if entry is not None else value
     if not HUB_ID.match(repo):
         guess = did_you_mean(value, CATALOG)

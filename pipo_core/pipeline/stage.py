@@ -28,7 +28,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipo_core.errors import Interrupted, MissingInputError, UsageError
-from pipo_core.files import FolderLock, fingerprint, read_json, write_atomic, write_json
+from pipo_core.files import FolderLock, fingerprint, read_object, write_atomic, write_json
 from pipo_core.machine import machine, peak_memory, versions
 from pipo_core.pipeline.fingerprints import BOOKKEEPING, FingerprintCache
 from pipo_core.pipeline.inputs import Input, find_inputs, put_inputs
@@ -93,7 +93,7 @@ def standing(
     """
     folder = stage_folder(recipe, root, name)
     settings = recipe.model_dump(mode="json")
-    found = find_inputs(recipe.kind, settings, {key: Path(path) for key, path in (inputs or {}).items()})
+    found = find_inputs(recipe.kind, settings, _paths(inputs))
     cache = FingerprintCache()
     for record in sorted(folder.parent.glob(f"*/{RECORD}")):
         cache.remember(_earlier(record.parent).get("files", {}))
@@ -124,6 +124,8 @@ def run_stage(
     folder = stage_folder(recipe, root, name)
     if folder.name.endswith(PREVIOUS):
         raise UsageError(f"{folder.name!r}: a stage's name may not end in {PREVIOUS}")
+    # First of all, so that a start that cannot succeed leaves nothing behind, not even a lock.
+    find_inputs(recipe.kind, recipe.model_dump(mode="json"), _paths(inputs))
     # The lock lies beside the stage, not in it: the folder may be moved aside while the lock is held.
     with FolderLock(folder.parent / ".locks" / folder.name):
         todo = standing(recipe, root, name=name, inputs=inputs)
@@ -268,12 +270,16 @@ def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
     return [pair for key, item in children for pair in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
 
 
+def _paths(folders: Mapping[str, str] | None) -> dict[str, Path]:
+    return {name: Path(folder) for name, folder in (folders or {}).items()}
+
+
 def _earlier(folder: Path) -> dict[str, Any]:
     try:
-        record = read_json(folder / RECORD)
+        record = read_object(folder / RECORD)
     except MissingInputError:
         return {}
-    return record if isinstance(record, dict) and record.keys() >= _NEEDED else {}
+    return record if record.keys() >= _NEEDED else {}
 
 
 def _outputs(folder: Path) -> list[str]:

@@ -215,7 +215,8 @@ def _into_stages(value: Any, changes: list[Change | str]) -> tuple[list[Change |
     for change in changes:
         first, _, key = ("", "", "") if isinstance(change, str) else change.key.partition(".")
         if isinstance(change, str) or first not in stages or first in value or not key:
-            rest.append(change)
+            unknown = not isinstance(change, str) and key and first not in PipelineRecipe.model_fields
+            rest.append(_no_stage(change, first, stages) if unknown and stages and first not in stages else change)
             continue
         entry = stages[first]
         if entry.get("set") is None:
@@ -227,6 +228,11 @@ def _into_stages(value: Any, changes: list[Change | str]) -> tuple[list[Change |
             entry["set"][name] = change.value
             sent.setdefault(first, {})[name] = change.origin
     return rest, sent
+
+
+def _no_stage(change: Change | str, first: str, stages: Collection[str]) -> str:
+    origin = change if isinstance(change, str) else change.origin
+    return f"{origin}: no stage {first!r}{did_you_mean(first, stages)}; stages: {', '.join(stages)}"
 
 
 def _read(path: Path) -> str:

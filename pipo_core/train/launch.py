@@ -1,5 +1,6 @@
 """The command line of the training processes, and what a recipe amounts to before it runs."""
 
+import importlib.util
 import math
 import os
 import sys
@@ -7,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipo_core.errors import MachineError
 from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.layout import JOB
 from pipo_core.train.rows import check_rows
 
 _WORKER = "pipo_core.train.worker"
@@ -61,9 +64,32 @@ def count_steps(recipe: TrainRecipe, rows: int) -> int:
     return math.ceil((recipe.epochs or 0) * max(1, math.ceil(passes / batch.accumulation)))
 
 
-def plan(recipe: TrainRecipe, out: Path | None = None) -> dict[str, Any]:
-    """Return what a training would do, JSON-able: for ``--dry-run``.
+def missing_deepspeed(recipe: TrainRecipe) -> MachineError | None:
+    """Return what to say if the recipe asks for DeepSpeed and it is not installed."""
+    if recipe.launch.deepspeed is None or importlib.util.find_spec("deepspeed") is not None:
+        return None
+    return MachineError("launch.deepspeed needs DeepSpeed", hint='pip install "pipo[deepspeed]"')
 
+
+def missing_gpus(recipe: TrainRecipe) -> MachineError | None:
+    """Return what to say if the recipe needs more GPUs than this machine has: bf16 takes one for each process."""
+    if recipe.precision != "bf16":
+        return None
+    # Imported here: only a plan asks, and only it pays for the import.
+    import torch
+
+    found, needed = torch.cuda.device_count(), recipe.launch.processes
+    if found == 0:
+        return MachineError("precision: bf16 needs a GPU, and there is none", hint="give precision=fp32")
+    if found < needed:
+        return MachineError(f"launch.processes: {needed} need a GPU each, and there are {found}")
+    return None
+
+
+def plan(recipe: TrainRecipe, out: Path) -> dict[str, Any]:
+    """Return what a training in the folder ``out`` would do, and what this machine lacks for it: for ``--dry-run``.
+
+    Paths in the recipe are as a job gets them.
     ``rows`` and ``steps`` are None where the data is not there yet; rows that turn out too long make fewer of both.
 
     Raises:
@@ -73,13 +99,9 @@ def plan(recipe: TrainRecipe, out: Path | None = None) -> dict[str, Any]:
     file = file / "train.jsonl" if file.is_dir() else file
     rows = check_rows(file, recipe.data.limit) if file.is_file() else None
     return {
-        "command": command(recipe, (out or Path("OUT")) / "job.json"),
-        "environment": environment(recipe),
-        "objective": recipe.objective,
-        "tuning": recipe.tuning.method,
-        "processes": recipe.launch.processes * recipe.launch.nodes,
+        "command": command(recipe, out.absolute() / JOB),
         "rows": rows,
         "batch_rows": batch_rows(recipe),
         "steps": recipe.max_steps if rows is None else count_steps(recipe, rows),
-        "artifact": "model" if recipe.tuning.method == "full" else "adapter",
+        "missing": [lack for lack in (missing_deepspeed(recipe), missing_gpus(recipe)) if lack is not None],
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipo_core.errors import CheckpointError, MissingInputError
-from pipo_core.files import new_folder, read_json
+from pipo_core.files import new_folder, read_object
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import Compressor
 from pipo_core.reporting import Reporter, SilentReporter
@@ -113,7 +113,7 @@ def _adapter_folder(source: Path) -> Path:
 
 
 def _base_folder(recipe: MergeRecipe, adapter: Path) -> Path:
-    named = recipe.base or read_json(adapter / _CONFIG).get("base_model_name_or_path")
+    named = recipe.base or read_object(adapter / _CONFIG).get("base_model_name_or_path")
     if isinstance(named, str) and (Path(named) / "config.json").is_file():
         return Path(named)
     raise MissingInputError(f"{adapter} was trained on {named!r}, which is not on this disk", hint="give base=FOLDER")
@@ -132,7 +132,7 @@ def _weight_names(adapter: Path) -> set[str]:
 def _layout(adapter: Path, names: set[str]) -> "Layout":
     """Return the layout that fits what was trained; an adapter of other tools is told by its weights."""
     if (adapter / ADAPTER_RECORD).is_file():
-        return "pipo" if read_json(adapter / ADAPTER_RECORD).get("objective") == "pipo" else "base"
+        return "pipo" if read_object(adapter / ADAPTER_RECORD).get("objective") == "pipo" else "base"
     return "pipo" if any("compressor." in name for name in names) else "base"
 
 
@@ -140,7 +140,7 @@ def _stored_dtype(base: Path) -> "torch.dtype":
     """Return the number format of the base's weights as its configuration states it, fp32 if it does not."""
     import torch
 
-    config = read_json(base / "config.json")
+    config = read_object(base / "config.json")
     config = {**config, **config.get("text_config", {})}
     name = config.get("dtype") or config.get("torch_dtype")
     dtype: torch.dtype = getattr(torch, name) if name in _DTYPES else torch.float32

@@ -4,7 +4,6 @@ Imports no torch: the training runs in processes of its own (see `worker`), so t
 leaves this one able to explain it.
 """
 
-import importlib.util
 import json
 import os
 import signal
@@ -23,15 +22,15 @@ from pipo_core.files import (
     append_jsonl,
     file_fingerprint,
     fingerprint,
-    read_json,
     read_jsonl,
+    read_object,
     write_atomic,
     write_json,
 )
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Progress, Reporter, SilentProgress, SilentReporter
 from pipo_core.train.events import Event, as_error, parse_event
-from pipo_core.train.launch import command, environment, plan
+from pipo_core.train.launch import command, environment, missing_deepspeed, plan
 from pipo_core.train.layout import ADAPTER, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
 from pipo_core.train.rows import check_rows
 
@@ -60,8 +59,9 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     """
     reporter = reporter or SilentReporter()
     _check_model(Path(recipe.model))
-    if recipe.launch.deepspeed is not None and importlib.util.find_spec("deepspeed") is None:
-        raise MachineError("launch.deepspeed needs DeepSpeed", hint='pip install "pipo[deepspeed]"')
+    deepspeed = missing_deepspeed(recipe)
+    if deepspeed is not None:
+        raise deepspeed
     rows = check_rows(Path(recipe.data.train), recipe.data.limit)
     if recipe.data.validation is not None:
         check_rows(Path(recipe.data.validation))
@@ -95,7 +95,7 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
 
 def base_name(folder: Path) -> str:
     """Return how a model folder is called elsewhere: its recorded base, its hub id, or its folder's name."""
-    recorded = read_json(folder / "config.json").get("pipo_base")
+    recorded = read_object(folder / "config.json").get("pipo_base")
     if isinstance(recorded, str):
         return recorded
     for part in folder.parts:
@@ -111,7 +111,7 @@ def _check_model(folder: Path) -> None:
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json")
     for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+        if (folder / name).is_file() and "auto_map" in read_object(folder / name):
             raise CheckpointError(
                 f"{folder / name} asks for Python code of its own (auto_map), which pipo never runs",
                 hint="use a checkpoint in a format that transformers knows",
@@ -138,7 +138,7 @@ def _made_by(recipe: TrainRecipe) -> str:
 def _finished(out: Path, artifact: Path, made_by: str) -> dict[str, Any] | None:
     """Return the summary of a training that is done already."""
     try:
-        result = read_json(out / RESULT)
+        result = read_object(out / RESULT)
     except MissingInputError:
         return None
     if artifact.is_dir() and result.get("made_by") == made_by:

@@ -156,6 +156,12 @@ def _explained(error: BaseException) -> BaseException:
             "the GPU has too little memory for this training",
             hint="give a smaller batch.per_device or data.max_length, or gradient_checkpointing=true",
         )
+    # On a CPU torch raises no class of its own.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc_cpu.cpp" in str(error)):
+        return MachineError(
+            "there is too little memory for this training",
+            hint="give a smaller batch.per_device or data.max_length, or gradient_checkpointing=true",
+        )
     return error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipo_cli.main import app
+from pipo_cli.app import app
 from pipo_core.errors import CheckpointError, MissingInputError
 from pipo_core.pipeline.run import PipelineResult
 from pipo_core.pipeline.stage import StageResult
@@ -20,6 +20,7 @@ from pipo_core.recipes.sft import TrainRecipe
 from tests.samples import arm, bench, evaluation
 
 TRAIN = "kind: train\nmodel: ./base\ndata: {train: rows.jsonl}\nepochs: 3\nbatch: {accumulation: 4}\n"
+ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<think>\\nb"}]}\n'
 EVAL = (
     "kind: eval\nbudget: {tokens: 9}\nbaseline: a\n"
     "arms: [{name: a, method: regular, ckpt: x/y}, {name: b, method: pipo, ckpt: x/y}]\n"
@@ -188,6 +189,50 @@ def test_failures_are_one_line_and_an_exit_code(calls: Calls, error: BaseExcepti
     assert "Traceback" not in err
 
 
+def test_a_failed_allocation_on_a_cpu_is_a_lack_of_memory(calls: Calls) -> None:
+    calls.error = RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+    )
+    code, _, err = _pipo("train", "train.yaml")
+    assert code == 4
+    assert err.startswith("pipo: out of memory: ")
+    assert "try: a smaller batch" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [
+        (["eval", "--ckpt", "tiny-student", "--tau", "1.5", "--json"], "--tau"),
+        (["train", "train.yaml", "--bogus", "--json"], "--bogus"),
+        (["--bogus", "train", "--json"], "--bogus"),
+        (["trian", "--json"], "Did you mean 'train'?"),
+    ],
+)
+def test_wrong_usage_is_json_too(calls: Calls, words: list[str], about: str) -> None:
+    code, out, err = _pipo(*words)
+    found = json.loads(out)
+    assert found.keys() == {"error", "hint", "exit_code"}
+    assert code == found["exit_code"] == 2
+    assert about in found["error"]
+    assert found["hint"].endswith(" --help")
+    assert about in err
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_file_is_no_output_folder(calls: Calls, out: str) -> None:
+    Path("file").touch()
+    code, _, err = _pipo("train", "train.yaml", "--out", out)
+    assert (code, err.splitlines()[0]) == (2, "pipo: --out: file is a file, not a folder")
+    assert calls.recipes == []
+
+
+def test_a_change_to_a_stage_that_is_not_there_lists_the_stages(calls: Calls) -> None:
+    code, _, err = _pipo("run", "demo", "merg.seed=3")
+    assert code == 2
+    assert "no stage 'merg' (did you mean 'merge'?); stages: answers, data, pipo-sft" in err
+
+
 def test_debug_shows_the_traceback_before_or_behind_the_command(calls: Calls) -> None:
     calls.error = ZeroDivisionError("by zero")
     for words in (["--debug", "train", "train.yaml"], ["train", "train.yaml", "--debug"]):
@@ -210,16 +255,68 @@ def test_dry_run_shows_the_plan_even_without_the_model(calls: Calls) -> None:
 def test_dry_run_counts_the_steps(calls: Calls) -> None:
     Path("base").mkdir()
     Path("base/config.json").write_text("{}")
-    Path("rows.jsonl").write_text('{"messages": []}\n' * 9)
-    code, out, _ = _pipo("train", "train.yaml", "--dry-run", "--json")
+    Path("rows.jsonl").write_text(ROW * 9)
+    code, out, _ = _pipo("train", "train.yaml", "--dry-run", "--json", "precision=fp32")
     plan = json.loads(out)
     assert code == 0
     assert plan["action"] == "start"
+    command = plan["work"].pop("command")
+    assert command.endswith(f" -m pipo_core.train.worker {Path('outputs/train/train/job.json').absolute()}")
     assert plan["work"] == {"rows a step": 4, "rows": 9, "steps": "at most 9"}
     assert plan["inputs"]["data.train"]["path"] == str(Path("rows.jsonl").absolute())
     plan = json.loads(_pipo("train", "train.yaml", "--dry-run", "--json", "data.limit=4")[1])
     assert plan["work"]["steps"] == "at most 3"
     assert not Path("outputs").exists()
+
+
+def test_dry_run_counts_as_the_training_does_not_by_another_formula(calls: Calls) -> None:
+    Path("rows.jsonl").write_text(ROW * 10)
+    words = ["batch.per_device=5", "epochs=1.5", "launch.processes=2", "batch.accumulation=1"]
+    out = _pipo("train", "train.yaml", "--dry-run", *words)[1]
+    assert "at most 2" in out
+    assert "torch.distributed.run" in out
+
+
+def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("base").mkdir()
+    Path("base/config.json").write_text("{}")
+    Path("rows.jsonl").write_text(ROW)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: None)
+    code, out, _ = _pipo("train", "train.yaml", "--dry-run", "--json", "launch.deepspeed=zero2")
+    plan = json.loads(out)
+    assert (code, plan["action"]) == (0, "cannot start")
+    assert plan["reasons"] == ["launch.deepspeed needs DeepSpeed", "precision: bf16 needs a GPU, and there is none"]
+    assert plan["next"] == 'pip install "pipo[deepspeed]"'
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    out = _pipo("train", "train.yaml", "--dry-run", "--json", "launch.processes=4")[1]
+    assert json.loads(out)["reasons"] == ["launch.processes: 4 need a GPU each, and there are 2"]
+
+
+def test_dry_run_names_a_bad_row(calls: Calls) -> None:
+    Path("base").mkdir()
+    Path("base/config.json").write_text("{}")
+    Path("rows.jsonl").write_text("{}\n")
+    out = _pipo("train", "train.yaml", "--dry-run", "--json")[1]
+    plan = json.loads(out)
+    assert plan["action"] == "cannot start"
+    assert "rows.jsonl:1" in plan["reasons"][0]
+
+
+def test_a_shipped_recipe_says_which_folder_is_missing_and_how_to_make_it(calls: Calls) -> None:
+    plan = json.loads(_pipo("train", "tiny/sft", "--dry-run", "--json")[1])
+    assert plan["reasons"] == ["data.train: outputs/tiny-data/build does not exist (there is no folder outputs)"]
+    assert plan["next"] == "run the commands at the top of the recipe first: pipo recipes show tiny/sft.yaml"
+    plan = json.loads(_pipo("train", "tiny/sft", "--dry-run", "--json", "data.train=outputs/foo")[1])
+    assert plan["next"] is None
+
+
+def test_a_start_that_cannot_succeed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = _pipo("train", "tiny/sft.yaml")
+    assert code == 3
+    assert "pipo recipes show tiny/sft.yaml" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_runs_pipelines(calls: Calls) -> None:
@@ -294,6 +391,31 @@ def test_eval_takes_the_newest_finished_checkpoint_and_names_it_first(standard: 
     code, out, err = _pipo("eval", "--json")
     assert json.loads(out)["skipped"] is False
     assert str(newest) in err
+
+
+@pytest.mark.parametrize("record", ["[]", "{", "3"])
+def test_eval_passes_over_a_damaged_record(standard: Calls, record: str) -> None:
+    whole = _checkpoint(Path("outputs/whole/merge"), age=50, compressor_type="mlp")
+    _checkpoint(Path("outputs/damaged/merge"), compressor_type="mlp")
+    Path("outputs/damaged/merge/stage.json").write_text(record)
+    code, out, _ = _pipo("eval")
+    assert (code, out.splitlines()[0]) == (0, f"checkpoint: {whole} (the newest)")
+
+
+@pytest.mark.parametrize("command", ["eval", "bench"])
+def test_a_checkpoint_is_looked_for_before_its_options_are_judged(standard: Calls, command: str) -> None:
+    code, _, err = _pipo(command, "--ckpt", "outputs/nope", "--tau", "0.5")
+    assert code == 3
+    assert "outputs/nope does not exist" in err
+    assert "try: without --ckpt the newest" in err
+    assert "arms" not in err
+    _checkpoint(Path("plain"))
+    for words in ([], ["--method", "regular"]):
+        code, _, err = _pipo(command, "--ckpt", "plain", "--tau", "0.5", *words)
+        assert code == 2
+        assert "--tau is for pair models" in err
+        assert "arms" not in err
+    assert standard.recipes == []
 
 
 def test_eval_without_any_checkpoint_says_what_to_do(standard: Calls) -> None:

@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "swift", "pydantic", "rich", "numpy", "hugging
 
 def _imported(*words: str) -> set[str]:
     code = (
-        "import sys\nfrom pipo_cli.main import app\n"
+        "import sys\nfrom pipo_cli.app import app\n"
         "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
         "print('\\n' + '\\n'.join(sys.modules))"
     )
@@ -46,6 +46,16 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "pipo: interrupted; the same command goes on\n")
+
+
+def test_ctrl_c_while_the_commands_load_is_one_line_and_130() -> None:
+    code = (
+        "import sys\nclass Interrupting:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\nfrom pipo_cli.main import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "pipo: interrupted; the same command goes on\n")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

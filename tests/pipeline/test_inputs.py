@@ -79,6 +79,22 @@ def test_an_unfinished_stage_is_not_an_input(tmp_path: Path, state: str) -> None
         model_of(str(stage))
 
 
+def test_a_record_that_is_no_object_is_said(tmp_path: Path) -> None:
+    stage = stage_folder(tmp_path / "train")
+    (stage / "stage.json").write_text("[]")
+    with pytest.raises(MissingInputError, match="does not hold a JSON object"):
+        model_of(str(stage))
+
+
+@pytest.mark.parametrize("value", ["outputs/foo", "./foo", "../foo", "/foo/bar", "here/foo"])
+def test_an_absent_path_is_not_taken_for_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(MissingInputError, match="does not exist") as caught:
+        model_of(value)
+    assert caught.value.hint is None
+
+
 def test_rows_are_a_file_or_a_folder_that_holds_it(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("")
     for value in (tmp_path, tmp_path / "train.jsonl"):

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from pipo_core.errors import MissingInputError
+from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.train.launch import command, environment, plan
-from pipo_core.train.sft import base_name
+from pipo_core.train.layout import ADAPTER_RECORD, RESULT
+from pipo_core.train.merge import _base_folder, _layout
+from pipo_core.train.sft import _finished, base_name
 from tests.train.tiny_training import recipe, write_rows
 
 JOB = Path("out/job.json")
@@ -48,6 +52,18 @@ def test_nodes_meet_at_the_master():
         assert part in line
 
 
+def _base_folder_of(folder):
+    return _base_folder(MergeRecipe(run="m", source="x/y"), folder)
+
+
+def _finished_in(folder):
+    return _finished(folder, folder, "print")
+
+
+def _layout_of(folder):
+    return _layout(folder, set())
+
+
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
@@ -60,10 +76,21 @@ def test_nodes_meet_at_the_master():
 )
 def test_the_plan_counts_rows_and_steps(tmp_path, changes, steps):
     rows = write_rows(tmp_path / "train.jsonl", 10)
-    planned = plan(make(rows, **changes))
+    planned = plan(make(rows, **changes), tmp_path)
     assert planned["rows"] == 10
     assert planned["steps"] == steps
-    assert plan(make(tmp_path / "absent.jsonl", **changes))["rows"] is None
+    assert plan(make(tmp_path / "absent.jsonl", **changes), tmp_path)["rows"] is None
+
+
+@pytest.mark.parametrize("call", [base_name, _base_folder_of, _finished_in, _layout_of])
+def test_json_that_is_no_object_is_said_with_its_file(tmp_path, call):
+    for name in ("config.json", "adapter_config.json", RESULT, ADAPTER_RECORD):
+        (tmp_path / name).write_text("[]")
+    if call is _finished_in:
+        assert call(tmp_path) is None
+        return
+    with pytest.raises(MissingInputError, match="does not hold a JSON object"):
+        call(tmp_path)
 
 
 def test_a_base_is_called_by_its_record_its_hub_id_or_its_folder(tmp_path):

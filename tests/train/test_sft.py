@@ -16,6 +16,7 @@ from pipo_core.reporting import SilentProgress, SilentReporter
 from pipo_core.train import sft
 from pipo_core.train.events import EventWriter, as_error, parse_event
 from pipo_core.train.sft import run_train
+from pipo_core.train.worker import _explained
 from tests.train.test_training import differing, train_here, weights
 from tests.train.tiny_training import recipe, write_even_rows
 
@@ -139,6 +140,15 @@ def run_script(monkeypatch, base_model, rows, out: Path, script: str, reporter=N
     """Let a short script stand for the worker: what it writes and how it ends is all the parent sees."""
     monkeypatch.setattr(sft, "command", lambda recipe, job: [sys.executable, "-c", script])
     return run_train(recipe(base_model, rows), out, reporter=reporter)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")]
+)
+def test_too_little_memory_without_a_gpu_is_explained(error):
+    found = _explained(error)
+    assert isinstance(found, MachineError)
+    assert "batch.per_device" in found.hint
 
 
 def test_a_killed_worker_is_explained(monkeypatch, base_model, rows, tmp_path):

@@ -1,0 +1,19 @@
+"""Next commands that depend on which recipe was named on the command line."""
+
+from pipo_core.errors import MissingInputError
+from pipo_core.pipeline.inputs import AbsentPathError
+from pipo_core.recipes.locate import shipped_recipes
+
+
+def hint_for(error: MissingInputError, name: str | None) -> str | None:
+    """Return the hint for an input that is missing in the recipe that `name` means, if there is one.
+
+    A shipped recipe that reads what others make says at its top which commands make it.
+    """
+    if error.hint is not None or not isinstance(error, AbsentPathError) or name is None:
+        return error.hint
+    short = name.removeprefix("./").removeprefix("recipes/").removesuffix(".yaml") + ".yaml"
+    file = shipped_recipes().get(short)
+    if file is None or error.value not in file.read_text(encoding="utf-8"):
+        return None  # the path is the user's own
+    return f"run the commands at the top of the recipe first: pipo recipes show {short}"
