@@ -61,14 +61,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             exponentials = scores.sub_(top).exp_()  # in place: one [chunk, V] buffer, not four
             total = exponentials.sum(dim=1, keepdim=True)
             logprob[rows] = (gold_score - top - total.log()).squeeze(1)
-            if not (needs_hidden or needs_weight):
-                continue
-            error = exponentials.div_(total).scatter_add_(1, gold, torch.full_like(gold_score, -1.0))
-            error = error.to(weight.dtype)
-            if hidden_grad is not None:
-                hidden_grad[rows] = error @ weight
-            if weight_grad is not None:
-                weight_grad += error.T @ hidden[rows]
+            if needs_hidden or needs_weight:
+                error = exponentials.div_(total).scatter_add_(1, gold, torch.full_like(gold_score, -1.0))
+                error = error.to(weight.dtype)
+                if hidden_grad is not None:
+                    hidden_grad[rows] = error @ weight
+                if weight_grad is not None:
+                    weight_grad += error.T @ hidden[rows]
+                del error
+            del scores, exponentials  # before the next chunk's buffer is made
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(logprob)

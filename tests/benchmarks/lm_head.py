@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 VOCABULARY, HIDDEN = 248_320, 1024
-CASES = [(4096, 2048), (4096, 0), (16384, 2048)]
+CASES = [(4096, 2048), (16384, 2048), (4096, 0)]
 
 
 def measure(positions: int, chunk: int) -> dict[str, float]:
@@ -62,9 +62,9 @@ def main() -> None:
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append({"positions": positions, "chunk": chunk or None, **json.loads(output)})
         sys.stdout.write(f"{rows[-1]}\n")
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    content = {"vocabulary": VOCABULARY, "hidden": HIDDEN, "dtype": "float32", "machine": machine, "rows": rows}
-    arguments.out.write_text(json.dumps(content, indent=2) + "\n")
+        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+        content = {"vocabulary": VOCABULARY, "hidden": HIDDEN, "dtype": "float32", "machine": machine, "rows": rows}
+        arguments.out.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
