@@ -33,8 +33,10 @@ def test_light_commands_import_nothing_heavy_but_pydantic(words: str) -> None:
 
 
 def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
+    # Shells let background jobs ignore SIGINT, and children inherit that: the child asks for Python's own handler.
     code = (
-        "import time\nfrom pipo_cli.main import main\nimport pipo_core.recipes.locate as locate\n"
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pipo_cli.main import main\nimport pipo_core.recipes.locate as locate\n"
         "def slow():\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "locate.shipped_recipes = slow\nmain()"
     )
