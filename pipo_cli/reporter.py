@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from pipo_core.hub.sizes import size_text
 from pipo_core.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -71,11 +72,16 @@ class Pace:
         return fresh / seconds if fresh > 0 and seconds > 0 else None
 
     def text(self, unit: str) -> str:
-        """Return `12/40 steps  3.1 steps/s  9s left`; `unit` is the word for one of them."""
-        parts = [f"{self.done:,}/{self.total:,} {unit}s" if self.total is not None else f"{self.done:,} {unit}s"]
+        """Return `12/40 steps  3.1 steps/s  9s left`; `unit` is the word for one of them. Bytes: `1.2 GB of 9.3 GB`."""
         rate = self.rate()
+        if unit == "byte":
+            parts = [size_text(self.done) + (f" of {size_text(self.total)}" if self.total is not None else "")]
+            pace = f"{size_text(rate)}/s" if rate is not None else ""
+        else:
+            parts = [f"{self.done:,}/{self.total:,} {unit}s" if self.total is not None else f"{self.done:,} {unit}s"]
+            pace = "" if rate is None else f"{_number(rate, 3)} {unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{unit}"
         if rate is not None:
-            parts.append(f"{_number(rate, 3)} {unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{unit}")
+            parts.append(pace)
             if self.total is not None and self.done < self.total:
                 parts.append(f"{duration((self.total - self.done) / rate)} left")
         return "  ".join(parts)

@@ -1,13 +1,17 @@
 """`pipo download`."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipo_cli.options import Debug, DryRun, Json
 from pipo_cli.session import emit_json, say, session
+
+if TYPE_CHECKING:
+    from pipo_core.hub.download import Item
 
 
 class Kind(StrEnum):
@@ -19,21 +23,28 @@ class Kind(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("download", epilog="Examples: pipo download --list; pipo download tiny; pipo download qwen3.5-4b")(
-        download
-    )
+    app.command(
+        "download",
+        epilog="Examples: pipo download --list; pipo download tiny; pipo download qwen3.5-4b pipo-sft-data; "
+        "pipo download Qwen/Qwen3.5-4B@main --dry-run (files and bytes, nothing is transferred).",
+    )(download)
 
 
 def download(
     ctx: typer.Context,
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A catalog name, 'tiny', or a hub id (owner/name).")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="A catalog name (--list), 'tiny' (the bundled models), or a hub id (owner/name); "
+            "NAME@REVISION takes a branch, a tag or a commit.",
+        ),
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List the catalog.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the catalog, and what the cache holds of it.")] = False,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="DIR", help="A folder instead of the Hugging Face cache.")
+        Path | None,
+        typer.Option("--to", metavar="DIR", help="Where the bundled models are copied to (default: ./models)."),
     ] = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="A commit, tag or branch.")] = None,
     kind: Annotated[Kind, typer.Option("--kind", help="What a hub id names.")] = Kind.model,
     dry_run: DryRun = False,
     json_output: Json = False,
@@ -41,58 +52,89 @@ def download(
 ) -> None:
     """Get models, adapters and data by short name; 'tiny' copies the bundled models to ./models.
 
-    Downloads are resumed and verified, and lie in the Hugging Face cache, where recipes find them.
+    Everything else goes into the Hugging Face cache (HF_HOME), where recipes find it by the same name. Stopped in the
+    middle of a file, the same command goes on from there. Every file is compared with the hub's checksum, those that
+    the cache held before too: a damaged one is named and fetched anew. Pickled weights (.bin, .pt) are never fetched.
+    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count as everywhere.
     """
     if listing:
         _list(ctx)
         return
+    from pipo_cli.reporter import open_reporter
     from pipo_core.errors import UsageError
     from pipo_core.hub.download import download as get
 
-    if name is None:
+    if not names:
         raise UsageError("what to download?", hint="pipo download --list")
-    items = get(name, to=to, revision=revision, kind=kind.value, dry_run=dry_run)
+    items = get(names, to=to, kind=kind.value, dry_run=dry_run, reporter=open_reporter())
     if session(ctx).json:
-        rows = [
-            {
-                "name": item.name,
-                "source": item.source,
-                "path": item.path and str(item.path),
-                "bytes": item.bytes,
-            }
-            for item in items
-        ]
-        emit_json({"dry_run": dry_run, "items": rows})
+        emit_json({"dry_run": dry_run, "items": [_row(item) for item in items]})
         return
-    for item in items:
-        size = f", {_size(item.bytes)}" if item.bytes is not None and (dry_run or item.bytes) else ""
-        say(f"{item.name}: {item.path or 'the Hugging Face cache'} (from {item.source}{size})")
     if dry_run:
-        say("dry run: nothing was downloaded or written")
+        _show_plan(items)
+    else:
+        for item in items:
+            say(f"{item.name}: {item.path} ({_facts(item)})")
+    for command in dict.fromkeys(item.then for item in items if item.then):
+        say(f"next: {command}")
+
+
+def _row(item: "Item") -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "source": item.source,
+        "commit": item.commit,
+        "path": str(item.path),
+        "bytes": item.bytes,
+        "missing_bytes": item.missing,
+        "checked": item.checked,
+        "files": [{"name": file.name, "bytes": file.bytes, "missing_bytes": file.missing} for file in item.files],
+        "next": item.then or None,
+    }
+
+
+def _facts(item: "Item") -> str:
+    from pipo_core.hub.sizes import size_text
+
+    files = f"{len(item.files)} files" if len(item.files) != 1 else "1 file"
+    if item.source == "bundled":
+        return f"copied: {files}, {size_text(item.bytes)}"
+    came = f"{size_text(item.missing)} transferred" if item.missing else "nothing transferred"
+    return f"{files}, {size_text(item.bytes)}, {came}, {'checksums right' if item.checked else 'not checked'}"
+
+
+def _show_plan(items: Sequence["Item"]) -> None:
+    from pipo_cli.tables import show_table
+    from pipo_core.hub.sizes import size_text
+    from pipo_core.tables import ABSENT, Table
+
+    for item in items:
+        at = f" at commit {item.commit[:12]}" if item.commit else ""
+        rows = [
+            [file.name, size_text(file.bytes), size_text(file.missing) if file.missing else ABSENT]
+            for file in item.files
+        ]
+        show_table(Table(f"{item.name}: {item.source}{at}", ["file", "size", "to transfer"], rows))
+        say(f"place: {item.path}")
+        say()
+    total, missing = sum(item.bytes for item in items), sum(item.missing for item in items)
+    say(f"{size_text(total)} in all, {size_text(missing)} to be transferred")
+    say("dry run: nothing was downloaded or written")
 
 
 def _list(ctx: typer.Context) -> None:
-    from pipo_core.recipes.catalog import CATALOG
+    from pipo_cli.tables import show_table
+    from pipo_core.hub.cache import find_cached
+    from pipo_core.recipes.catalog import CATALOG, Named
+    from pipo_core.tables import ABSENT, Table
 
-    rows = [
-        {
-            "name": name,
-            "kind": entry.kind,
-            "from": "bundled" if entry.bundled else entry.repo,
-            "note": entry.note,
-        }
-        for name, entry in CATALOG.items()
-    ]
+    rows, cells = [], []
+    for name, entry in CATALOG.items():
+        path = None if entry.bundled else find_cached(Named(name, entry, entry.revision))
+        source = "bundled" if entry.bundled else entry.repo
+        rows.append({"name": name, "kind": entry.kind, "from": source, "path": path, "note": entry.note})
+        cells.append([name, entry.kind, source, "yes" if path else ABSENT, entry.note])
     if session(ctx).json:
         emit_json(rows)
-        return
-    widths = {key: max(len(row[key]) for row in rows) for key in ("name", "kind", "from")}
-    for row in rows:
-        say("  ".join([*(row[key].ljust(width) for key, width in widths.items()), row["note"]]))
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} bytes"
+    else:
+        show_table(Table("", ["name", "kind", "from", "cached", "note"], cells, words=(0, 1, 2, 3, 4)))

@@ -1,143 +1,268 @@
-"""Models, adapters, data and benchmarks by short name or hub id, resumable through huggingface_hub.
+"""Models, adapters, data and benchmarks by short name or hub id.
 
-Bundled models are copied; everything else goes into the Hugging Face cache (HF_HOME) or into a named folder.
-Checking, resuming and locking of downloads are huggingface_hub's.
+Bundled models are copied; everything else goes into the Hugging Face cache, where recipes find it. Listing,
+authentication and the cache's layout are huggingface_hub's; resuming and checking are in `transfer.py` and
+`checksums.py`, because huggingface_hub itself compares sizes only and throws away what a stopped transfer brought.
 """
 
+import logging
+import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.errors import MachineError, MissingInputError, UsageError
 from pipo_core.files import new_folder
-from pipo_core.recipes.catalog import CATALOG, Entry
+from pipo_core.hub.cache import Store, find_cached, open_store, patterns, repo_type
+from pipo_core.hub.checksums import matches
+from pipo_core.hub.failures import hub_errors, unreachable
+from pipo_core.hub.listing import Listing, RemoteFile, list_files
+from pipo_core.hub.sizes import size_text
+from pipo_core.hub.transfer import bytes_there, transfer
+from pipo_core.recipes.catalog import CATALOG, Kind, Named, find_name
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.reporting import Reporter, SilentReporter
 
 TINY = "tiny"
 MODELS = Path("models")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One thing to get: its name, where it comes from, where it lies or would lie, and its size.
+class File:
+    """One file: its name in the repository, its size in bytes, and how many of these must be transferred."""
 
-    `bytes` is what is still to be transferred (None: not known).
+    name: str
+    bytes: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one name stands for: where it comes from, at which commit, where it lies or would lie, and its files.
+
+    `files` say what was missing before; `checked` tells whether every file has the hub's checksum, which is unknown
+    before a download and without a way to the hub. `then` is the command to go on with.
     """
 
     name: str
     source: str
-    path: Path | None
-    bytes: int | None
+    commit: str | None
+    path: Path
+    files: tuple[File, ...]
+    checked: bool
+    then: str
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(file.bytes for file in self.files)
+
+    @property
+    def missing(self) -> int:
+        """Return how many bytes must be, or had to be, transferred."""
+        return sum(file.missing for file in self.files)
 
 
 def download(
-    name: str,
+    names: Sequence[str],
     *,
     to: Path | None = None,
-    revision: str | None = None,
-    kind: Literal["model", "data"] = "model",
+    kind: Kind = "model",
     dry_run: bool = False,
+    reporter: Reporter | None = None,
 ) -> list[Item]:
-    """Get what `name` means and return where it lies; with `dry_run` return what would be got.
+    """Get what the names mean and return where it lies; with `dry_run` return what would be got.
 
-    `name` is a catalog name, `tiny` (all bundled models) or a hub id, whose `kind` must be told. `to` is a
-    folder instead of the cache; bundled models are copied to `to` (default ./models), each into a folder of
-    its name.
-    Raises MissingInputError when it does not exist or cannot be reached.
+    A name is one of the catalog, `tiny` (all bundled models), or a hub id of the given `kind`; with `@REVISION`
+    for a branch, a tag or a commit. Bundled models are copied to `to` (default ./models), each into a folder of its
+    name. Nothing is transferred before all names are known to exist and to fit onto the disk.
+
+    Raises:
+        UsageError: if the names or `to` cannot be meant.
+        MissingInputError: if something does not exist, cannot be reached, or arrives damaged.
+        MachineError: if the disk is full, or would be, or the cache cannot be written.
     """
-    names = [key for key, entry in CATALOG.items() if entry.bundled] if name == TINY else [name]
-    if CATALOG.get(names[0], _NOT_BUNDLED).bundled:
-        if revision is not None:
-            raise UsageError(f"{name} is bundled and has no revisions")
-        return [_copy_bundled(each, (to or MODELS) / each, dry_run=dry_run) for each in names]
-    entry = CATALOG.get(name) or _hub_entry(name, kind)
-    return [_fetch(name, entry, to, revision or entry.revision, dry_run=dry_run)]
+    reporter = reporter or SilentReporter()
+    bundled = [key for key, entry in CATALOG.items() if entry.bundled]
+    spread = dict.fromkeys(each for name in names for each in (bundled if name == TINY else [name]))
+    wanted = [_named(name, kind) for name in spread]
+    remote = [named for named in wanted if not named.entry.bundled]
+    if to is not None and remote:
+        name = remote[0].text
+        raise UsageError(
+            f"--to is for the bundled models; {name} goes into the Hugging Face cache",
+            hint=f"HF_HOME=DIR {remote[0].download_command}",
+        )
+    plans = {named.text: _plan(named, reporter, dry_run=dry_run) for named in remote}
+    if not dry_run:
+        _require_space([plan for plan in plans.values() if isinstance(plan, _Plan)])
+    items = []
+    for named in wanted:
+        plan = plans.get(named.text)
+        if plan is None:
+            items.append(_copy_bundled(named, (to or MODELS) / named.text, dry_run=dry_run))
+        elif isinstance(plan, Item):
+            items.append(plan)
+        else:
+            items.append(plan.item if dry_run else _fetch(plan, reporter))
+    return items
 
 
-_NOT_BUNDLED = Entry("model", "", None, False, "")
+def _named(name: str, kind: Kind) -> Named:
+    named = find_name(name, kind)
+    if named is not None:
+        return named
+    short, at, revision = name.partition("@")
+    if at and (short == TINY or (short in CATALOG and CATALOG[short].bundled)):
+        raise UsageError(f"{name}: bundled models have no revisions", hint=f"pipo download {short}")
+    if at and find_name(short, kind) is not None:
+        raise UsageError(f"{name}: {revision!r} is no revision: a branch, a tag, or a commit's 40 digits")
+    guess = did_you_mean(short, [*CATALOG, TINY])
+    raise MissingInputError(f"{name!r} is neither a catalog name nor a hub id{guess}", hint="pipo download --list")
 
 
-def _hub_entry(name: str, kind: Literal["model", "data"]) -> Entry:
-    if name.count("/") != 1 or not all(name.split("/")):
-        guess = did_you_mean(name, [*CATALOG, TINY])
-        raise MissingInputError(f"{name!r} is neither a catalog name nor a hub id{guess}", hint="pipo download --list")
-    return Entry(kind, name, None, False, "")
-
-
-def _copy_bundled(name: str, target: Path, *, dry_run: bool) -> Item:
-    source = bundled_model(name)
-    files = [file for file in sorted(source.iterdir()) if file.is_file()]
+def _copy_bundled(named: Named, target: Path, *, dry_run: bool) -> Item:
+    sources = [file for file in sorted(bundled_model(named.text).iterdir()) if file.is_file()]
     if not dry_run:
         with new_folder(target) as folder:
-            for file in files:
+            for file in sources:
                 shutil.copyfile(file, folder / file.name)
-    return Item(name, "bundled", target, sum(file.stat().st_size for file in files))
+    files = tuple(File(file.name, file.stat().st_size, 0) for file in sources)
+    return Item(named.text, "bundled", None, target, files, True, named.entry.then)
 
 
-def _fetch(name: str, entry: Entry, to: Path | None, revision: str | None, *, dry_run: bool) -> Item:
-    # Imported here: the bundled models need none of it.
-    from huggingface_hub import snapshot_download
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be done for one name of the hub: the item as it will be, and the contents that are not there yet."""
 
-    patterns = _patterns(entry)
-    get: Callable[..., Any] = snapshot_download
-    with _hub_errors(name, entry):
-        answer = get(
-            entry.repo,
-            repo_type="model" if entry.kind == "model" else "dataset",
-            revision=revision,
-            local_dir=to,
-            allow_patterns=patterns,
-            dry_run=dry_run,
+    named: Named
+    item: Item
+    store: Store
+    absent: tuple[RemoteFile, ...]
+
+
+def _plan(named: Named, reporter: Reporter, *, dry_run: bool) -> _Plan | Item:
+    """Return what is to be done, or what the cache holds if there is no way to the hub."""
+    from httpx import HTTPError
+
+    store = open_store(named.entry)
+    with hub_errors(named), _quiet():
+        try:
+            listing = list_files(named)
+        except (HTTPError, OSError) as error:
+            item = _from_cache(named, store) if unreachable(error) else None
+            if item is None:
+                raise
+            reporter.warn(f"{named.text}: the hub cannot be reached; what the cache holds was taken, unchecked")
+            return item
+        if not dry_run:
+            _remove_damaged(named, listing, store, reporter)
+    absent: dict[str, RemoteFile] = {}
+    files = []
+    for file in listing.files:
+        # Of files with the same content, only the first is transferred.
+        missing = file.digest not in absent and store.find(listing.commit, file.path, file.digest) is None
+        if missing:
+            absent[file.digest] = file
+        files.append(File(file.path, file.size, file.size - bytes_there(store, file) if missing else 0))
+    path, then = store.snapshot(listing.commit) / named.entry.path, named.download_command
+    item = Item(named.text, _source(named), listing.commit, path, tuple(files), False, then)
+    return _Plan(named, item, store, tuple(absent.values()))
+
+
+def _from_cache(named: Named, store: Store) -> Item | None:
+    path = find_cached(named)
+    if path is None:
+        return None
+    inner = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    commit = path.relative_to(store.snapshot("")).parts[0]
+    root = store.snapshot(commit)
+    files = tuple(File(file.relative_to(root).as_posix(), file.stat().st_size, 0) for file in inner)
+    return Item(named.text, _source(named), commit, path, files, False, _then(named, path))
+
+
+def _remove_damaged(named: Named, listing: Listing, store: Store, reporter: Reporter) -> None:
+    """Check the files that the cache holds; remove those with another checksum, so that they are fetched anew."""
+    held = [(file, store.find(listing.commit, file.path, file.digest)) for file in listing.files]
+    there = [(file, place) for file, place in held if place is not None]
+    if not there:
+        return
+    with reporter.progress(f"{named.text}: checking", sum(file.size for file, _ in there), unit="byte") as bar:
+        for file, place in there:
+            if place.is_file() and not matches(place, file.digest, bar.advance):
+                reporter.warn(f"{named.text}: {file.path} in the cache is damaged and is fetched anew")
+                for path in (place.resolve(), store.blob(file.digest), store.snapshot(listing.commit) / file.path):
+                    path.unlink(missing_ok=True)
+
+
+def _require_space(plans: Sequence[_Plan]) -> None:
+    """Refuse, before anything is transferred, what does not fit onto the disk. Raises MachineError."""
+    needed = sum(plan.item.missing for plan in plans)
+    if not needed:
+        return
+    cache = plans[0].store.cache
+    place = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise MachineError(
+            f"{size_text(needed)} are to be transferred and {size_text(free)} are free in {cache}; nothing was fetched",
+            hint="make room, or HF_HOME=DIR for another disk",
         )
-    source = f"https://huggingface.co/{'' if entry.kind == 'model' else 'datasets/'}{entry.repo}"
-    if dry_run:
-        return Item(name, source, to, sum(file.file_size or 0 for file in answer if file.will_download))
-    path = Path(answer) / entry.path
-    if not path.exists():
-        raise MissingInputError(f"{name}: {entry.repo} no longer has {entry.path}")
-    return Item(name, source, path, 0)
 
 
-def _patterns(entry: Entry) -> list[str] | None:
-    """Return what to get of a repository: pickled weights are never loaded, so they are not fetched."""
-    if entry.kind == "model":
-        safe = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*")
-        return [f"{entry.path}/{pattern}" if entry.path else pattern for pattern in safe]
-    return [entry.path] if entry.path else None
+def _fetch(plan: _Plan, reporter: Reporter) -> Item:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm
+
+    named, item = plan.named, plan.item
+    no_bar: Any = partial(tqdm, disable=True)
+    with hub_errors(named), _quiet():
+        if plan.absent:
+            with reporter.progress(named.text, sum(file.size for file in plan.absent), unit="byte") as bar:
+                transfer(named, item.commit or "", plan.absent, plan.store, bar)
+        # All contents are there: this only gives them their names.
+        folder = snapshot_download(
+            named.entry.repo,
+            repo_type=repo_type(named.entry),
+            revision=named.revision,
+            allow_patterns=patterns(named.entry),
+            tqdm_class=no_bar,
+        )
+    if Path(folder).name != item.commit:
+        changed = f"{named.text}: {named.entry.repo} was changed on the hub during the download"
+        raise MissingInputError(changed, hint=named.download_command)
+    return replace(item, checked=True, then=_then(named, item.path))
+
+
+def _then(named: Named, path: Path) -> str:
+    """Return the command to go on with; adapters are told by what lies in their folders."""
+    adapters = sorted(file.parent for file in path.rglob("adapter_config.json")) if path.is_dir() else []
+    if not adapters or (path / "config.json").is_file():
+        return named.entry.then
+    # The authors name a folder after each base.
+    names = {entry.repo.rpartition("/")[2].lower(): key for key, entry in CATALOG.items() if entry.kind == "model"}
+    bases = [names[part.lower()] for part in adapters[0].relative_to(path).parts if part.lower() in names]
+    return shlex.join(["pipo", "merge", str(adapters[0]), *(["--base", bases[0]] if bases else [])])
+
+
+def _source(named: Named) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'' if named.entry.kind == 'model' else 'datasets/'}{named.entry.repo}"
 
 
 @contextmanager
-def _hub_errors(name: str, entry: Entry) -> Iterator[None]:
-    """Turn huggingface_hub's errors into one line that says what to do."""
-    from httpx import HTTPError
-    from huggingface_hub import errors
-
-    where = entry.repo
+def _quiet() -> Iterator[None]:
+    """Keep huggingface_hub's warnings back: what matters becomes an error, or the reporter says it."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
-    except errors.GatedRepoError as error:
-        page = f"https://huggingface.co/{where}"
-        raise MissingInputError(f"{name}: {where} is gated", hint=f"ask on {page}, then: hf auth login") from error
-    except errors.RepositoryNotFoundError as error:
-        text = f"{name}: the hub has no repository {where}, or you may not see it"
-        raise MissingInputError(text, hint="check the name; hf auth login for private ones") from error
-    except errors.RevisionNotFoundError as error:
-        raise MissingInputError(f"{name}: {where} has no such revision") from error
-    except errors.HFValidationError as error:
-        raise MissingInputError(f"{name}: not a hub id", hint="pipo download --list") from error
-    except (
-        errors.LocalEntryNotFoundError,
-        errors.OfflineModeIsEnabled,
-        errors.DryRunError,
-        errors.HfHubHTTPError,
-    ) as error:
-        raise MissingInputError(f"{name}: the hub cannot be reached", hint=_RETRY) from error
-    except (HTTPError, ConnectionError, TimeoutError) as error:
-        raise MissingInputError(f"{name}: the download broke off", hint=_RETRY) from error
-
-
-_RETRY = "check the network, HF_HUB_OFFLINE and HF_ENDPOINT; the same command goes on where it stopped"
+    finally:
+        logger.setLevel(before)

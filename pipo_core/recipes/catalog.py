@@ -1,10 +1,16 @@
-"""Short names for models, data and benchmarks. The only place that knows where they are published."""
+"""Short names for models, data and benchmarks, and what a name with a revision means.
 
+The only place that knows where they are published.
+"""
+
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from pipo_core.errors import MissingInputError
 from pipo_core.recipes.suggest import did_you_mean
+
+Kind = Literal["model", "data", "benchmark"]
 
 
 @dataclass(frozen=True)
@@ -12,27 +18,71 @@ class Entry:
     """What a short name stands for.
 
     `repo` is the hub's repository (empty when `bundled`), `path` a file or folder in it (empty: all of it),
-    `revision` a commit or branch (None: the newest).
+    `revision` a commit or branch (None: the newest), `then` the command that uses it.
     """
 
-    kind: Literal["model", "data", "benchmark"]
+    kind: Kind
     repo: str
     revision: str | None
     bundled: bool
     note: str
     path: str = ""
+    then: str = ""
 
+
+@dataclass(frozen=True)
+class Named:
+    """What `NAME` or `NAME@REVISION` means: `text` is how it was written, `revision` None the newest."""
+
+    text: str
+    entry: Entry
+    revision: str | None
+
+    @property
+    def download_command(self) -> str:
+        """Return the command that gets it; of a hub id, it must be told that it names data."""
+        told = self.entry.kind != "model" and self.text.partition("@")[0] not in CATALOG
+        return f"pipo download {self.text}{' --kind data' if told else ''}"
+
+
+_BASE = "pipo train recipes/sft.yaml {} --dry-run"
 
 CATALOG: dict[str, Entry] = {
-    "tiny-student": Entry("model", "", None, True, "bundled Qwen3.5-shaped model of the tiny world"),
-    "tiny-teacher": Entry("model", "", None, True, "its more accurate teacher, bundled"),
-    "qwen3.5-0.8b": Entry("model", "Qwen/Qwen3.5-0.8B", None, False, "base, tied embeddings"),
-    "qwen3.5-2b": Entry("model", "Qwen/Qwen3.5-2B", None, False, "base, tied embeddings"),
-    "qwen3.5-4b": Entry("model", "Qwen/Qwen3.5-4B", None, False, "base of the paper's main table"),
-    "qwen3.5-9b": Entry("model", "Qwen/Qwen3.5-9B", None, False, "base and the paper's teacher"),
+    "tiny-student": Entry(
+        "model", "", None, True, "bundled Qwen3.5-shaped model of the tiny world", then="pipo run demo"
+    ),
+    "tiny-teacher": Entry("model", "", None, True, "its more accurate teacher, bundled", then="pipo run demo"),
+    "qwen3.5-0.8b": Entry(
+        "model", "Qwen/Qwen3.5-0.8B", None, False, "base, tied embeddings", then=_BASE.format("model=qwen3.5-0.8b")
+    ),
+    "qwen3.5-2b": Entry(
+        "model", "Qwen/Qwen3.5-2B", None, False, "base, tied embeddings", then=_BASE.format("model=qwen3.5-2b")
+    ),
+    "qwen3.5-4b": Entry(
+        "model",
+        "Qwen/Qwen3.5-4B",
+        None,
+        False,
+        "base of the paper's main table",
+        then=_BASE.format("model=qwen3.5-4b"),
+    ),
+    "qwen3.5-9b": Entry(
+        "model",
+        "Qwen/Qwen3.5-9B",
+        None,
+        False,
+        "base and the paper's teacher",
+        then=_BASE.format("model=qwen3.5-9b"),
+    ),
     "pipo-adapters": Entry("model", "AlbertTan/PIPO", None, False, "the authors' adapters", "outputs"),
     "pipo-sft-data": Entry(
-        "data", "AlbertTan/PIPO", None, False, "the authors' teacher answers for SFT", "data/sft_all.jsonl"
+        "data",
+        "AlbertTan/PIPO",
+        None,
+        False,
+        "the authors' teacher answers for SFT",
+        "data/sft_all.jsonl",
+        _BASE.format("data.train=pipo-sft-data"),
     ),
     "pipo-opd-data": Entry(
         "data",
@@ -42,8 +92,38 @@ CATALOG: dict[str, Entry] = {
         "questions solved in half the answers, for OPD",
         "data/rl_0.5.jsonl",
     ),
-    "aime25": Entry("benchmark", "math-ai/aime25", None, False, "AIME 2025, 30 questions"),
+    "aime25": Entry(
+        "benchmark",
+        "math-ai/aime25",
+        "563bb8404243c5f09de6ec262f2db674fe5bce9b",
+        False,
+        "AIME 2025, 30 questions",
+        "test.jsonl",
+        "pipo eval --suite math --dry-run",
+    ),
 }
+
+# The hub's own rules (huggingface_hub's `validate_repo_id`), with an owner; and of git's those for names of branches.
+_WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
+_REPO = re.compile(rf"(?=.{{3,96}}$){_WORD}/{_WORD}", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]*(?<![/.])", re.ASCII)
+
+
+def find_name(text: str, kind: Kind) -> Named | None:
+    """Return what `text` means: a catalog name or a hub id (owner/name), either with or without `@REVISION`.
+
+    `kind` says what a hub id names; a catalog name has a kind of its own. None where it can be neither.
+    """
+    name, at, revision = text.partition("@")
+    if at and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
+        return None
+    known = CATALOG.get(name)
+    if known is None and _REPO.fullmatch(name) and not re.search(r"\.\.|--|\.git$", name):
+        then = f"pipo bench --ckpt {text}" if kind == "model" else _BASE.format(f"data.train={text}")
+        known = Entry(kind, name, None, False, "", then=then)
+    if known is None or (at and known.bundled):
+        return None
+    return Named(text, known, revision if at else known.revision)
 
 
 def entry(name: str) -> Entry:

@@ -10,11 +10,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pipo_core.recipes.base import CrossFieldError, Loc, RecipeModel
-from pipo_core.recipes.catalog import CATALOG
+from pipo_core.recipes.catalog import CATALOG, find_name
 from pipo_core.recipes.schema import dotted_keys, field_at, model_at, references
 from pipo_core.recipes.suggest import did_you_mean
 
 Model = TypeVar("Model", bound=RecipeModel)
+
+MOST_PROBLEMS = 200
+"""More of one recipe are not told: they have one cause, or this is no recipe."""
 
 _PASSES = 8  # each pass repairs what the one before found, to see the rules behind it
 
@@ -43,7 +46,7 @@ def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, li
             recipe = model.model_validate(trial)
         except ValidationError as error:
             repairs: list[Loc] = []
-            for detail in error.errors():
+            for detail in error.errors()[: MOST_PROBLEMS + 1]:
                 loc = _data_loc(trial, detail)
                 found = detail.get("ctx", {}).get("error")
                 if isinstance(found, CrossFieldError):
@@ -56,7 +59,7 @@ def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, li
                     repairs.append(loc)
         else:
             return (recipe, []) if turn == 0 else (None, problems)
-        if () in repairs:
+        if () in repairs or len(problems) > MOST_PROBLEMS:
             break
         for loc in repairs:
             broken.append(_repair(model, trial, loc))
@@ -201,19 +204,31 @@ def _stage_message(text: str, stages: Collection[str] | None) -> str | None:
     return f"no earlier stage is called {name!r}{guess}"
 
 
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:  # a name that is too long, for one
+        return False
+
+
 _WORDS = {"model": "model", "data": "data set", "benchmark": "benchmark"}
 
 
 def _name_message(text: str, kind: str) -> str | None:
-    entry = CATALOG.get(text)
+    name, at, revision = text.partition("@")
+    entry = CATALOG.get(name)
     if entry is not None:
+        if at and entry.bundled:
+            return f"{name!r} is bundled and has no revisions"
+        if at and find_name(text, entry.kind) is None:
+            return f"{revision!r} is no revision of {name!r}: a branch, a tag, or a commit's 40 digits"
         wrong = f"{text!r} is a {_WORDS[entry.kind]} in the catalog; a {_WORDS[kind]} is needed here"
         return None if entry.kind == kind else wrong
     if not text.strip():
         return "empty"
-    if "/" in text or text.startswith("~") or Path(text).exists():
+    if "/" in text or text.startswith("~") or _exists(text):
         return None
-    guess = did_you_mean(text, [name for name, value in CATALOG.items() if value.kind == kind])
+    guess = did_you_mean(name, [key for key, value in CATALOG.items() if value.kind == kind])
     if not guess and "." in text:
         return None  # a file that is not there (yet): the job says so
     return f"{text!r} is neither a catalog name nor a file, folder or hub id{guess}"

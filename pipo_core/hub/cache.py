@@ -1,0 +1,89 @@
+"""Where the Hugging Face cache keeps a repository, and whether what a name means lies there whole.
+
+The layout is huggingface_hub's: contents in `blobs/`, named by their checksum, and under `snapshots/COMMIT/` the
+files' own names as links to them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipo_core.recipes.catalog import Entry, Named
+
+
+@dataclass(frozen=True)
+class Store:
+    """One repository's folder in the cache, which need not exist; `digest` is the checksum of a file's content."""
+
+    cache: Path
+    folder: str
+
+    def blob(self, digest: str) -> Path:
+        """Return where a content lies that is whole."""
+        return self.cache / self.folder / "blobs" / digest
+
+    def partial(self, digest: str) -> Path:
+        """Return where a content lies while it is transferred; `hf cache prune` removes what has this ending."""
+        return self.cache / self.folder / "blobs" / f"{digest}.incomplete"
+
+    def lock(self, digest: str) -> Path:
+        """Return the lock that huggingface_hub also takes while it transfers this content."""
+        return self.cache / ".locks" / self.folder / f"{digest}.lock"
+
+    def snapshot(self, commit: str) -> Path:
+        """Return the folder of a commit's files."""
+        return self.cache / self.folder / "snapshots" / commit
+
+    def find(self, commit: str, path: str, digest: str) -> Path | None:
+        """Return where the content of a commit's file lies whole, or None."""
+        # The first one is a file of its own where the disk has no links.
+        places = (self.snapshot(commit) / path, self.blob(digest))
+        return next((place for place in places if place.is_file()), None)
+
+
+def open_store(entry: Entry) -> Store:
+    """Return the repository's place in the cache that HF_HOME or HF_HUB_CACHE name."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    cache = Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    return Store(cache, repo_folder_name(repo_id=entry.repo, repo_type=repo_type(entry)))
+
+
+def repo_type(entry: Entry) -> Literal["model", "dataset"]:
+    """Return the hub's word for the kind of repository."""
+    return "model" if entry.kind == "model" else "dataset"
+
+
+def patterns(entry: Entry) -> list[str] | None:
+    """Return which files of a repository are wanted (None: all): pickled weights are never loaded, so not fetched."""
+    if entry.kind == "model":
+        safe = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*")
+        return [f"{entry.path}/{pattern}" if entry.path else pattern for pattern in safe]
+    return [entry.path] if entry.path else None
+
+
+def find_cached(named: Named) -> Path | None:
+    """Return where what a hub's name means lies in the cache, or None if it is not there or not whole.
+
+    The hub is not asked: a branch means what it meant at the last download.
+    """
+    # Imported here: half a second that a recipe without hub ids does not pay.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    entry = named.entry
+    try:
+        folder = snapshot_download(
+            entry.repo,
+            repo_type=repo_type(entry),
+            revision=named.revision,
+            allow_patterns=patterns(entry),
+            local_files_only=True,
+        )
+    except (LocalEntryNotFoundError, IsADirectoryError):  # the second: `refs` of `refs/pr/1`
+        return None
+    path = Path(folder) / entry.path
+    if not path.exists() or (entry.kind == "model" and not any(path.rglob("*.safetensors"))):
+        return None
+    return path

@@ -1,0 +1,174 @@
+"""From the hub to the cache: several files at once, and what is there of a file already is not fetched again.
+
+huggingface_hub itself throws away what it has of a file when it is stopped, and begins anew. Here the bytes stay in
+`blobs/CHECKSUM.incomplete`, the next call asks for the rest of them, and only a content whose checksum is right gets
+its final name. Putting it into a snapshot is left to huggingface_hub, which finds it by that name.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pipo_core.errors import MissingInputError
+from pipo_core.hub.cache import Store, repo_type
+from pipo_core.hub.checksums import matches
+from pipo_core.hub.listing import RemoteFile
+from pipo_core.recipes.catalog import Named
+from pipo_core.reporting import Progress
+
+AT_ONCE = 4
+"""Files under way at once: one connection seldom fills a fast line."""
+TRIES = 4
+"""Attempts in a row that may bring nothing; one that brings anything starts the count anew."""
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_LOOK_SECONDS = 0.2
+
+
+class _StoppedError(Exception):
+    """The call ends; this transfer ends with it."""
+
+
+def bytes_there(store: Store, file: RemoteFile) -> int:
+    """Return how many bytes of the file an earlier transfer left."""
+    partial = store.partial(file.digest)
+    size = partial.stat().st_size if partial.is_file() else 0
+    return size if size <= file.size else 0  # too long: not its beginning
+
+
+def transfer(named: Named, commit: str, files: Iterable[RemoteFile], store: Store, bar: Progress) -> None:
+    """Fetch the files into the store's blobs; `bar` counts bytes, those of earlier transfers first.
+
+    Every file is kept as far as it came, whatever ends this: Ctrl-C, an error, or the end of the process.
+
+    Raises:
+        MissingInputError: if a file arrives damaged; nothing of it is kept.
+        httpx.HTTPError, OSError: if the hub cannot be reached any more, or the disk is full.
+    """
+    work = _Work(named, commit, store)
+    # The longest one first: it decides when the last one ends.
+    ordered = sorted(files, key=lambda file: file.size, reverse=True)
+    there = {file: bytes_there(store, file) for file in ordered}
+    work.count(sum(there.values()))
+    bar.update(work.done)
+    pool = ThreadPoolExecutor(AT_ONCE)
+    running = {pool.submit(work.fetch, file, there[file]) for file in ordered}
+    try:
+        while running:
+            ended, running = wait(running, timeout=_LOOK_SECONDS, return_when=FIRST_EXCEPTION)
+            bar.update(work.done)
+            for future in ended:
+                future.result()
+    finally:
+        # Not waited for: a thread that the network keeps waiting stops when its connection times out.
+        work.stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Work:
+    """What the transfers of one repository share."""
+
+    def __init__(self, named: Named, commit: str, store: Store) -> None:
+        self.stop = threading.Event()
+        self.done = 0
+        self._guard = threading.Lock()
+        self._named, self._commit, self._store = named, commit, store
+
+    def count(self, bytes_more: int) -> None:
+        with self._guard:
+            self.done += bytes_more
+
+    def fetch(self, file: RemoteFile, counted: int) -> None:
+        """Make the file's blob, going on from what is there of it; `counted` of its bytes are counted already."""
+        partial, blob = self._store.partial(file.digest), self._store.blob(file.digest)
+        with _alone(self._store.lock(file.digest), self.stop):
+            if blob.is_file():  # another process was quicker
+                self.count(file.size - counted)
+                return
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            if bytes_there(self._store, file) == 0:
+                partial.unlink(missing_ok=True)
+            with partial.open("ab") as content:
+                self._receive_all(file, content)
+                content.flush()
+                os.fsync(content.fileno())
+            if not matches(partial, file.digest):
+                partial.unlink()
+                raise MissingInputError(
+                    f"{self._named.text}: {file.path} came damaged: its checksum is not the hub's; it was not kept",
+                    hint=self._named.download_command,
+                )
+            partial.replace(blob)
+
+    def _receive_all(self, file: RemoteFile, content: BinaryIO) -> None:
+        """Ask for the rest of the file until it is there, however often the connection is lost."""
+        from httpx import TransportError
+        from huggingface_hub.errors import HfHubHTTPError
+
+        vain = 0
+        while (before := content.tell()) < file.size:
+            lost: Exception | None = None
+            try:
+                self._receive(file, content)
+            except TransportError as error:
+                lost = error
+            except HfHubHTTPError as error:
+                if error.response.status_code not in _TRANSIENT:
+                    raise
+                lost = error
+            content.flush()
+            if content.tell() >= file.size:
+                return
+            vain = 0 if content.tell() > before else vain + 1
+            if vain == TRIES:
+                ended = MissingInputError(f"{self._named.text}: the hub sends less of {file.path} than it lists")
+                raise lost or ended
+            if self.stop.wait(min(2.0**vain, 8.0)):
+                raise _StoppedError
+
+    def _receive(self, file: RemoteFile, content: BinaryIO) -> None:
+        """Receive what one connection brings."""
+        from huggingface_hub import constants, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        entry, have = self._named.entry, content.tell()
+        address = hf_hub_url(entry.repo, file.path, repo_type=repo_type(entry), revision=self._commit)
+        # Compressed, the bytes of a range would not be the file's.
+        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", address, headers=headers, timeout=timeout) as response:
+            hf_raise_for_status(response)
+            if have and response.status_code != 206:
+                content.truncate(0)  # the server knows no ranges and begins anew
+                content.seek(0)
+                self.count(-have)
+            for step in response.iter_bytes():
+                if self.stop.is_set():
+                    raise _StoppedError
+                self.count(content.write(step[: file.size - content.tell()]))
+                if content.tell() == file.size:
+                    return
+
+
+@contextmanager
+def _alone(lock: Path, stop: threading.Event) -> Iterator[None]:
+    """Hold the lock, waiting while another process holds it."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(WeakFileLock(lock, timeout=1.0))
+            except Timeout:
+                if stop.is_set():
+                    raise _StoppedError from None
+            else:
+                break
+        yield

@@ -1,0 +1,71 @@
+"""What the hub's tests share: a model's files, and a reporter that keeps what it hears."""
+
+import random
+from typing import Self
+
+
+def sharded_model() -> dict[str, bytes]:
+    """Return a model in two shards, with what must not be fetched beside it."""
+    rng = random.Random(0)
+    return {
+        "config.json": b'{"model_type": "qwen3_5"}\n',
+        "model-00001-of-00002.safetensors": rng.randbytes(900_000),
+        "model-00002-of-00002.safetensors": rng.randbytes(500_001),
+        "model.safetensors.index.json": b"{}",
+        "tokenizer.json": rng.randbytes(70_000),
+        "empty.txt": b"",
+        "LICENSE": b"Apache-2.0\n",
+        "pytorch_model.bin": b"a pickle",
+        "training_args.pt": b"a pickle",
+        "modeling.py": b"import os\n",
+        ".gitattributes": b"*.bin filter=lfs\n",
+    }
+
+
+WANTED = {
+    "config.json",
+    "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "empty.txt",
+    "LICENSE",
+}
+
+
+class Bar:
+    """Keeps where a bar stood."""
+
+    def __init__(self, title: str, total: int | None, unit: str) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.stood: list[int] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        pass
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        self.stood.append((self.stood[-1] if self.stood else 0) + n)
+
+    def update(self, done: int, **figures: float) -> None:
+        self.stood.append(done)
+
+
+class Ears:
+    """A reporter that keeps everything."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.bars: list[Bar] = []
+
+    def info(self, msg: str) -> None:
+        self.said.append(msg)
+
+    def warn(self, msg: str) -> None:
+        self.said.append(msg)
+
+    def progress(self, title: str, total: int | None, unit: str = "item") -> Bar:
+        self.bars.append(Bar(title, total, unit))
+        return self.bars[-1]
