@@ -16,7 +16,7 @@ def newest_checkpoint(out: Path) -> Path:
     found: list[tuple[float, Path]] = []
     for config in out.glob("*/*/model/config.json"):
         record = config.parent.parent / "stage.json"
-        if record.parent.name.endswith(".previous") or not record.is_file():
+        if ".previous" in record.parent.name or not record.is_file():
             continue
         with suppress(MissingInputError):  # a damaged record is no reason not to take another checkpoint
             if read_object(record).get("state") != "done":

@@ -16,6 +16,8 @@ def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float =
         "difference": None if tau is None else estimate(avg - 0.9, half),
         "levels": {},
         "tokens_per_slot": per_slot,
+        "drafts": 0 if tau is None else 100,
+        "drafts_kept": None if tau is None else 0.9,
         "mean_tokens": 40.0,
         "finished": 0.99,
     }
@@ -25,8 +27,6 @@ def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float =
         "method": "regular" if tau is None else "pipo",
         "tau": tau,
         "ckpt": "model",
-        "drafts": 0 if tau is None else 100,
-        "drafts_kept": None if tau is None else 0.9,
         "budgets": {"tokens": figures, "slots": figures},
     }
 

@@ -5,40 +5,39 @@ from typing import Annotated
 
 import typer
 
-from pipo_cli.comparisons import Checkpoint, Method, OptionalRecipe, Taus, compare
-from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides
+from pipo_cli.comparisons import Asked, compare, comparison
+from pipo_core.errors import UsageError
 
 
 class Suite(StrEnum):
     """The benchmarks; each has a shipped recipe SUITE/eval.yaml with its standard settings."""
 
     tiny = "tiny"
+    math = "math"
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(
         "eval",
-        epilog="Example: pipo eval --suite tiny --ckpt outputs/demo/merge/model --method pipo --tau 0.95",
+        epilog="Examples: pipo eval --suite tiny --ckpt outputs/demo/merge/model --method pipo --tau 0.95; "
+        "pipo eval --suite math --ckpt outputs/sft-4b/merge/model",
     )(evaluate)
 
 
+@comparison
 def evaluate(
     ctx: typer.Context,
-    recipe: OptionalRecipe = None,
-    overrides: Overrides = None,
-    suite: Annotated[Suite, typer.Option("--suite", help="The benchmark.")] = Suite.tiny,
-    ckpt: Checkpoint = None,
-    method: Method = None,
-    tau: Taus = None,
-    out: Out = DEFAULT_OUT,
-    dry_run: DryRun = False,
-    json_output: Json = False,
-    debug: Debug = False,
+    asked: Asked,
+    suite: Annotated[
+        Suite | None,
+        typer.Option("--suite", help="What is asked: held-out arithmetic (tiny; also without this), or AIME 2025."),
+    ] = None,
 ) -> None:
     """Measure accuracy: avg@k and pass@k with intervals, tokens a slot, differences to the baseline.
 
     Without a recipe and --ckpt, the newest checkpoint is taken and named on the first line.
     """
-    words = [*([recipe] if recipe else []), *(overrides or ())]
-    compare(ctx, "eval", f"{suite}/eval.yaml", words, out, ckpt=ckpt, method=method, taus=tau, dry_run=dry_run)
+    if suite is not None and asked.recipe is not None:
+        raise UsageError(f"--suite {suite} and the recipe {asked.recipe}: give one of them", hint="pipo eval --help")
+    compare(ctx, "eval", f"{suite or Suite.tiny}/eval.yaml", asked)

@@ -6,7 +6,6 @@ completed. Rollouts can be larger than memory, so only an index of them is held.
 """
 
 import json
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from pipo_core.data.answers import Answer, read_index
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.errors import PipoError
+from pipo_core.files import new_file
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.common import Problems
 from pipo_core.reporting import Reporter, SilentReporter
@@ -150,19 +150,12 @@ def _row(problem: Problem, text: str) -> dict[str, Any]:
 def _write_part(
     path: Path, part: Sequence[object], rows: Iterable[dict[str, Any]], advance: Callable[[], None]
 ) -> None:
-    """Write the rows of one part line by line, for they need not fit into memory, or remove its file if it has none.
-
-    The final name appears at the end.
-    """
+    """Write the rows of one part line by line, for they need not fit into memory, or remove its file if it has none."""
     if not part:
         path.unlink(missing_ok=True)
         return
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+    with new_file(path) as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace"))
             advance()
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

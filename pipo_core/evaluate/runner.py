@@ -56,7 +56,7 @@ def run_eval(
     runs = _runs(recipe)
     baseline = _baseline(recipe, runs)
     with SUITES[recipe.suite]() as suite:
-        problems = suite.problems(recipe.problems.count, recipe.problems.seed)
+        problems = suite.problems(recipe)
         identity = _identity(recipe, suite, problems)
         checkpoints = {ckpt: file_fingerprint(ckpt) for ckpt in {run.ckpt for run in runs}}
         answers: dict[str, list[dict[str, Any]]] = {}
@@ -68,7 +68,7 @@ def run_eval(
                 answers[run.label] = [file.rows[_id(p, s)] for p in problems for s in range(recipe.samples)]
         undecided = suite.undecided
     if undecided:
-        reporter.warn(f"{undecided} answers count as wrong because their grading took too long")
+        reporter.warn(f"answers that count as wrong because their grading took too long: {undecided}")
     results = _results(recipe, runs, baseline, problems, answers)
     write_json(out / RESULTS, results)
     return results
@@ -216,16 +216,12 @@ def _results(
     }
 
     def arm(run: ArmRun) -> dict[str, Any]:
-        rows = answers[run.label]
-        drafts, kept = sum(row["drafts"] for row in rows), sum(row["kept"] for row in rows)
         return {
             "arm": run.name,
             "label": run.label,
             "method": run.method,
             "tau": run.tau,
             "ckpt": str(run.ckpt),
-            "drafts": drafts,
-            "drafts_kept": kept / drafts if drafts else None,
             "budgets": {
                 unit: figures(
                     outcomes[run.label, unit],

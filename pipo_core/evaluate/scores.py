@@ -39,8 +39,15 @@ class Cut:
     tokens: int
     """Real tokens, the end token included."""
     slots: int
+    drafts: int
+    """Drafts that were offered."""
     finished: bool
     correct: bool
+
+    @property
+    def kept(self) -> int:
+        """Drafts that were kept: the tokens beyond one a slot."""
+        return self.tokens - self.slots
 
 
 def cut(row: Row, unit: Unit, limit: int) -> Cut:
@@ -56,7 +63,9 @@ def cut(row: Row, unit: Unit, limit: int) -> Cut:
         kept_slots = sum(1 for before in [0, *reached[:-1]] if before < limit) if reached else 0
         tokens = min(total, limit)
     finished = within and row["finish_reason"] == "stop"
-    return Cut(tokens, kept_slots, finished, finished and bool(row["correct"]))
+    # A method that drafts does so in every slot, but for a last one whose first token ended the text.
+    drafts = min(kept_slots, row["drafts"])
+    return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]))
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,9 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
     """Return the figures of one arm at one budget, JSON-able; `baseline` gives the paired difference.
 
     `avg` and `pass` (by k) are estimates {value, low, high}, `difference` is one of avg minus the baseline's
-    avg (or None), `levels` has problems and avg of each level, `tokens_per_slot` is real tokens over slots of
-    all answers, `mean_tokens` real tokens an answer, `finished` the share that ended within the budget.
+    avg (or None), `levels` has problems and avg of each named level, `tokens_per_slot` is real tokens over slots
+    of all answers, `drafts` counts those offered and `drafts_kept` is the share kept (None for no draft),
+    `mean_tokens` real tokens an answer, `finished` the share that ended within the budget.
     """
     average = result.average()
     samples = len(result.cuts[0])
@@ -95,12 +105,15 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
     by_k = means_with_intervals(passes, seed=seed)
     answers = list(result.answers())
     tokens, slots = sum(a.tokens for a in answers), sum(a.slots for a in answers)
+    drafts, kept = sum(a.drafts for a in answers), sum(a.kept for a in answers)
     return {
         "avg": by_k[0].as_dict(),  # pass@1 of one question is its share of right answers
         "pass": {str(k): estimate.as_dict() for k, estimate in enumerate(by_k, start=1)},
         "difference": _difference(average, baseline, seed),
         "levels": _levels(average, problems, seed),
         "tokens_per_slot": tokens / slots if slots else None,
+        "drafts": drafts,
+        "drafts_kept": kept / drafts if drafts else None,
         "mean_tokens": tokens / len(answers),
         "finished": sum(a.finished for a in answers) / len(answers),
     }
@@ -114,7 +127,7 @@ def _difference(average: Floats, baseline: Outcome | None, seed: int) -> dict[st
 
 def _levels(average: Floats, problems: Sequence[Problem], seed: int) -> dict[str, dict[str, Any]]:
     levels: dict[str, dict[str, Any]] = {}
-    for level in sorted({problem.level for problem in problems}):
+    for level in sorted({problem.level for problem in problems} - {""}):
         chosen = np.array([problem.level == level for problem in problems])
         estimate: Estimate = mean_with_interval(average[chosen], seed=seed)
         levels[level] = {"problems": int(chosen.sum()), "avg": estimate.as_dict()}

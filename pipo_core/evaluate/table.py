@@ -44,7 +44,7 @@ def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
         if difference is None
         else "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in difference.items()}),
         ABSENT if at["tokens_per_slot"] is None else f"{at['tokens_per_slot']:.2f}",
-        ABSENT if arm["drafts_kept"] is None else f"{100 * arm['drafts_kept']:.1f}",
+        ABSENT if at.get("drafts_kept") is None else f"{100 * at['drafts_kept']:.1f}",
         f"{at['mean_tokens']:.1f}",
         f"{100 * at['finished']:.1f}",
     ]

@@ -1,12 +1,12 @@
 """From what a recipe names to what is on this disk.
 
-A recipe names its inputs by catalog name, by path, by hub id, or, in a pipeline, as `stage:NAME[/sub/path]`.
+A recipe names its inputs by catalog name or hub id (with `@REVISION` or without), by path, or, in a pipeline, as
+`stage:NAME[/sub/path]`.
 A job gets real paths only. Nothing is downloaded here: what is absent is an error that names the command
 which gets it.
 """
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any
 
 from pipo_core.errors import MissingInputError
 from pipo_core.files import read_object
-from pipo_core.recipes.catalog import CATALOG, Entry
+from pipo_core.hub.cache import find_cached
+from pipo_core.recipes.catalog import CATALOG, Kind, find_name
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.suggest import did_you_mean
 
 STAGE_PREFIX = "stage:"
-HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
 class AbsentPathError(MissingInputError):
@@ -83,12 +83,11 @@ Resolver = Callable[[str, str, Mapping[str, Path]], Path]
 
 def resolve_model(key: str, value: str, stages: Mapping[str, Path]) -> Path:
     """Return the checkpoint folder that `value` means; a stage folder stands for its `model/`."""
-    entry = CATALOG.get(value)
-    if entry is not None and entry.bundled:
+    if value in CATALOG and CATALOG[value].bundled:
         return bundled_model(value)
     folder = _on_disk(key, value, stages)
     if folder is None:
-        return _cached(key, value, entry, "model")
+        return _cached(key, value, "model")
     _require_finished(key, folder)
     if (folder / "config.json").is_file():
         return folder
@@ -104,7 +103,7 @@ def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
     """Return the train stage's folder or adapter folder that `value` means."""
     folder = _on_disk(key, value, stages)
     if folder is None:
-        return _cached(key, value, CATALOG.get(value), "model")
+        return _cached(key, value, "model")
     _require_finished(key, folder)
     if (folder / "adapter" / "adapter_config.json").is_file():
         return folder / "adapter"
@@ -117,7 +116,7 @@ def resolve_rows(name: str) -> Resolver:
     def resolve(key: str, value: str, stages: Mapping[str, Path]) -> Path:
         path = _on_disk(key, value, stages)
         if path is None:
-            path = _cached(key, value, CATALOG.get(value), "dataset")
+            path = _cached(key, value, "data")
         _require_finished(key, path)
         if path.is_dir():
             path = path / name
@@ -138,7 +137,7 @@ INPUTS: dict[str, dict[str, Resolver]] = {
     "rollout": {"model": resolve_model, "problems.source": resolve_rows("problems.jsonl")},
     "build": {"rollouts": resolve_rows("rollouts.jsonl")},
     "merge": {"source": resolve_adapter, "base": resolve_model},
-    "eval": {"arms.*.ckpt": resolve_model},
+    "eval": {"arms.*.ckpt": resolve_model, "benchmark": resolve_rows("test.jsonl")},
     "bench": {"arms.*.ckpt": resolve_model},
 }
 # Problem sets that pipo makes itself: settings, not artifacts.
@@ -200,27 +199,18 @@ def _first_absent(value: str) -> str:
     return f" (there is no folder {absent[-1]})" if absent else ""
 
 
-def _cached(key: str, value: str, entry: Entry | None, kind: str) -> Path:
-    if entry is None and _looks_like_path(value):
+def _cached(key: str, value: str, kind: Kind) -> Path:
+    named = find_name(value, kind)
+    name = value.partition("@")[0]
+    if name not in CATALOG and _looks_like_path(value):
         raise AbsentPathError(f"{key}: {value} does not exist{_first_absent(value)}", value)
-    repo = entry.repo if entry is not None else value
-    if not HUB_ID.match(repo):
-        guess = did_you_mean(value, CATALOG)
+    if named is None:
+        guess = did_you_mean(name, CATALOG)
         raise MissingInputError(f"{key}: {value!r} is neither a path here nor a known name{guess}")
-    # Imported here: half a second that a recipe without hub ids does not pay.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    absent = MissingInputError(
-        f"{key}: {value!r} is neither a path here nor in the Hugging Face cache",
-        hint=f"pipo download {value}",
-    )
-    revision = entry.revision if entry is not None else None
-    try:
-        folder = Path(snapshot_download(repo, repo_type=kind, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        raise absent from None
-    path = folder / entry.path if entry is not None else folder
-    if not path.exists() or (kind == "model" and not any(path.rglob("*.safetensors"))):
-        raise absent
+    path = find_cached(named)
+    if path is None:
+        raise MissingInputError(
+            f"{key}: {value!r} is neither a path here nor in the Hugging Face cache",
+            hint=named.download_command,
+        )
     return path

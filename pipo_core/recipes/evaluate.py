@@ -1,18 +1,26 @@
 """`kind: eval`: accuracy of several arms on the same problems, with the same draws."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Seed, unique
+from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Reference, Seed, unique
 from pipo_core.recipes.common import Arm, Budget, EngineSettings, Sampling, baseline_findings
+
+SuiteName = Literal["tiny", "math"]
+BenchmarkRef = Annotated[str, Reference("benchmark")]
+
+BENCHMARKS: Mapping[SuiteName, str] = {"math": "aime25"}
+"""The suites that read published problems, and the catalog's name of these; the others make their own."""
 
 
 class EvalProblems(RecipeModel):
-    """How many held-out problems."""
+    """How many problems."""
 
-    count: int = Field(default=500, ge=1, description="Held-out problems.")
+    count: int | None = Field(
+        default=None, ge=1, description="How many (a benchmark's first ones); null: 500 of tiny, all of a benchmark."
+    )
     seed: Seed = 0
 
 
@@ -20,7 +28,13 @@ class EvalRecipe(JobRecipe):
     """avg@k, pass@k with intervals, tokens a slot, paired differences."""
 
     kind: Literal["eval"] = Field(default="eval", description="What sort of recipe this is.")
-    suite: Literal["tiny"] = Field(default="tiny", description="The benchmark: tiny is generated arithmetic.")
+    suite: SuiteName = Field(
+        default="tiny", description="What is asked: tiny is generated arithmetic, math is AIME 2025."
+    )
+    benchmark: BenchmarkRef | None = Field(
+        default=None,
+        description="The suite's problems: a catalog name (math: aime25), a hub id, or a local copy; none for tiny.",
+    )
     problems: EvalProblems = EvalProblems()
     samples: int = Field(default=4, ge=1, description="Answers a problem: the k of avg@k (paper: 4).")
     seed: Seed = 0
@@ -33,6 +47,20 @@ class EvalRecipe(JobRecipe):
     engine: EngineSettings = EngineSettings()
 
     def findings(self) -> Iterator[Finding]:
-        """Arms have names of their own and the baseline is one of them."""
+        """The suite has the problems that it takes, arms have names of their own, the baseline is one of them."""
+        yield from self._suite_findings()
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
+
+    def _suite_findings(self) -> Iterator[Finding]:
+        usual = BENCHMARKS.get(self.suite)
+        if usual is None:
+            if self.benchmark is not None:
+                yield Finding(("benchmark",), f"suite {self.suite} makes its own problems; remove it", (("suite",),))
+            return
+        if self.benchmark is None:
+            message = f"suite {self.suite} needs its problems: benchmark={usual}, or a local copy"
+            yield Finding(("benchmark",), message, (("suite",),))
+        if self.problems.seed:
+            message = f"the problems of suite {self.suite} are given, not drawn; remove it"
+            yield Finding(("problems", "seed"), message, (("suite",),))

@@ -45,11 +45,13 @@ def test_a_cut_answer_is_the_one_of_the_smaller_limit(
         row = {
             "slot_token_counts": whole.slot_token_counts,
             "finish_reason": whole.finish_reason,
+            "drafts": whole.drafts,
             "correct": True,
         }
         result = cut(row, "tokens" if unit == "tokens" else "slots", limit)
         assert whole.token_ids[: len(short.token_ids)] == short.token_ids
         assert (result.tokens, result.slots) == (sum(short.slot_token_counts), short.slots)
+        assert (result.drafts, result.kept) == (short.drafts, short.kept)
         assert result.finished == (short.finish_reason == "stop")
         ends.add(result.finished)
     assert ends == {True, False}  # the case has answers on both sides of the limit

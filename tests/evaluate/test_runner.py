@@ -70,7 +70,7 @@ def test_each_budget_is_what_a_generation_under_that_limit_alone_gives(
     opened = opener()
     results = run_eval(recipe, tmp_path, open_engine=opened)
     for engine, label in zip(opened.engines, ("base", "pair@0", "pair@0.95"), strict=True):
-        right = finished = tokens = slots = 0
+        right = finished = tokens = slots = drafts = kept = 0
         for request in engine.seen:
             alone = engine.answer(
                 type(request)(
@@ -89,11 +89,14 @@ def test_each_budget_is_what_a_generation_under_that_limit_alone_gives(
             right += ended and f"{{{answer}}}" in alone.text
             tokens += sum(alone.slot_token_counts)
             slots += alone.slots
+            drafts += alone.drafts
+            kept += alone.kept
         at = arm(results, label)["budgets"][unit]
         assert at["avg"]["value"] == pytest.approx(right / 90)
         assert at["finished"] == pytest.approx(finished / 90)
         assert at["mean_tokens"] == pytest.approx(tokens / 90)
         assert at["tokens_per_slot"] == pytest.approx(tokens / slots)
+        assert (at["drafts"], at["drafts_kept"]) == (drafts, pytest.approx(kept / drafts) if drafts else None)
     pair = arm(results, "pair@0")["budgets"]
     assert pair["tokens"]["finished"] < pair["slots"]["finished"]  # the case tells the two apart
 
@@ -263,6 +266,7 @@ def test_tables_say_what_the_results_say(recipe: EvalRecipe, opener: Any, tmp_pa
             if entry["label"] == "base":
                 assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
             else:
+                assert float(cells["drafts kept %"]) == pytest.approx(100 * at["drafts_kept"], abs=0.05)
                 assert float(cells["Δ to base"].split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
         lines = markdown(table).splitlines()
         assert len(lines) == 2 + 2 + len(table.rows)

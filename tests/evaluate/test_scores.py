@@ -11,9 +11,10 @@ from pipo_core.evaluate.scores import Outcome, cut, figures, outcome
 counts = st.lists(st.integers(1, 2), min_size=1, max_size=40)
 
 
-def row(slots: Sequence[int], *, stop: bool = True, correct: bool = True) -> dict[str, object]:
+def row(slots: Sequence[int], *, stop: bool = True, correct: bool = True, drafts: int = 0) -> dict[str, object]:
     return {
         "slot_token_counts": list(slots),
+        "drafts": drafts,
         "finish_reason": "stop" if stop else "length",
         "correct": correct,
     }
@@ -82,6 +83,36 @@ def test_figures_of_a_case_done_by_hand() -> None:
     assert result["tokens_per_slot"] == pytest.approx(5 / 3)
     assert (result["mean_tokens"], result["finished"]) == (5, 1)
     assert figures(arm, problems, None, seed=0)["difference"] is None
+
+
+def test_drafts_are_counted_within_each_budget() -> None:
+    # Two answers of one question: the first keeps its early drafts and none later, the second ends with a first token.
+    early = {"problem": "a", "sample": 0, **row([2, 2, 2, 1, 1, 1], drafts=6)}
+    ended = {"problem": "a", "sample": 1, **row([1, 2, 1], drafts=2)}
+    problems = [Problem("a", "?", "1")]
+
+    def kept(limit: int, unit: str) -> tuple[int, float]:
+        result = figures(
+            outcome([early, ended], problems, 2, "slots" if unit == "slots" else "tokens", limit), problems, None, 0
+        )
+        return result["drafts"], result["drafts_kept"]
+
+    assert kept(6, "slots") == (8, 4 / 8)
+    assert kept(3, "slots") == (5, 4 / 5)
+    assert kept(1, "slots") == (2, 1 / 2)
+    # Three tokens: two slots of each; the second draft of the first answer finds no room, that of the other does.
+    assert kept(3, "tokens") == (4, 2 / 4)
+    plain = [{"problem": "a", "sample": sample, **row([1, 1, 1])} for sample in range(2)]
+    result = figures(outcome(plain, problems, 2, "slots", 2), problems, None, 0)
+    assert (result["drafts"], result["drafts_kept"]) == (0, None)
+
+
+def test_problems_without_levels_have_none() -> None:
+    problems = [Problem("a", "?", "1"), Problem("b", "?", "1", "hard")]
+    rows = [{"problem": name, "sample": 0, **row([1], correct=name == "b")} for name in "ab"]
+    assert figures(outcome(rows[:1], problems[:1], 1, "slots", 1), problems[:1], None, 0)["levels"] == {}
+    levels = figures(outcome(rows, problems, 1, "slots", 1), problems, None, 0)["levels"]
+    assert [(name, level["problems"], level["avg"]["value"]) for name, level in levels.items()] == [("hard", 1, 1.0)]
 
 
 def test_the_order_of_answers_on_disk_does_not_matter() -> None:

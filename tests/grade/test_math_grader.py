@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipo_core.errors import MachineError
 from pipo_core.grade import MathGrader, extract_boxed
 
 
@@ -195,6 +197,15 @@ def test_a_worker_that_dies_or_stops_costs_one_answer(how: signal.Signals) -> No
         grader.deadline = 30
         assert grader.grade(boxed("1/4"), "0.25")
     assert children(os.getpid()) == before
+
+
+def test_without_math_verify_the_version_that_pipo_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    [needed] = [text for text in project["dependencies"] if text.startswith("math-verify")]
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with MathGrader() as grader, pytest.raises(MachineError, match="math-verify cannot be imported") as caught:
+        grader.grade(boxed("1/2"), "0.5")
+    assert caught.value.hint == f"pip install '{needed}'"
 
 
 def test_threads_get_their_own_verdicts(grader: MathGrader) -> None:

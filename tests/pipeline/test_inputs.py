@@ -175,7 +175,7 @@ def test_every_reference_of_every_recipe_kind_is_resolved_here() -> None:
         "rollout": {"model": "x/y"},
         "build": {"rollouts": "x/y"},
         "merge": {"source": "x/y", "base": "x/y"},
-        "eval": arms,
+        "eval": {**arms, "benchmark": "x/y"},
         "bench": arms,
     }
     assert recipes.keys() == INPUTS.keys() == KINDS.keys() - {"pipeline"}

@@ -1,10 +1,16 @@
-"""Benchmarks by name. A new one is a file beside `tiny.py` and a line in `SUITES`."""
+"""Benchmarks by name.
+
+A new one is a file beside these, a line in `SUITES`, its name in `recipes.evaluate` (with the benchmark that it
+reads) and on the command line, and a recipe `NAME/eval.yaml` with its standard settings.
+"""
 
 from collections.abc import Mapping
 
 from pipo_core.evaluate.suites.base import Suite, SuiteOpener
+from pipo_core.evaluate.suites.math import open_math
 from pipo_core.evaluate.suites.tiny import open_tiny
+from pipo_core.recipes.evaluate import SuiteName
 
-SUITES: Mapping[str, SuiteOpener] = {"tiny": open_tiny}
+SUITES: Mapping[SuiteName, SuiteOpener] = {"tiny": open_tiny, "math": open_math}
 
 __all__ = ["SUITES", "Suite", "SuiteOpener"]

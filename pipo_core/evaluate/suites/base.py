@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
 from pipo_core.data.problems import Problem
+from pipo_core.recipes.evaluate import EvalRecipe
 
 
 class Suite(Protocol):
@@ -12,8 +13,11 @@ class Suite(Protocol):
 
     name: str
 
-    def problems(self, count: int, seed: int) -> list[Problem]:
-        """Return `count` problems; the same seed gives the same ones in the same order."""
+    def problems(self, recipe: EvalRecipe) -> list[Problem]:
+        """Return the problems that the recipe asks for, each with an id of its own; the same ones in every call.
+
+        `recipe.benchmark` is a path on this disk. Raises MissingInputError where it does not hold them.
+        """
         ...
 
     def prompt(self, problem: Problem) -> list[dict[str, str]]:
