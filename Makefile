@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: lint ## install, lint, type check, run the tests
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/.installed-demo ## write what docs/cli.md and docs/recipes.md take from the code
+	$(BIN)/python -m pipo_cli.reference
 
 clean: ## remove the environment, caches and build artefacts; outputs/ stays
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

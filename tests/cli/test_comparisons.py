@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.evaluate import EvalRecipe
+from tests.cli.calls import Calls, checkpoint, pipo
+
+
+def test_eval_takes_the_newest_finished_checkpoint_and_names_it_first(standard: Calls) -> None:
+    checkpoint(Path("outputs/old/merge"), age=100, compressor_type="mlp")
+    newest = checkpoint(Path("outputs/new/merge"), age=50, compressor_type="mlp")
+    checkpoint(Path("outputs/broken/merge"), state="running", compressor_type="mlp")
+    checkpoint(Path("outputs/new/merge.previous"), compressor_type="mlp")
+    code, out, _ = pipo("eval", "--suite", "tiny", "--tau", "0.5", "samples=2")
+    assert code == 0
+    assert out.splitlines()[0] == f"checkpoint: {newest} (the newest)"
+    recipe = standard.recipes[0]
+    assert isinstance(recipe, EvalRecipe)
+    assert (recipe.run, recipe.samples, recipe.baseline) == ("eval-tiny-new-merge", 2, None)
+    assert [(arm.method, arm.ckpt, arm.tau) for arm in recipe.arms] == [("pipo", str(newest), 0.5)]
+    code, out, err = pipo("eval", "--json")
+    assert json.loads(out)["skipped"] is False
+    assert str(newest) in err
+
+
+@pytest.mark.parametrize("record", ["[]", "{", "3"])
+def test_eval_passes_over_a_damaged_record(standard: Calls, record: str) -> None:
+    whole = checkpoint(Path("outputs/whole/merge"), age=50, compressor_type="mlp")
+    checkpoint(Path("outputs/damaged/merge"), compressor_type="mlp")
+    Path("outputs/damaged/merge/stage.json").write_text(record)
+    code, out, _ = pipo("eval")
+    assert (code, out.splitlines()[0]) == (0, f"checkpoint: {whole} (the newest)")
+
+
+@pytest.mark.parametrize("command", ["eval", "bench"])
+def test_a_checkpoint_is_looked_for_before_its_options_are_judged(standard: Calls, command: str) -> None:
+    code, _, err = pipo(command, "--ckpt", "outputs/nope", "--tau", "0.5")
+    assert code == 3
+    assert "outputs/nope does not exist" in err
+    assert "try: without --ckpt the newest" in err
+    assert "arms" not in err
+    checkpoint(Path("plain"))
+    for words in ([], ["--method", "regular"]):
+        code, _, err = pipo(command, "--ckpt", "plain", "--tau", "0.5", *words)
+        assert code == 2
+        assert "--tau is for pair models" in err
+        assert "arms" not in err
+    assert standard.recipes == []
+
+
+def test_eval_without_any_checkpoint_says_what_to_do(standard: Calls) -> None:
+    code, _, err = pipo("eval")
+    assert code == 3
+    assert "--ckpt" in err
+
+
+def test_eval_and_bench_take_a_checkpoint_and_method(standard: Calls) -> None:
+    model = checkpoint(Path("elsewhere"))
+    words = ["--ckpt", str(model), "--method", "pipo", "--tau", "0.5", "--tau", "0.9"]
+    assert pipo("eval", *words)[0] == 0
+    assert standard.recipes[0].arms[0].tau == [0.5, 0.9]
+    assert pipo("bench", "--ckpt", "elsewhere", "prompt_tokens=[8]")[0] == 0
+    bench = standard.recipes[1]
+    assert isinstance(bench, BenchRecipe)
+    assert (bench.arms[0].method, bench.arms[0].ckpt, bench.prompt_tokens) == ("regular", "./elsewhere", [8])
+    assert pipo("eval", "--ckpt", str(model), "--tau", "1.5")[0] == 2
+    assert pipo("eval", "--ckpt", str(model), "--method", "magic")[0] == 2
+
+
+def test_eval_and_bench_run_recipes_of_ones_own(standard: Calls) -> None:
+    assert pipo("eval", "eval.yaml", "samples=3")[0] == 0
+    assert [arm.name for arm in standard.recipes[0].arms] == ["a", "b"]
+    assert pipo("bench", "bench.yaml", "--ckpt", "tiny-student")[0] == 0
+    assert standard.recipes[1].arms[0].ckpt == "tiny-student"

@@ -1,0 +1,100 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.calls import ROW, Calls, pipo
+
+
+def test_dry_run_shows_the_plan_even_without_the_model(calls: Calls) -> None:
+    code, out, _ = pipo("train", "sft", "--dry-run")
+    assert code == 0
+    assert "cannot start" in out
+    assert "learning_rate: 0.0001" in out
+    assert "outputs/sft-4b/train" in out
+    assert calls.recipes == []
+    assert not Path("outputs").exists()
+
+
+def test_dry_run_counts_the_steps(calls: Calls) -> None:
+    Path("base").mkdir()
+    Path("base/config.json").write_text("{}")
+    Path("rows.jsonl").write_text(ROW * 9)
+    code, out, _ = pipo("train", "train.yaml", "--dry-run", "--json", "precision=fp32")
+    plan = json.loads(out)
+    assert code == 0
+    assert plan["action"] == "start"
+    command = plan["work"].pop("command")
+    assert command.endswith(f" -m pipo_core.train.worker {Path('outputs/train/train/job.json').absolute()}")
+    assert plan["work"] == {"rows a step": 4, "rows": 9, "steps": "at most 9"}
+    assert plan["inputs"]["data.train"]["path"] == str(Path("rows.jsonl").absolute())
+    plan = json.loads(pipo("train", "train.yaml", "--dry-run", "--json", "data.limit=4")[1])
+    assert plan["work"]["steps"] == "at most 3"
+    assert not Path("outputs").exists()
+
+
+def test_dry_run_counts_as_the_training_does_not_by_another_formula(calls: Calls) -> None:
+    Path("rows.jsonl").write_text(ROW * 10)
+    words = ["batch.per_device=5", "epochs=1.5", "launch.processes=2", "batch.accumulation=1"]
+    out = pipo("train", "train.yaml", "--dry-run", *words)[1]
+    assert "at most 2" in out
+    assert "torch.distributed.run" in out
+
+
+def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("base").mkdir()
+    Path("base/config.json").write_text("{}")
+    Path("rows.jsonl").write_text(ROW)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: None)
+    code, out, _ = pipo("train", "train.yaml", "--dry-run", "--json", "launch.deepspeed=zero2")
+    plan = json.loads(out)
+    assert (code, plan["action"]) == (0, "cannot start")
+    assert plan["reasons"] == ["launch.deepspeed needs DeepSpeed", "precision: bf16 needs a GPU, and there is none"]
+    assert plan["next"] == 'pip install "pipo[deepspeed]"'
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    out = pipo("train", "train.yaml", "--dry-run", "--json", "launch.processes=4")[1]
+    assert json.loads(out)["reasons"] == ["launch.processes: 4 need a GPU each, and there are 2"]
+
+
+def test_dry_run_names_a_bad_row(calls: Calls) -> None:
+    Path("base").mkdir()
+    Path("base/config.json").write_text("{}")
+    Path("rows.jsonl").write_text("{}\n")
+    out = pipo("train", "train.yaml", "--dry-run", "--json")[1]
+    plan = json.loads(out)
+    assert plan["action"] == "cannot start"
+    assert "rows.jsonl:1" in plan["reasons"][0]
+
+
+def test_a_shipped_recipe_says_which_folder_is_missing_and_how_to_make_it(calls: Calls) -> None:
+    plan = json.loads(pipo("train", "tiny/sft", "--dry-run", "--json")[1])
+    assert plan["reasons"] == ["data.train: outputs/tiny-data/build does not exist (there is no folder outputs)"]
+    assert plan["next"] == "run the commands at the top of the recipe first: pipo recipes show tiny/sft.yaml"
+    plan = json.loads(pipo("train", "tiny/sft", "--dry-run", "--json", "data.train=outputs/foo")[1])
+    assert plan["next"] is None
+
+
+def test_a_start_that_cannot_succeed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = pipo("train", "tiny/sft.yaml")
+    assert code == 3
+    assert "pipo recipes show tiny/sft.yaml" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_a_pipeline_changes_nothing(calls: Calls) -> None:
+    Path("base").mkdir()
+    Path("base/config.json").write_text("{}")
+    Path("rows.jsonl").write_text("{}\n")
+    code, out, _ = pipo("run", "all.yaml", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["stages"][0] | {"recipe": ""} == {
+        "stage": "one",
+        "kind": "train",
+        "action": "start",
+        "because": "",
+        "recipe": "",
+    }
+    assert "one" in pipo("run", "all.yaml", "--dry-run")[1]
+    assert not Path("outputs").exists()
