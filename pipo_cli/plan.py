@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipo_cli.hints import hint_for
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
-from pipo_core.pipeline.stage import stage_folder, standing
+from pipo_core.pipeline.stage import ChangedError, stage_folder, standing
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import Arm
 from pipo_core.recipes.evaluate import EvalRecipe
@@ -16,22 +17,29 @@ from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 
+if TYPE_CHECKING:
+    from pipo_core.train.memory import MemoryEstimate
 
-def job_plan(recipe: JobKind, root: Path, name: str | None = None) -> dict[str, Any]:
+
+def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: bool = False) -> dict[str, Any]:
     """Return the plan of one job: what it would do and why, its inputs, its size, its folder, its recipe.
 
-    `name` is what the recipe was called on the command line. What is missing is part of the plan, not an error.
+    `name` is what the recipe was called on the command line, `restart` is `run_stage`'s. What is missing is part
+    of the plan, not an error.
     """
     plan: dict[str, Any] = {"kind": recipe.kind, "folder": str(stage_folder(recipe, root))}
     paths: dict[str, Path] = {}
     try:
-        state = standing(recipe, root)
+        state = standing(recipe, root, restart=restart)
     except MissingInputError as error:
         hint = hint_for(error, name)
         plan |= {"action": "cannot start", "reasons": [error.message], "next": hint, "inputs": {}}
     else:
         paths = {item.key: item.path for item in state.inputs}
         plan |= {"action": state.action, "reasons": state.reasons}
+        if state.action == "refuse":
+            refusal = ChangedError(state.folder, state.reasons)
+            plan |= {"action": "cannot start", "next": refusal.hint}
         plan["inputs"] = {item.key: {"name": item.value, "path": str(item.path)} for item in state.inputs}
     plan["work"] = dict(_work(recipe))
     if isinstance(recipe, TrainRecipe):
@@ -43,7 +51,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None) -> dict[str, 
 def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
     if isinstance(recipe, RolloutRecipe) and recipe.problems.count is not None:
         yield "answers", recipe.problems.count * recipe.samples
-    elif isinstance(recipe, EvalRecipe):
+    elif isinstance(recipe, EvalRecipe) and recipe.problems.count is not None:
         yield "answers", _decodings(recipe.arms) * recipe.problems.count * recipe.samples
     elif isinstance(recipe, BenchRecipe):
         yield "trials", _decodings(recipe.arms) * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
@@ -61,17 +69,48 @@ def _plan_training(plan: dict[str, Any], recipe: TrainRecipe, paths: Mapping[str
     except MissingInputError as error:
         _cannot_start(plan, error)
         return
-    work = {"command": shlex.join(training["command"]), "rows a step": training["batch_rows"]}
+    work: dict[str, int | str] = {"command": shlex.join(training["command"]), "rows a step": training["batch_rows"]}
     if training["rows"] is not None:
         work["rows"] = training["rows"]
+    tokens = training["tokens"]
     if recipe.max_steps is not None:
         work["steps"] = recipe.max_steps
     elif training["steps"] is not None:
-        work["steps"] = f"at most {training['steps']:,}"  # rows that are too long drop out
+        # Rows that are too long drop out; only tokens tell how many.
+        work["steps"] = f"at most {training['steps']:,}" if tokens is None else training["steps"]
+    if tokens is None:
+        work["tokens a step"] = f"at most {training['batch_rows'] * recipe.data.max_length:,}"
+    else:
+        work["tokens a step"] = f"about {round(training['batch_rows'] * tokens.tokens / tokens.rows):,}"
+        work["tokenized rows"] = f"{_gigabytes(tokens.bytes)} GB in {training['tokenized']}"
+    if training["memory"] is not None:
+        work["memory a process"] = _memory_line(training["memory"], recipe.data.max_length)
+        plan["memory"] = {**asdict(training["memory"]), "total": training["memory"].total}
+    if training["kernels"] is not None:
+        work["linear attention"] = _kernel_line(training["kernels"])
     plan["work"] = work
     if plan["action"] != "skip":
         for lack in training["missing"]:
             _cannot_start(plan, lack)
+
+
+def _memory_line(memory: "MemoryEstimate", tokens: int) -> str:
+    """Return the estimate in words, without the parts that do not show in tenths of a gigabyte."""
+    sizes = {name: _gigabytes(size) for name, size in asdict(memory).items() if name != "positions"}
+    shown = ", ".join(f"{name} {size}" for name, size in sizes.items() if size != "0.0")
+    return f"about {_gigabytes(memory.total)} GB at rows of {tokens:,} tokens ({shown})"
+
+
+def _kernel_line(kernels: Mapping[str, bool]) -> str:
+    """Return what computes the linear-attention layers, and what would be faster."""
+    present = [name for name, there in kernels.items() if there]
+    absent = [name for name, there in kernels.items() if not there]
+    line = " and ".join(present) or "plain PyTorch, slowly"
+    return f'{line} (not installed: {", ".join(absent)}; pip install "pipo[gpu]")' if absent else line
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f}"
 
 
 def _cannot_start(plan: dict[str, Any], error: PipoError) -> None:

@@ -23,6 +23,11 @@ class TrainData(RecipeModel):
         default=65535, ge=8, description="Longest row in tokens; longer rows are left out (paper: 65,535)."
     )
     limit: int | None = Field(default=None, ge=1, description="Use only the first rows; null: all.")
+    cache: str | None = Field(
+        default=None,
+        description="Folder of tokenized rows, 5 bytes a token, shared by all runs with the same rows and tokenizer; "
+        "null: .cache/rows beside the runs.",
+    )
 
 
 class PadPhase(RecipeModel):
@@ -95,6 +100,10 @@ class Batch(RecipeModel):
 
     per_device: int = Field(default=1, ge=1, description="Rows of one pass on one device.")
     accumulation: int = Field(default=1, ge=1, description="Passes whose mean gradient makes one step.")
+    group_by_length: bool = Field(
+        default=False,
+        description="Put rows of like length into one pass: less padding. Of no use at per_device: 1.",
+    )
 
 
 class Save(RecipeModel):

@@ -89,6 +89,7 @@ def swift_arguments(
         "per_device_train_batch_size": batch.per_device,
         "per_device_eval_batch_size": batch.per_device,
         "gradient_accumulation_steps": batch.accumulation,
+        "group_by_length": batch.group_by_length,
         "num_train_epochs": recipe.epochs if recipe.epochs is not None else 1.0,
         "max_steps": recipe.max_steps if recipe.max_steps is not None else -1,
         "gradient_checkpointing": recipe.gradient_checkpointing,

@@ -6,14 +6,18 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipo_core.errors import MachineError
+from pipo_core.errors import CheckpointError, MachineError
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.layout import JOB
-from pipo_core.train.rows import check_rows
+from pipo_core.train.rows import RowCounts, cache_folder, check_rows, count_rows, rows_folder
+
+if TYPE_CHECKING:
+    from pipo_core.train.memory import MemoryEstimate
 
 _WORKER = "pipo_core.train.worker"
+_KERNELS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]  # so that the worker runs this very code, installed or not
 
 
@@ -64,6 +68,13 @@ def count_steps(recipe: TrainRecipe, rows: int) -> int:
     return math.ceil((recipe.epochs or 0) * max(1, math.ceil(passes / batch.accumulation)))
 
 
+def missing_swift() -> MachineError | None:
+    """Return what to say if ms-swift, which trains, is not installed."""
+    if importlib.util.find_spec("swift") is not None:
+        return None
+    return MachineError("training needs ms-swift", hint="pip install ms-swift")
+
+
 def missing_deepspeed(recipe: TrainRecipe) -> MachineError | None:
     """Return what to say if the recipe asks for DeepSpeed and it is not installed."""
     if recipe.launch.deepspeed is None or importlib.util.find_spec("deepspeed") is not None:
@@ -86,11 +97,58 @@ def missing_gpus(recipe: TrainRecipe) -> MachineError | None:
     return None
 
 
+def kernels() -> dict[str, bool]:
+    """Return the packages that make linear attention fast on a GPU, and whether they are installed.
+
+    transformers takes what it can import, and plain PyTorch for the rest: without flash-linear-attention the delta rule
+    takes more than ten times as long.
+    """
+    return {package: importlib.util.find_spec(module) is not None for module, package in _KERNELS.items()}
+
+
+def memory_estimate(recipe: TrainRecipe) -> "MemoryEstimate | None":
+    """Return what the training takes on each GPU; None where the shape of its model is not known here.
+
+    A published size need not be downloaded for it.
+    """
+    # Imported here: only a plan asks, and only it pays for torch.
+    from pipo_core.model.checkpoint import load_config
+    from pipo_core.model.shapes import SHAPES, shape_config
+    from pipo_core.train.memory import estimate_memory
+
+    folder = Path(recipe.model)
+    if (folder / "config.json").is_file():
+        try:
+            config = load_config(folder)
+        except CheckpointError:
+            return None
+    elif recipe.model in SHAPES:
+        config = shape_config(recipe.model)
+    else:
+        return None
+    return estimate_memory(recipe, config, fast_kernels=kernels()[_KERNELS["fla"]])
+
+
+def tokenized_rows(recipe: TrainRecipe, file: Path, out: Path) -> tuple[Path, RowCounts | None]:
+    """Return the folder of the training rows' tokens, and what it holds if an earlier training has filled it."""
+    folder = rows_folder(
+        cache_folder(recipe.data.cache, out),
+        file,
+        Path(recipe.model),
+        max_length=recipe.data.max_length,
+        limit=recipe.data.limit,
+    )
+    return folder, count_rows(folder)
+
+
 def plan(recipe: TrainRecipe, out: Path) -> dict[str, Any]:
     """Return what a training in the folder ``out`` would do, and what this machine lacks for it: for ``--dry-run``.
 
     Paths in the recipe are as a job gets them.
     ``rows`` and ``steps`` are None where the data is not there yet; rows that turn out too long make fewer of both.
+    ``tokens`` counts the rows' tokens if an earlier training has tokenized them, into the folder ``tokenized``.
+    ``memory`` is the estimate for one GPU, None if the model is not known. ``kernels`` says of each package for linear
+    attention whether it is installed; None on a CPU, which uses none.
 
     Raises:
         MissingInputError: if the data is there and has a bad row.
@@ -98,10 +156,16 @@ def plan(recipe: TrainRecipe, out: Path) -> dict[str, Any]:
     file = Path(recipe.data.train)
     file = file / "train.jsonl" if file.is_dir() else file
     rows = check_rows(file, recipe.data.limit) if file.is_file() else None
+    lacks = [lack for lack in (missing_swift(), missing_deepspeed(recipe), missing_gpus(recipe)) if lack is not None]
+    folder, tokens = (None, None) if rows is None or missing_swift() else tokenized_rows(recipe, file, out)
     return {
         "command": command(recipe, out.absolute() / JOB),
         "rows": rows,
         "batch_rows": batch_rows(recipe),
-        "steps": recipe.max_steps if rows is None else count_steps(recipe, rows),
-        "missing": [lack for lack in (missing_deepspeed(recipe), missing_gpus(recipe)) if lack is not None],
+        "steps": recipe.max_steps if rows is None else count_steps(recipe, rows if tokens is None else tokens.rows),
+        "tokens": tokens,
+        "tokenized": folder,
+        "memory": memory_estimate(recipe),
+        "kernels": kernels() if recipe.precision == "bf16" else None,
+        "missing": lacks,
     }

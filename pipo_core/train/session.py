@@ -13,14 +13,13 @@ from swift.pipelines.train.sft import SwiftSft
 from torch import nn
 
 from pipo_core.errors import CheckpointError, MachineError, MissingInputError
-from pipo_core.files import fingerprint
 from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.arguments import frozen_modules, master_weights
 from pipo_core.train.callbacks import StopRequest, TokenRate, TrainingEvents
 from pipo_core.train.checkpoints import step_of
 from pipo_core.train.events import EventWriter
-from pipo_core.train.rows import EncodedRows, encode_rows
+from pipo_core.train.rows import EncodedRows, encode_rows, rows_folder
 from pipo_core.train.template import LessonPlan, Position
 
 _WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors")
@@ -34,7 +33,7 @@ class PairSft(SwiftSft):
         arguments: SftArguments,
         recipe: TrainRecipe,
         *,
-        rows_folder: Path,
+        cache: Path,
         made_by: str,
         events: EventWriter,
         stop: StopRequest,
@@ -44,13 +43,13 @@ class PairSft(SwiftSft):
         Args:
             arguments: ms-swift's.
             recipe: what they were made from.
-            rows_folder: where tokenized rows go.
+            cache: where tokenized rows lie, for all runs.
             made_by: fingerprint of everything that the weights depend on.
             events: where progress goes.
             stop: asks the training to end early.
         """
         self._recipe = recipe
-        self._rows_folder = rows_folder
+        self._cache = cache
         self._made_by = made_by
         self._events = events
         self._stop = stop
@@ -97,9 +96,9 @@ class PairSft(SwiftSft):
         return train, validation
 
     def _encoded(self, file: Path, name: str, limit: int | None) -> EncodedRows:
-        folder = self._rows_folder / name
-        if self._is_first():
-            max_length = self._recipe.data.max_length
+        max_length = self._recipe.data.max_length
+        folder = rows_folder(self._cache, file, Path(self._recipe.model), max_length=max_length, limit=limit)
+        if self.args.local_rank in (-1, 0):  # one process of each node, for nodes may have disks of their own
             done = 0
 
             def count(number: int) -> None:
@@ -107,15 +106,7 @@ class PairSft(SwiftSft):
                 done = number
                 self._events.count("encode", name=name, done=number)
 
-            encode_rows(
-                file,
-                folder,
-                encode=self.template.encode,
-                max_length=max_length,
-                limit=limit,
-                made_from=fingerprint([self._made_by, name]),
-                progress=count,
-            )
+            encode_rows(file, folder, encode=self.template.encode, max_length=max_length, limit=limit, progress=count)
             if done:
                 self._events.write("encode", name=name, done=done)
         _wait_for_all()
@@ -179,9 +170,6 @@ class PairSft(SwiftSft):
         if self._recipe.precision == "bf16" and self._recipe.tuning.method == "full":
             weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
         return weights
-
-    def _is_first(self) -> bool:
-        return bool(self.args.rank in (-1, 0))
 
 
 def _wait_for_all() -> None:

@@ -11,11 +11,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from pipo_core.data.augment import IGNORED
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import load_checkpoint
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.arguments import frozen_modules
 from pipo_core.train.callbacks import StopRequest
 from pipo_core.train.events import EventWriter
 from pipo_core.train.merge import load_adapted, run_merge
@@ -73,9 +75,13 @@ def test_full_fine_tuning_moves_every_weight_and_leaves_a_checkpoint(base_model,
     ]
 
 
-@pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning):
-    settings = recipe(base_model, rows, tuning=tuning, max_steps=13, save={"every_steps": 5, "keep": 4}, seed=11)
+@pytest.mark.parametrize(
+    ("tuning", "grouped"), [({"method": "full"}, True), (LORA, False)], ids=["full, by length", "lora"]
+)
+def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grouped):
+    batch = {"per_device": 4, "group_by_length": grouped}
+    save = {"every_steps": 5, "keep": 4}
+    settings = recipe(base_model, rows, tuning=tuning, batch=batch, max_steps=13, save=save, seed=11)
     artifact = "model" if tuning["method"] == "full" else "adapter"
     train_here(settings, tmp_path / "whole")  # 10 steps an epoch: it resumes within one and crosses its end
 
@@ -105,6 +111,29 @@ def test_checkpoints_of_other_settings_are_refused(base_model, rows, tmp_path):
         train_here(recipe(base_model, rows, max_steps=3), tmp_path, made_by="other")
 
 
+@pytest.mark.parametrize("objective", ["pipo", "regular"])
+@pytest.mark.parametrize("places", [(), (4, 6)], ids=["no label", "no second place"])
+def test_what_has_no_labels_gives_a_gradient_of_zero_and_not_none(base_model, objective, places):
+    """Else processes that train together would wait for each other's gradients for ever."""
+    model = load_checkpoint(base_model)
+    for part in frozen_modules(recipe(base_model, base_model, objective=objective)):
+        model.get_submodule(part).requires_grad_(False)
+    ids = torch.randint(0, 256, (2, 10), generator=torch.Generator().manual_seed(0))
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, list(places)] = ids[:, list(places)]
+    output = model(input_ids=ids, labels=labels, objective=objective)
+    output.loss.backward()
+    trained = {name: weight.grad for name, weight in model.named_parameters() if weight.requires_grad}
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in trained.values())
+    if not places:
+        assert output.loss == 0
+        assert not any(gradient.any() for gradient in trained.values())
+    elif objective == "pipo":
+        assert output.mtp_loss == output.confidence_loss == 0
+        still = {name.partition(".")[0] for name, gradient in trained.items() if not gradient.any()}
+        assert still == {"mtp", "confidence_head"}
+
+
 def test_accumulation_is_the_mean_over_the_whole_batch(base_model, tmp_path):
     rows = write_even_rows(tmp_path / "train.jsonl", 8)
     logs = []
@@ -116,6 +145,22 @@ def test_accumulation_is_the_mean_over_the_whole_batch(base_model, tmp_path):
         assert deep["grad_norm"] == pytest.approx(wide["grad_norm"], rel=1e-4)
     a, b = weights(tmp_path / "wide" / "model"), weights(tmp_path / "deep" / "model")
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 2e-5
+
+
+def test_other_settings_tokenize_nothing_again(base_model, rows, tmp_path):
+    data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
+    encoded = []
+    for rate, max_length in ((1e-3, 256), (1e-4, 256), (1e-4, 255)):
+        settings = recipe(
+            base_model,
+            rows,
+            data={**data, "max_length": max_length},
+            optimizer={"learning_rate": rate},
+            max_steps=1,
+        )
+        events = train_here(settings, tmp_path / f"{rate}-{max_length}")
+        encoded.append(any(event["event"] == "encode" for event in events))
+    assert encoded == [True, False, True]
 
 
 def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model, rows, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -98,7 +99,7 @@ def write_even_rows(file: Path, count: int) -> Path:
 
 def recipe(model: Path, rows: Path, **changes: object) -> TrainRecipe:
     """Return a recipe for a few steps on a CPU, with ``changes`` to its keys."""
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "objective": "pipo",
         "model": str(model),
         "seed": 3,
@@ -118,4 +119,7 @@ def recipe(model: Path, rows: Path, **changes: object) -> TrainRecipe:
     }
     if changes.get("objective") == "regular":
         settings["pad_augmentation"] = []
-    return TrainRecipe.model_validate({**settings, **changes})
+    settings |= changes
+    # Beside the rows, so that runs of one test, and of one set of rows, share it.
+    settings["data"] = {"cache": str(rows.parent / "cache"), **dict(settings["data"])}
+    return TrainRecipe.model_validate(settings)

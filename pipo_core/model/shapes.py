@@ -1,0 +1,143 @@
+"""Shapes of the published Qwen3.5 sizes: models with random weights where the real ones are not at hand.
+
+Speed and memory depend on the shape alone, so a bench or a first training step needs no download.
+
+The figures are those of ``config.json`` (``text_config``) in ``Qwen/Qwen3.5-0.8B``, ``-2B``, ``-4B`` and ``-9B``; that
+of 9B is also the default of transformers' `Qwen3_5TextConfig`. What all sizes share: 248,320 tokens (padded), one
+full-attention layer in four, attention heads of 256 with a quarter of them rotary (theta 1e7), linear-attention heads
+of 128 with 16 for keys, a convolution over 4 positions, one MTP layer. The models built from them have, to the unit,
+as many weights as the published checkpoints.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.errors import UsageError
+from pipo_core.model.checkpoint import Layout, random_weights, save_checkpoint
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What differs between the sizes.
+
+    Attributes:
+        hidden: ``H``.
+        intermediate: width of the feed-forward layers.
+        layers: of the backbone, a multiple of 4.
+        heads: query heads of a full-attention layer.
+        kv_heads: its key and value heads.
+        value_heads: of a linear-attention layer.
+        tied: whether the LM head is the embedding.
+    """
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    value_heads: int
+    tied: bool
+
+
+SHAPES: dict[str, Shape] = {
+    "qwen3.5-0.8b": Shape(1024, 3584, 24, heads=8, kv_heads=2, value_heads=16, tied=True),
+    "qwen3.5-2b": Shape(2048, 6144, 24, heads=8, kv_heads=2, value_heads=16, tied=True),
+    "qwen3.5-4b": Shape(2560, 9216, 32, heads=16, kv_heads=4, value_heads=32, tied=True),
+    "qwen3.5-9b": Shape(4096, 12288, 32, heads=16, kv_heads=4, value_heads=32, tied=False),
+}
+"""By catalog name."""
+
+
+def shape_config(name: str) -> Qwen3_5TextConfig:
+    """Return the text configuration of a published size, e.g. ``qwen3.5-4b``.
+
+    Raises:
+        UsageError: if there is no such size here.
+    """
+    if name not in SHAPES:
+        raise UsageError(
+            f"no shape is called {name!r}{did_you_mean(name, SHAPES)}", hint=f"choose one of {', '.join(SHAPES)}"
+        )
+    shape = SHAPES[name]
+    return Qwen3_5TextConfig(
+        vocab_size=248_320,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=256,
+        linear_num_key_heads=16,
+        linear_num_value_heads=shape.value_heads,
+        linear_key_head_dim=128,
+        linear_value_head_dim=128,
+        linear_conv_kernel_dim=4,
+        max_position_embeddings=262_144,
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=shape.tied,
+        eos_token_id=248_044,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 1e7,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [11, 11, 10],
+            "mrope_interleaved": True,
+        },
+    )
+
+
+def random_shape_model(
+    name: str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> Qwen3_5ForCausalPIPO:
+    """Return a pair model of a published size with random weights, in evaluation mode.
+
+    It is built where and as it will run: memory is that of the weights in ``dtype``, and nothing is read or written.
+    The weights depend on ``seed``, ``dtype`` and the kind of device; the caller's random state is left as it was.
+
+    Raises:
+        UsageError: if there is no such size here.
+    """
+    config = shape_config(name)
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(seed)
+        model = random_weights(config, dtype=dtype, device=place)
+    model.eval()
+    return model
+
+
+def write_shape_checkpoint(
+    name: str,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+    layout: Layout = "base",
+) -> Path:
+    """Write a checkpoint of a published size with random weights and return its folder, which appears whole or not.
+
+    It stands in for the published one: `pipo train model=FOLDER` runs on it. Tokenizer and chat template are the tiny
+    world's, so text is encoded with a few hundred of the 248,320 tokens.
+
+    Args:
+        name: one of `SHAPES`.
+        folder: where it goes.
+        dtype: of the weights on disk.
+        seed: of the weights.
+        layout: ``base`` as published, with the MTP head; ``pipo`` with compressor and confidence head too.
+
+    Raises:
+        UsageError: if there is no such size here.
+    """
+    model = random_shape_model(name, dtype=dtype, seed=seed)
+    return save_checkpoint(model, folder, layout=layout, tokenizer_from=bundled_model("tiny-student"))
