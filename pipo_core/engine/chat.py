@@ -1,42 +1,67 @@
-"""Chat layout: from messages to a prompt's ids, the same for training, rollouts and evaluation."""
+r"""Chat layout: from messages to ids, the same for training, rollouts and evaluation.
 
-from collections.abc import Mapping, Sequence
+What people write is plain text. A message that spells a control token (``<|im_end|>``, ``<think>``, any token that the
+tokenizer adds to its vocabulary) must neither end a turn nor open a thought, so `ControlTokens` hides such texts from
+the template and from the tokenizer's search for control tokens, and spells them out behind both.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from pipo_core.errors import CheckpointError
+from pipo_core.errors import CheckpointError, UsageError
+from pipo_core.recipes.suggest import one_line
+
+THOUGHT = "<think>"
+END_OF_THOUGHT = "</think>"
+
+_HIDDEN = "\ue000"
+"""Stands before the code of a hidden character. For private use, hence neither white space nor a word to a template."""
+_FIRST_CODE = 0xF0000
+_SURROGATES = "\ud800-\udfff"
+"""Halves of characters: JSON can hold them, tokenizers cannot."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint folder; code in the folder is never run.
 
     Raises:
-        CheckpointError: if it is missing or damaged, or has no chat template or PAD.
+        CheckpointError: if it is missing or damaged, or has no PAD, or no chat template that works.
     """
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json")
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {error}") from error
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {one_line(error)}") from error
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer in {folder} names no pad_token or no eos_token")
     if not tokenizer.chat_template:
         raise CheckpointError(f"the tokenizer in {folder} has no chat template")
+    try:
+        encode_prompt(tokenizer, [{"role": "user", "content": "1"}])
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise CheckpointError(f"the tokenizer in {folder} cannot lay out a chat: {one_line(error)}") from error
     return tokenizer
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    r"""Return the ids of a conversation up to where the assistant writes, the template's ``<think>\n`` included."""
-    text = tokenizer.apply_chat_template(
-        [dict(message) for message in messages],
-        add_generation_prompt=True,
-        enable_thinking=True,
-        tokenize=False,
-    )
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    return ids
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    r"""Return the ids of a conversation up to where the assistant writes, the template's ``<think>\n`` included.
+
+    Raises:
+        UsageError: if the chat template does not take these messages.
+    """
+    controls = ControlTokens(tokenizer)
+    hidden = [controls.hide(message) for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, enable_thinking=True, tokenize=False)
+    except Exception as error:  # a template is a program, and may fail in any way
+        raise UsageError(f"the chat template does not take these messages: {one_line(error)}") from error
+    return controls.encode(text)
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -45,3 +70,115 @@ def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     Emitted as a first token or as a kept draft it is an end, never a pad (algorithm, section 1).
     """
     return frozenset((int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)))
+
+
+class ControlTokens:
+    """Keeps apart the control tokens that a layout writes and texts that merely look like them.
+
+    `hide` is for messages before the layout, `encode` for the text that the layout makes of them. Ids are those of a
+    tokenizer that knows no control token within each stretch between two that the layout wrote; without a hidden
+    text in it, such a stretch has the very ids that the tokenizer gives it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, also: Iterable[str] = ()) -> None:
+        """Take the control tokens from `tokenizer`; `also` are further texts that mean something to the layout."""
+        self._tokenizer = tokenizer
+        backend = tokenizer.backend_tokenizer
+        # A tokenizer.json may ask to cut or to fill up texts. Looked at first, for setting disturbs other threads.
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
+        added = backend.get_added_tokens_decoder()
+        self._ids = frozenset(added)
+        texts = {token.content for token in added.values() if token.content} | set(also)
+        self._firsts = sorted({text[0] for text in texts} | {_HIDDEN})
+        self._found = _beginnings(frozenset(texts | {_HIDDEN}))
+
+    def hide(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a message without any control token's text, but for the marks of the assistant's own thought.
+
+        Those are a ``<think>`` that opens the turn and the first ``</think>``, which stands alone where the prompt has
+        opened the thought.
+        """
+        speaks = message.get("role") == "assistant"
+        return {
+            key: self._hidden_turn(value)
+            if speaks and key == "content" and isinstance(value, str)
+            else self._hidden(value)
+            for key, value in message.items()
+        }
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text that was laid out from hidden messages."""
+        encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+        if _HIDDEN not in text:
+            whole: list[int] = encoding.ids
+            return whole
+        ids: list[int] = []
+        stretch: list[int] = []
+        begin = 0
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token in self._ids:
+                ids += [*self._stretch(text[begin:start], stretch), token]
+                stretch, begin = [], end
+            else:
+                stretch.append(token)
+        return ids + self._stretch(text[begin:], stretch)
+
+    def _hidden_turn(self, content: str) -> str:
+        opened = content[: len(content) - len(content.lstrip())] + THOUGHT
+        begin = len(opened) if content.startswith(opened) else 0
+        thought, end, answer = content[begin:].partition(END_OF_THOUGHT)
+        return content[:begin] + str(self._hidden(thought)) + end + str(self._hidden(answer))
+
+    def _hidden(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._found.sub(self._code, value)
+        if isinstance(value, Mapping):
+            return {self._hidden(key): self._hidden(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._hidden(item) for item in value]
+        return value
+
+    def _code(self, found: re.Match[str]) -> str:
+        character = found[0]
+        if character not in self._firsts:
+            return "\N{REPLACEMENT CHARACTER}"
+        return _HIDDEN + chr(_FIRST_CODE + self._firsts.index(character))
+
+    def _stretch(self, text: str, ids: list[int]) -> list[int]:
+        """Return the ids of a text between two control tokens: `ids` unless something is hidden in it."""
+        if _HIDDEN not in text:
+            return ids
+        last = chr(_FIRST_CODE + len(self._firsts) - 1)
+        shown = re.sub(
+            f"{_HIDDEN}([{chr(_FIRST_CODE)}-{last}])", lambda code: self._firsts[ord(code[1]) - _FIRST_CODE], text
+        )
+        # The tokenizer's own steps, without its first one, which looks for control tokens.
+        backend = self._tokenizer.backend_tokenizer
+        if backend.normalizer is not None:
+            shown = backend.normalizer.normalize_str(shown)
+        pieces = [(shown, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(shown)
+        return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
+
+
+@lru_cache(maxsize=8)
+def _beginnings(texts: frozenset[str]) -> re.Pattern[str]:
+    """Return a pattern of the first character of each of `texts`, whole or cut short by the end, and of surrogates.
+
+    Cut short, for another message may stand behind this one, white space between them taken away.
+    """
+    tree: dict[str, Any] = {}
+    for text in texts:
+        node = tree
+        for character in text:
+            node = node.setdefault(character, {})
+        node[""] = {}
+
+    def rest(node: dict[str, Any]) -> str:
+        if "" in node:
+            return ""
+        return "(?:" + "|".join([*(re.escape(c) + rest(n) for c, n in node.items()), r"\s*\Z"]) + ")"
+
+    return re.compile("|".join([f"[{_SURROGATES}]", *(f"{re.escape(c)}(?={rest(n)})" for c, n in tree.items())]))

@@ -26,8 +26,10 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import CheckpointError
 from pipo_core.files import new_folder, read_json, write_json
+from pipo_core.model.configuration import text_config
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.weight_files import INDEX, Source, copy_weight, listed, locate_weights
+from pipo_core.model.weight_files import FLOATS, INDEX, Source, copy_weight, listed, locate_weights
+from pipo_core.recipes.suggest import one_line
 
 Layout = Literal["pipo", "base"]
 
@@ -87,11 +89,16 @@ def load_checkpoint(
     if unknown:
         _logger.warning("%s: ignored weights that the model does not have: %s", folder, listed(unknown))
 
+    sums: dict[str, torch.Tensor] = {}
     for name, parameter in wanted.items():
         target = torch.empty(parameter.shape, dtype=dtype, device=device)
         if name in sources:
             copy_weight(sources[name], target)
+            sums[name] = target.sum()  # not finite if one number is not; far cheaper than to look at each
         _set_parameter(model, name, target)
+    broken = [name for name, total in sums.items() if not torch.isfinite(total)]
+    if broken:
+        _logger.warning("%s: weights with NaN or infinite numbers: %s", folder, listed(broken))
     _materialise_buffers(model, config, torch.device(device))
     model.tie_weights()
     model.fresh_parts = tuple(part.removesuffix(".") for part in fresh)
@@ -109,9 +116,24 @@ def random_model(
     Raises:
         CheckpointError: if there is no valid configuration.
     """
-    model = Qwen3_5ForCausalPIPO(load_config(Path(path)))
-    _initialise(model, "compressor")  # transformers calls no initialiser on a container of layers
-    model.to(device=device, dtype=dtype)
+    return random_weights(load_config(Path(path)), dtype=dtype, device=device)
+
+
+def random_weights(
+    config: Qwen3_5TextConfig, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Qwen3_5ForCausalPIPO:
+    """Return a model of a configuration with random weights, drawn in place from the device's generator.
+
+    No second copy of any weight is made, so memory stays at the size of the model in ``dtype``.
+    """
+    with torch.device("meta"):
+        model = Qwen3_5ForCausalPIPO(config)
+    for name, parameter in list(model.named_parameters()):
+        if name != "lm_head.weight" or not config.tie_word_embeddings:
+            _set_parameter(model, name, torch.empty(parameter.shape, dtype=dtype, device=device))
+    _materialise_buffers(model, config, torch.device(device))
+    _initialise(model, "")
+    model.tie_weights()
     return model
 
 
@@ -133,19 +155,13 @@ def load_config(folder: Path) -> Qwen3_5TextConfig:
         raw = {**nested, **shared}
     if raw.get("model_type") not in ("qwen3_5_text", "qwen3_5"):
         raise CheckpointError(
-            f"{file} describes a {raw.get('model_type')!r} model; PIPO runs on Qwen3.5 dense text models",
+            one_line(f"{file} describes a {raw.get('model_type')!r} model; PIPO runs on Qwen3.5 dense text models"),
             hint="pipo download qwen3.5-4b",
         )
-    raw = {key: value for key, value in raw.items() if key not in ("model_type", "transformers_version")}
     try:
-        config = Qwen3_5TextConfig(**raw)
-        return _checked(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{file} is not a valid Qwen3.5 configuration: {error}") from error
-    except Exception as error:  # huggingface_hub's strict dataclasses raise their own family
-        if type(error).__module__.startswith("huggingface_hub"):
-            raise CheckpointError(f"{file} is not a valid Qwen3.5 configuration: {error}") from error
-        raise
+        return text_config(raw)
+    except Exception as error:  # a strange value fails in whichever library meets it first
+        raise CheckpointError(f"{file} is not a valid Qwen3.5 configuration: {one_line(error)}") from error
 
 
 def save_checkpoint(
@@ -235,6 +251,12 @@ def _refuse_mismatches(folder: Path, wanted: Mapping[str, nn.Parameter], sources
     missing = sorted(set(wanted) - set(sources))
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} weights: {listed(missing)}")
+    strange = [f"{name} is stored as {sources[name].dtype}" for name in wanted if sources[name].dtype not in FLOATS]
+    if strange:
+        raise CheckpointError(
+            f"{folder} has {len(strange)} weights that are no plain numbers: {listed(strange)}",
+            hint=f"pipo reads {', '.join(FLOATS)}; take the checkpoint before quantization",
+        )
     wrong = [
         f"{name} is {list(sources[name].shape)}, the configuration needs {list(parameter.shape)}"
         for name, parameter in wanted.items()
@@ -266,13 +288,6 @@ def _initialise(model: Qwen3_5ForCausalPIPO, part: str) -> None:
     modules = list(model.get_submodule(part).modules())
     for module in reversed(modules):
         model._init_weights(module)
-
-
-def _checked(config: Qwen3_5TextConfig) -> Qwen3_5TextConfig:
-    """Return the configuration if a model of it can be built, else raise what transformers raises."""
-    with torch.device("meta"):
-        Qwen3_5ForCausalPIPO(config)
-    return config
 
 
 # ---------------------------------------------------------------------- writing

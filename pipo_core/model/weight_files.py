@@ -1,6 +1,7 @@
 """Weights on disk: which files a checkpoint has, which weights lie where, and how one is copied into place."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,22 +10,26 @@ from safetensors import SafetensorError, safe_open
 
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_json
+from pipo_core.recipes.suggest import one_line
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _BLOCK_BYTES = 64 << 20
-_ITEM_BYTES = {"F64": 8, "I64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+FLOATS = tuple(_ITEM_BYTES)
+"""Number formats, as safetensors calls them, that a weight may have; others mean nothing without a scale."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where one weight lies: a file, its name there, its shape, and the bytes of one number."""
+    """Where one weight lies: a file, its name there, its shape, and its number format as safetensors calls it."""
 
     file: Path
     name: str
     shape: tuple[int, ...]
-    item_bytes: int
+    dtype: str
 
 
 def locate_weights(folder: Path) -> dict[str, Source]:
@@ -40,12 +45,15 @@ def locate_weights(folder: Path) -> dict[str, Source]:
                 for name in opened.keys():  # noqa: SIM118 - not a dictionary
                     part = opened.get_slice(name)
                     known = _name_in_memory(name)
+                    if known in sources:
+                        raise CheckpointError(
+                            one_line(f"{file} holds {name}, which {sources[known].file.name} holds too")
+                        )
                     if known is not None:
-                        item = _ITEM_BYTES.get(part.get_dtype(), 4)
-                        sources[known] = Source(file, name, tuple(part.get_shape()), item)
+                        sources[known] = Source(file, name, tuple(part.get_shape()), str(part.get_dtype()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
-                f"{file} is damaged or incomplete: {error}", hint="download or copy the checkpoint again"
+                f"{file} is damaged or incomplete: {one_line(error)}", hint="download or copy the checkpoint again"
             ) from error
     return sources
 
@@ -62,7 +70,7 @@ def _weight_files(folder: Path) -> list[Path]:
         outside = [name for name in names if Path(name).name != name]
         if outside:
             raise CheckpointError(f"{index} names files outside its folder: {listed(outside)}")
-        missing = [name for name in names if not (folder / name).is_file()]
+        missing = [name for name in names if not _is_file(folder / name)]
         if missing:
             raise CheckpointError(f"{folder} lacks weight files that its index names: {listed(missing)}")
         return [folder / name for name in names]
@@ -74,6 +82,12 @@ def _weight_files(folder: Path) -> list[Path]:
             hint="convert the checkpoint to safetensors where you trust it",
         )
     raise CheckpointError(f"{folder} has no {WEIGHTS}")
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # a name that is too long, for one
+        return path.is_file()
+    return False
 
 
 def _name_in_memory(name: str) -> str | None:
@@ -103,7 +117,7 @@ def copy_weight(source: Source, target: torch.Tensor) -> None:
 
 
 def _row_blocks(source: Source) -> Iterator[slice | None]:
-    total = source.item_bytes
+    total = _ITEM_BYTES[source.dtype]
     for size in source.shape:
         total *= size
     if total <= _BLOCK_BYTES or not source.shape:
@@ -117,4 +131,4 @@ def _row_blocks(source: Source) -> Iterator[slice | None]:
 def listed(items: list[str], limit: int = 8) -> str:
     """Return the first few items and how many more there are."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return ", ".join(one_line(item) for item in items[:limit]) + more

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Loc = tuple[str | int, ...]
 
+MAX_NAME = 100
+"""Longest name of a run, a stage or an arm: it becomes a file's name, and others grow from it."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -50,6 +53,7 @@ class JobRecipe(RecipeModel):
     run: str = Field(
         default="run",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=MAX_NAME,
         description="Folder under outputs/ that this run writes (default: the recipe's file name).",
     )
 
@@ -68,9 +72,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of every random dr
 
 def unique(names: list[str], at: str, what: str) -> Iterator[Finding]:
     """Yield a finding for each repeated name in the list `at`, whose items have a `name`."""
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             yield Finding((at, index, "name"), f"a second {what} called {name!r}")
+        seen.add(name)
 
 
 def dump(recipe: RecipeModel) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipo_core.recipes.base import Loc
-from pipo_core.recipes.positions import Document, YamlProblem, parse
+from pipo_core.recipes.positions import MAX_DEPTH, Document, YamlProblem, parse
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ def origin_of(origins: dict[Loc, str], loc: Loc) -> str | None:
 
 def _apply(changed: Changed, change: Change) -> str | None:
     parts = change.key.split(".")
+    if len(parts) > MAX_DEPTH:
+        return f"more than {MAX_DEPTH} keys deep"
     here: Any = changed.value
     loc: Loc = ()
     for part in parts[:-1]:
@@ -125,7 +127,7 @@ def _apply(changed: Changed, change: Change) -> str | None:
 def _step(here: Any, part: str) -> str | int | None:
     if isinstance(here, dict):
         return part
-    if isinstance(here, list) and part.isdecimal() and int(part) < len(here):
+    if isinstance(here, list) and part.isdecimal() and len(part) < 10 and int(part) < len(here):
         return int(part)
     return None
 

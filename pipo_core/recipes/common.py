@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from pipo_core.recipes.base import Finding, ModelRef, RecipeModel, Seed
+from pipo_core.recipes.base import MAX_NAME, Finding, ModelRef, RecipeModel, Seed
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
 Method = Literal["regular", "pipo"]
 
 

@@ -3,19 +3,20 @@
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError, RecipeError, UsageError
-from pipo_core.recipes.base import Loc, RecipeModel
+from pipo_core.recipes.base import MAX_NAME, Loc, RecipeModel
 from pipo_core.recipes.changes import Change, apply_changes, origin_of, parse_override, set_changes
-from pipo_core.recipes.check import Problem, reference_problems, show, validate
+from pipo_core.recipes.check import MOST_PROBLEMS, Problem, reference_problems, show, validate
 from pipo_core.recipes.kinds import KINDS, JobKind, Recipe
 from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.pipeline import PipelineRecipe, Stage
 from pipo_core.recipes.positions import MAX_CHARACTERS, Document, Position, YamlProblem, parse
-from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.recipes.suggest import did_you_mean, one_line
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, stages: Collection[str] | None = None) -> Recipe:
@@ -68,7 +69,10 @@ class _Source:
         recipe = self._recipe(stages)
         last = Position(10**9, 0)
         ordered = sorted(self.problems, key=lambda item: _order(item[0] or last))
-        return recipe, list(dict.fromkeys(message for _, message in ordered))
+        lines = list(dict.fromkeys(one_line(message) for _, message in ordered))
+        if len(lines) > MOST_PROBLEMS:
+            lines = [*lines[:MOST_PROBLEMS], f"{self.name}:1:1 more problems than can be told"]
+        return recipe, lines
 
     def hint(self) -> str:
         """Return the command that helps with this recipe's problems."""
@@ -139,7 +143,7 @@ class _Source:
             if isinstance(entry.get("recipe"), str) and entry["recipe"]:
                 beside = Path(os.path.normpath(folder / entry["recipe"]))
                 # A copy of a shipped pipeline lies elsewhere and still finds the shipped stages.
-                shipped = shipped_recipes().get(entry["recipe"]) if not beside.is_file() else None
+                shipped = shipped_recipes().get(entry["recipe"]) if not _is_file(beside) else None
                 entry["recipe"] = str(shipped or beside)
 
     def _check_stages(self) -> None:
@@ -152,9 +156,8 @@ class _Source:
             except ValueError:
                 continue  # told already
             path = Path(stage.recipe)
-            if not path.is_file():
-                shown = [file.name for file in path.parent.glob("*.yaml")]
-                guess = did_you_mean(path.name, shown)
+            if not _is_file(path):
+                guess = did_you_mean(path.name, _recipes_in(path.parent))
                 self.add(Problem((*loc, "recipe"), f"no such file: {path}{guess}"))
             else:
                 where = self.document.values.get((*loc, "set"), Position(1, 1))
@@ -192,7 +195,7 @@ def _open(text: str, name: str, changes: list[Change | str]) -> _Source:
         document = parse(text)
     except YamlProblem as problem:
         place = problem.position
-        raise RecipeError([f"{name}:{place.line}:{place.column} {problem}"], name=name) from problem
+        raise RecipeError([one_line(f"{name}:{place.line}:{place.column} {problem}")], name=name) from problem
     problems: list[tuple[Position | None, str]] = [
         (place, f"{name}:{place.line}:{place.column} {show(loc)}: given twice") for loc, place in document.duplicates
     ]
@@ -237,13 +240,17 @@ def _no_stage(change: Change | str, first: str, stages: Collection[str]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > 4 * MAX_CHARACTERS:
-            raise RecipeError([f"{path}:1:1 longer than a recipe can be ({path.stat().st_size:,} bytes)"])
-        raw = path.read_bytes()
-    except FileNotFoundError:
+        # A pipe or a device may have nothing to read for ever, or never an end.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise MissingInputError(f"{path}: not a regular file", hint="pipo recipes ls")
+        with path.open("rb") as file:
+            raw = file.read(4 * MAX_CHARACTERS + 1)
+    except (FileNotFoundError, ValueError):  # a name with a character that no file's name can have
         raise MissingInputError(f"{path}: no such file", hint="pipo recipes ls") from None
     except OSError as error:
         raise MissingInputError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(raw) > 4 * MAX_CHARACTERS:
+        raise RecipeError([f"{path}:1:1 longer than a recipe can be"], name=str(path))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -252,8 +259,20 @@ def _read(path: Path) -> str:
         raise RecipeError([f"{path}:{line}:{column} not UTF-8 text"], name=str(path)) from error
 
 
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):  # a name that is too long, for one
+        return path.is_file()
+    return False
+
+
+def _recipes_in(folder: Path) -> list[str]:
+    with suppress(OSError):
+        return [file.name for file in folder.glob("*.yaml")]
+    return []
+
+
 def _run_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).lstrip("._-") or "run"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).stem).lstrip("._-")[:MAX_NAME] or "run"
 
 
 def _form(value: Any) -> str:

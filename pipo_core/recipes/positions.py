@@ -84,6 +84,11 @@ def parse(text: str) -> Document:
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
+        except (
+            ValueError,
+            OverflowError,
+        ) as error:  # PyYAML reads the numbers of directives and of escaped characters unchecked
+            raise YamlProblem("not valid YAML: a number is out of range", _position(loader.get_mark())) from error
         finally:
             loader.dispose()
         if root is not None:
@@ -101,6 +106,9 @@ def parse(text: str) -> Document:
     except RecursionError as error:
         raise YamlProblem("nested too deep") from error
     return document
+
+
+_KEY_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "null", "bool", "int", "float")}
 
 
 class _Walk:
@@ -132,7 +140,9 @@ class _Walk:
             here = _position(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise YamlProblem("a key must be a word", here)
-            key: str = key_node.value
+            if key_node.tag not in _KEY_TAGS:
+                raise YamlProblem(f"the tag {key_node.tag} is not allowed", here)
+            key = _text(key_node, here)
             if key in result:
                 self.document.duplicates.append(((*loc, key), here))
                 continue
@@ -142,7 +152,7 @@ class _Walk:
 
 
 def _scalar(node: yaml.ScalarNode, here: Position) -> Any:
-    text: str = node.value
+    text = _text(node, here)
     match node.tag.removeprefix("tag:yaml.org,2002:"):
         case "str":
             return text
@@ -157,13 +167,25 @@ def _scalar(node: yaml.ScalarNode, here: Position) -> Any:
     raise YamlProblem(f"the tag {node.tag} is not allowed", here)
 
 
+def _text(node: yaml.ScalarNode, here: Position) -> str:
+    text: str = node.value
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise YamlProblem("half of a character, which an escape like \\ud800 makes, is no text", here) from error
+    return text
+
+
 def _integer(text: str, here: Position) -> int:
     if len(text) > 100:
         raise YamlProblem("a number of more than 100 digits", here)
     try:
-        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+        number = int(text, 0) if text[:2] in ("0x", "0o") else int(text)
     except ValueError:
         raise YamlProblem(f"{text!r} is not an integer", here) from None
+    if not -(2**63) <= number < 2**63:
+        raise YamlProblem(f"{text} does not fit into 64 bits", here)
+    return number
 
 
 def _float(text: str, here: Position) -> float:

@@ -1,11 +1,17 @@
-"""Did you mean …?"""
+"""Words of messages: did you mean …?, and strange texts on one line."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_HALF = 400
+_LONGEST = 100
+"""Longer words are nobody's slip, and comparing them takes long."""
+
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice that looks most like `word`, or None if none does."""
+    if len(word) > _LONGEST:
+        return None
     lowered = {choice.lower(): choice for choice in choices}
     matches = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
     return lowered[matches[0]] if matches else None
@@ -15,3 +21,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the nearest choice, or an empty text."""
     match = nearest(word, choices)
     return f" (did you mean {match!r}?)" if match else ""
+
+
+def one_line(message: str | BaseException) -> str:
+    """Return a message as one line that every terminal can show; the middle of a very long one is left out."""
+    text = message if isinstance(message, str) else " ".join(str(message).split()) or type(message).__name__
+    if len(text) > 2 * _HALF:
+        text = f"{text[:_HALF]} … {text[-_HALF:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

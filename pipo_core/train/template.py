@@ -11,12 +11,16 @@ from transformers.utils.generic import ModelOutput
 
 from pipo_core.data.augment import PairedRow, augment, choose_phase, pair
 from pipo_core.data.collate import collate_pairs, collate_regular
+from pipo_core.engine.chat import ControlTokens
 from pipo_core.model import LossWeights, PIPOOutput
 from pipo_core.recipes.sft import PadPhase
 from pipo_core.train.rows import THINK, Row
 
 ACCEPTANCE_AT = (0.5, 0.8, 0.9, 0.95)
 """Thresholds τ for which training reports the share of drafts that would be kept."""
+
+_SLOTS = ("{{SYSTEM}}", "{{QUERY}}", "{{RESPONSE}}", "{{ROUND0}}", "{{ROUND1}}")
+"""What ms-swift fills in where a layout has it, also in what people wrote."""
 
 
 class Position(NamedTuple):
@@ -60,9 +64,16 @@ class PairTemplate(Qwen3_5Template):
     """
 
     plan: LessonPlan
+    controls: ControlTokens
     support_padding_free = False
     # Losses are means already; True would sum them over the passes of one optimizer step.
     model_accepts_loss_kwargs = False
+
+    def init_processor(self, processor: Any) -> None:
+        """Take the tokenizer, and know its control tokens."""
+        super().init_processor(processor)
+        if processor is not None:
+            self.controls = ControlTokens(self.tokenizer, also=_SLOTS)
 
     def _encode(self, inputs: Any) -> dict[str, Any]:
         encoded: dict[str, Any] = Template._encode(self, inputs)
@@ -73,6 +84,9 @@ class PairTemplate(Qwen3_5Template):
 
         It also becomes a text of its own, so that the tokens of prompt and answer meet there as they do in decoding.
         """
+        inputs.messages = [self.controls.hide(message) for message in inputs.messages]
+        if inputs.system is not None:
+            inputs.system = self.controls.hide({"content": inputs.system})["content"]
         super()._swift_prepare_inputs(inputs)
         for message in inputs.messages:
             content = message["content"]
@@ -81,9 +95,8 @@ class PairTemplate(Qwen3_5Template):
                 message["loss"] = [False, None]
 
     def _tokenize(self, context: Any, **kwargs: Any) -> list[int]:
-        """Return the text's tokens without transformers' wrapper, which takes most of the time of a short text."""
-        tokens: list[int] = self.tokenizer.backend_tokenizer.encode(context, add_special_tokens=False).ids
-        return tokens
+        """Return the text's tokens, those of prompts in decoding."""
+        return self.controls.encode(context)
 
     @staticmethod
     def _split_special_tokens(contexts: list[Any], scales: list[float]) -> tuple[list[Any], list[float]]:

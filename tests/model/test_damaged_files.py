@@ -1,0 +1,193 @@
+"""Damaged checkpoints: refused in one line that names the file, or loaded with the numbers that the file holds."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from pipo_core.engine.chat import load_tokenizer
+from pipo_core.errors import CheckpointError
+from pipo_core.model import load_checkpoint
+from pipo_core.model.checkpoint import load_config
+from pipo_core.model.configuration import MOST_LAYERS
+from tests.fuzz import areas
+from tests.fuzz.areas import Checkpoint
+from tests.fuzz.mutations import HUGE
+
+DRAWN = st.randoms(use_true_random=False)
+WEIGHTS = "model.safetensors"
+
+
+def few(count: int) -> settings:
+    return settings(derandomize=True, deadline=None, max_examples=count, database=None)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return areas.reference_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return areas.reference_checkpoint(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return areas.tokenizer_folder(tmp_path_factory.mktemp("tokenizer"))
+
+
+@few(80)
+@given(DRAWN)
+def test_any_damage_to_a_weight_file(damaged: Checkpoint, rng: Random) -> None:
+    areas.weights(rng, damaged)
+
+
+@few(80)
+@given(DRAWN)
+def test_any_damage_to_a_configuration(damaged: Checkpoint, rng: Random) -> None:
+    areas.config(rng, damaged)
+
+
+@few(40)
+@given(DRAWN)
+def test_any_damage_to_an_index(damaged: Checkpoint, rng: Random) -> None:
+    areas.index(rng, damaged)
+
+
+@few(80)
+@given(DRAWN)
+def test_any_damage_to_a_tokenizer(tokenizer: Checkpoint, rng: Random) -> None:
+    areas.tokenizer(rng, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": HUGE},
+        {"hidden_size": 2**40},
+        {"vocab_size": HUGE},
+        {"intermediate_size": HUGE},
+        {"num_hidden_layers": 10**6},
+        {"num_hidden_layers": MOST_LAYERS, "layer_types": None},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": 2**70},
+        {"num_hidden_layers": "4"},
+        {"layer_types": ["full_attention"] * 100_000},
+        {"layer_types": ["full_attention"]},
+        {"head_dim": HUGE},
+        {"num_attention_heads": HUGE},
+        {"num_attention_heads": 0},
+        {"num_key_value_heads": 0},
+        {"num_key_value_heads": 3},
+        {"linear_num_key_heads": 3},
+        {"linear_conv_kernel_dim": HUGE},
+        {"pad_token_id": HUGE},
+        {"pad_token_id": -HUGE},
+        {"architectures": 3},
+        {"compressor_type": ["mlp"]},
+        {"pipo_base": ["x"]},
+        {"rms_norm_eps": float("nan")},
+        {"dtype": "nonsense"},
+        {"dtype": "nn"},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": float("inf")}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "partial_rotary_factor": 1e9}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e7, "mrope_section": [1, 2]}},
+        {"rope_parameters": {"rope_type": "magic", "rope_theta": 1e7}},
+        {"rope_parameters": 3},
+    ],
+    ids=lambda changes: str(changes)[:60],
+)
+def test_a_configuration_that_does_not_fit_is_refused_before_memory_is_taken(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    def no_memory(*args: object, **options: object) -> None:
+        raise AssertionError("memory was asked for")
+
+    monkeypatch.setattr("pipo_core.model.checkpoint._set_parameter", no_memory)
+    monkeypatch.setattr("pipo_core.model.checkpoint._materialise_buffers", no_memory)
+    content = {**json.loads(checkpoint.raw["config.json"]), **changes}
+    assert checkpoint.tried("config.json", json.dumps(content).encode(), _loaded) == "refused"
+
+
+def test_labels_of_a_classifier_are_not_written_out(checkpoint: Checkpoint) -> None:
+    content = {**json.loads(checkpoint.raw["config.json"]), "num_labels": 10**12}
+    (checkpoint.folder / "config.json").write_text(json.dumps(content))
+    assert load_config(checkpoint.folder).num_labels == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
+def test_numbers_that_need_more_than_themselves_are_refused(checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    weights = load_file(checkpoint.folder / WEIGHTS)
+    weights["mtp.fc.weight"] = weights["mtp.fc.weight"].to(dtype)
+    save_file(weights, checkpoint.folder / WEIGHTS)
+    with pytest.raises(CheckpointError, match=r"mtp\.fc\.weight is stored as"):
+        load_checkpoint(checkpoint.folder)
+
+
+def test_a_weight_that_two_files_hold_is_refused(checkpoint: Checkpoint) -> None:
+    weights = load_file(checkpoint.folder / WEIGHTS)
+    save_file({"mtp.norm.weight": weights["mtp.norm.weight"] + 1}, checkpoint.folder / "other.safetensors")
+    index = {"weight_map": {**dict.fromkeys(weights, WEIGHTS), "mtp.norm.weight": "other.safetensors"}}
+    (checkpoint.folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"mtp\.norm\.weight, which .* holds too"):
+        load_checkpoint(checkpoint.folder)
+    del weights["mtp.norm.weight"]
+    save_file(weights, checkpoint.folder / WEIGHTS)
+    assert load_checkpoint(checkpoint.folder)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_load_with_a_warning(
+    checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, number: float
+) -> None:
+    with caplog.at_level(logging.WARNING, "pipo_core.model.checkpoint"):
+        load_checkpoint(checkpoint.folder)
+        assert not caplog.records
+        weights = load_file(checkpoint.folder / WEIGHTS)
+        weights["mtp.fc.weight"][3, 4] = number
+        save_file(weights, checkpoint.folder / WEIGHTS)
+        for dtype in (torch.float32, torch.bfloat16):
+            load_checkpoint(checkpoint.folder, dtype=dtype)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{checkpoint.folder}: weights with NaN or infinite numbers: mtp.fc.weight"
+    ] * 2
+
+
+def test_a_symlink_may_point_anywhere(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("blobs") / "blob"
+    (checkpoint.folder / WEIGHTS).rename(elsewhere)
+    (checkpoint.folder / WEIGHTS).symlink_to(elsewhere)
+    assert load_checkpoint(checkpoint.folder)
+
+
+def test_pipes_in_place_of_files_are_not_waited_for(checkpoint: Checkpoint, tokenizer: Checkpoint) -> None:
+    for name in ("config.json", WEIGHTS):
+        (checkpoint.folder / name).unlink()
+        os.mkfifo(checkpoint.folder / name)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(checkpoint.folder)
+        (checkpoint.folder / name).unlink()
+        (checkpoint.folder / name).write_bytes(checkpoint.raw[name])
+    for name in tokenizer.raw:
+        (checkpoint.folder / name).write_bytes(tokenizer.raw[name])
+    for name in tokenizer.raw:
+        (checkpoint.folder / name).unlink()
+        os.mkfifo(checkpoint.folder / name)
+        with pytest.raises(CheckpointError):
+            load_tokenizer(checkpoint.folder)
+        (checkpoint.folder / name).unlink()
+        (checkpoint.folder / name).write_bytes(tokenizer.raw[name])
+    assert load_tokenizer(checkpoint.folder)
+
+
+def _loaded(folder: Path) -> None:
+    load_checkpoint(folder)
