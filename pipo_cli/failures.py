@@ -8,7 +8,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipo_core.errors import Interrupted, PipoError, RecipeError
+from pipo_core.errors import Interrupted, PipoError
 
 GO_ON = "the same command goes on"
 
@@ -26,8 +26,8 @@ class Failure:
 def _pipo(error: BaseException) -> Failure | None:
     if not isinstance(error, PipoError):
         return None
-    problems = error.problems if isinstance(error, RecipeError) else []
-    return Failure(error.message, error.hint, error.exit_code, problems)
+    # Errors that are a list of findings keep each by itself; not all of their classes are loaded here.
+    return Failure(error.message, error.hint, error.exit_code, getattr(error, "problems", []))
 
 
 def _interrupted(error: BaseException) -> Failure | None:
@@ -60,7 +60,7 @@ def _system(error: BaseException) -> Failure | None:
     if isinstance(error, FileNotFoundError):
         return Failure(text, None, 3)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Failure(f"{text}; {GO_ON} once there is space", "choose another disk with --out", 4)
+        return Failure(text, "free space there, then give the same command again", 4)
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return Failure(text, "choose another folder with --out", 4)
     return Failure(text, "again with --debug shows where", 1)

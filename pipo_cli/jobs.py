@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 
 def run_recipe(
-    ctx: typer.Context, kind: str, name: str, overrides: Sequence[str] | None, out: Path, *, dry_run: bool
+    ctx: typer.Context,
+    kind: str,
+    name: str,
+    overrides: Sequence[str] | None,
+    out: Path,
+    *,
+    dry_run: bool,
+    restart: bool = False,
 ) -> None:
     """Load the recipe that `name` means, which must be of `kind`, and plan or run it."""
-    run_job(ctx, load_job(kind, name, overrides or ()), out, dry_run=dry_run, name=name)
+    run_job(ctx, load_job(kind, name, overrides or ()), out, dry_run=dry_run, name=name, restart=restart)
 
 
 def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
@@ -36,12 +43,23 @@ def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
     return recipe
 
 
-def run_job(ctx: typer.Context, recipe: "JobKind", out: Path, *, dry_run: bool, name: str | None = None) -> None:
-    """Plan or run one job, of the recipe that `name` means, and show the result on standard output."""
+def run_job(
+    ctx: typer.Context,
+    recipe: "JobKind",
+    out: Path,
+    *,
+    dry_run: bool,
+    name: str | None = None,
+    restart: bool = False,
+) -> None:
+    """Plan or run one job, of the recipe that `name` means, and show the result on standard output.
+
+    `restart`: a training that is there and was made from something else is set aside.
+    """
     if dry_run:
         from pipo_cli.plan import job_plan
 
-        plan = job_plan(recipe, out, name)
+        plan = job_plan(recipe, out, name, restart=restart)
         if session(ctx).json:
             emit_json(plan)
         else:
@@ -52,7 +70,7 @@ def run_job(ctx: typer.Context, recipe: "JobKind", out: Path, *, dry_run: bool, 
     from pipo_core.pipeline.stage import run_stage
 
     try:
-        result = run_stage(recipe, out, reporter=open_reporter())
+        result = run_stage(recipe, out, reporter=open_reporter(), restart=restart)
     except MissingInputError as error:
         error.hint = hint_for(error, name)
         raise

@@ -1,14 +1,17 @@
 """Files that are whole or absent: a final name never belongs to something partial.
 
 Everything here writes to a sibling first, flushes it to the disk and renames it. What this does not do:
-guard against two writers of the same name; `FolderLock` is for that.
+guard against two writers of the same name; `FolderLock` is for that. A full disk is said with the name of
+what could not be written (`writing`).
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,25 +19,64 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.errors import MachineError, MissingInputError, UsageError
 
 _PARTIAL = ".partial"
+_ASIDE = ".aside"
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+# Libraries that write for themselves keep only words: safetensors the system's, torch (the last two) its own.
+_FULL_IN_WORDS = ("No space left on device", "PytorchStreamWriter failed", " unexpected pos ")
+_POLL_SECONDS = 0.1
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let a full disk name what it had no room for: raise MachineError instead of whatever a library raises."""
+    try:
+        yield
+    except Exception as error:
+        full = full_disk(error, path)
+        if full is None:
+            raise
+        raise full from error
+
+
+def full_disk(error: BaseException, path: Path) -> MachineError | None:
+    """Return what to say if `error`, met while writing `path`, comes from a full disk; None for any other error."""
+    why = _FULL.get(error.errno or 0) if isinstance(error, OSError) else None
+    if why is None and any(words in str(error) for words in _FULL_IN_WORDS):
+        why = _FULL[errno.ENOSPC]
+    if why is None:
+        return None
+    hint = "free space there, then give the same command again"
+    return MachineError(f"{path} could not be written: {why}", hint=hint)
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
     """Write `data` (text as UTF-8) so that `path` holds the old content or all of the new, never less."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _sibling(path)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _fsync(path.parent)
+    with new_file(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside `path`, which it becomes (replacing it) if the block succeeds.
+
+    On an error it is removed. What a killed process left is removed by `remove_partial`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _sibling(path)
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
 
 
 def write_json(path: Path, obj: object) -> None:
@@ -63,33 +105,52 @@ def read_object(path: Path) -> dict[str, Any]:
 def new_folder(final: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final`, which it becomes (replacing it) if the block succeeds.
 
-    On an error the temporary folder is removed. One that a killed process left is removed by the next call
-    for the same `final`: a living writer holds a lock on its folder, a dead one does not.
+    A process that is killed leaves the old folder or the new one. On an error the temporary folder is removed.
+    One that a killed process left is removed by the next call for the same `final`: a living writer holds a
+    lock on its folder, a dead one does not.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(final)
-    temporary = _sibling(final)
-    temporary.mkdir()
-    handle = os.open(temporary, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield temporary
-        for folder, _, names in os.walk(temporary, topdown=False):
-            for name in names:
-                _fsync(Path(folder, name))
-            _fsync(Path(folder))
-        # A folder that is not empty cannot be renamed over, so the old one steps aside first.
-        aside = _sibling(final)
-        if final.exists():
-            final.rename(aside)
-        temporary.rename(final)
-        _fsync(final.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(handle)
+    with writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _clean_up_after_killed(final)
+        temporary = _sibling(final)
+        temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield temporary
+            fsync_tree(temporary)
+            _put(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush everything in `folder`, and the folder itself, to the disk."""
+    for inner, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _fsync(Path(inner, name))
+        _fsync(Path(inner))
+
+
+def remove_partial(folder: Path, *, deep: bool = True) -> None:
+    """Remove what killed writers left in `folder`, and with `deep` below it; nobody may be writing there."""
+    # All names first: a walk would stumble over a folder that goes while it is under way.
+    for path in [*(folder.rglob if deep else folder.glob)(f".*{_PARTIAL}")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder`, which exists: its name goes first, so that it never belongs to a part of it."""
+    _clean_up_after_killed(folder)
+    doomed = _sibling(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -97,9 +158,16 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     A last line that a killed writer left half-written is cut off first, so it never ends up in the middle.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     new = not path.exists()
+    with writing(path):
+        _append(path, text)
+        if new:
+            _fsync(path.parent)
+
+
+def _append(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
         tail = _last_line(file)
         if tail and _row(tail) is None:
@@ -109,8 +177,6 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
-    if new:
-        _fsync(path.parent)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -152,29 +218,51 @@ def file_fingerprint(path: Path) -> str:
     return fingerprint([[name, _digest(file)] for name, file in shown])
 
 
+def lock_of(folder: Path) -> Path:
+    """Return the folder to lock for `folder`: beside it, since `folder` may be moved while the lock is held."""
+    return folder.parent / ".locks" / folder.name
+
+
+def workers_lock_of(folder: Path) -> Path:
+    """Return the folder that processes lock which a job starts and which write into `folder`.
+
+    They may outlive the process that started them by a little; who comes next waits until the lock is free.
+    """
+    return lock_of(folder) / "workers"
+
+
 class FolderLock:
     """A context manager that keeps a folder to one pipo process, through a lock on `folder/.lock`.
 
     The kernel drops the lock when the process ends, however it ends, so no stale lock can stay behind.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Name the `folder` to lock; it is created on entering."""
+    def __init__(self, folder: Path, *, patience: float = 0.0, about: Path | None = None) -> None:
+        """Name the `folder` to lock; it is created on entering, which waits `patience` seconds for another holder.
+
+        `about` is what the lock stands for, if not its own folder.
+        """
         self.folder = folder
+        self._about = about or folder
+        self._patience = patience
         self._handle: int | None = None
 
     def __enter__(self) -> Self:
         """Take the lock. Raises UsageError when another process (or another `FolderLock`) holds it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        deadline = time.monotonic() + self._patience
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            while not _locked(handle):
+                if time.monotonic() >= deadline:
+                    raise UsageError(
+                        f"another pipo process works in {self._about}",
+                        hint="wait for it to end, or choose another folder with --out",
+                    )
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
             os.close(handle)
-            raise UsageError(
-                f"another pipo process works in {self.folder}",
-                hint="wait for it to end, or choose another folder with --out",
-            ) from None
+            raise
         self._handle = handle
         return self
 
@@ -191,17 +279,63 @@ def _sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{_PARTIAL}")
 
 
-def _remove_leftovers(final: Path) -> None:
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _put(temporary: Path, final: Path) -> None:
+    """Give the folder `temporary` the name `final`, whatever has it now."""
+    aside = _aside(final)
+    if not final.exists():
+        temporary.rename(final)
+    elif not _exchange(temporary, final):
+        # A folder that is not empty cannot be renamed over. A process killed between these two lines leaves
+        # no `final`, and the next call puts the old one back.
+        final.rename(aside)
+        temporary.rename(final)
+    _fsync(final.parent)
+    for old in (aside, temporary):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths swap names in a single step, and return True; False where the system cannot."""
+    import ctypes  # imported here: only this needs it, and not every command comes here
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+    if renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}{_ASIDE}")
+
+
+def _clean_up_after_killed(final: Path) -> None:
+    aside = _aside(final)
+    if aside.exists() and final.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.rename(final)
     for folder in final.parent.glob(f".{_glob_literal(final.name)}.*{_PARTIAL}"):
         if not folder.is_dir():
             continue
         handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+            if _locked(handle):
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(handle)
 

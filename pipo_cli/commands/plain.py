@@ -1,4 +1,4 @@
-"""`pipo rollout`, `pipo build` and `pipo train`: commands that run one recipe and need no options of their own."""
+"""`pipo rollout` and `pipo build`: commands that run one recipe and need no options of their own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,11 +30,6 @@ PLAIN_JOBS = (
         "build",
         "Choose among rollouts and write training rows.",
         "pipo build recipes/tiny/build.yaml rollouts=outputs/teacher/rollout",
-    ),
-    PlainJob(
-        "train",
-        "Train a model on answers: the pair model, or the uncompressed one as a baseline.",
-        "pipo train recipes/tiny/sft.yaml max_steps=50 --dry-run",
     ),
 )
 

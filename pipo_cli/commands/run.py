@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         "run",
         epilog="Examples: pipo run recipes/demo.yaml; "
-        "pipo run demo train.max_steps=50 (changes the recipe of the stage called train).",
+        "pipo run demo pipo-sft.max_steps=50 (changes the recipe of the stage called pipo-sft).",
     )(run)
 
 

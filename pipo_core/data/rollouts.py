@@ -16,7 +16,7 @@ from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, EngineOpener, Request, open_engine, request_seed
 from pipo_core.engine.chat import encode_prompt, end_ids, load_tokenizer
 from pipo_core.errors import MissingInputError, PipoError
-from pipo_core.files import append_jsonl
+from pipo_core.files import append_jsonl, writing
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 
@@ -52,7 +52,7 @@ def run_rollout(
     if missing:
         requests = list(_requests(recipe, missing))
         engine = open_engine(Path(recipe.model), recipe.method, None, recipe.engine)
-        with path.open("ab") as file, reporter.progress("rollout", len(wanted), "answer") as bar:
+        with writing(path), path.open("ab") as file, reporter.progress("rollout", len(wanted), "answer") as bar:
             bar.update(len(wanted) - len(missing))
             solved = tokens = 0
             keys = {_id(*key): key for key in missing}

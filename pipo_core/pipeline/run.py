@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipo_core.files import FolderLock
+from pipo_core.files import FolderLock, remove_partial
 from pipo_core.pipeline.inputs import outside_inputs, stage_references
 from pipo_core.pipeline.jobs import JOBS, Job
 from pipo_core.pipeline.stage import Action, StageResult, run_stage, standing
@@ -53,12 +53,13 @@ def run_pipeline(
     _look_for_inputs(stages)
     folder = root / recipe.run
     with FolderLock(folder):
+        remove_partial(folder, deep=False)  # of a report; the stages look after their own folders
         results: dict[str, StageResult] = {}
         for number, (name, job) in enumerate(stages.items(), start=1):
             kind = "" if name == job.kind else f" ({job.kind})"
             reporter.info(f"[{number}/{len(stages)}] {name}{kind}")
             folders = {done: str(result.folder) for done, result in results.items()}
-            results[name] = run_stage(job, root, reporter=reporter, name=name, inputs=folders, jobs=jobs)
+            results[name] = run_stage(job, root, reporter=reporter, name=name, inputs=folders, restart=True, jobs=jobs)
         report = folder / REPORT
         if not _is_newer(report, results.values()):
             # Imported here: a pipeline with nothing to do draws nothing.
@@ -83,7 +84,7 @@ def plan_pipeline(recipe: PipelineRecipe, root: Path) -> list[PlannedStage]:
         if unfinished:
             plan.append(PlannedStage(name, job.kind, "wait", [f"it reads what {', '.join(unfinished)} makes"]))
             continue
-        todo = standing(job, root, name=name, inputs=finished)
+        todo = standing(job, root, name=name, inputs=finished, restart=True)
         plan.append(PlannedStage(name, job.kind, todo.action, todo.reasons))
         if todo.action == "skip":
             finished[name] = str(todo.folder)

@@ -8,12 +8,14 @@
 - something is different: it is said, the folder becomes `<stage>.previous` (replacing the one before, so that
   one earlier result is kept and the disk does not fill up), and the stage runs from the start.
 
+What took hours (`COSTLY`) is never replaced: an earlier `<stage>.previous` becomes `<stage>.previous.1`, and so
+on; and where a training would start again, that must be asked for, else it is refused.
+
 "The same" is decided by content. Where an input lies, the name of the run, and settings that do not change
 what is computed (`NEUTRAL`) do not count, so that a folder can be moved and a batch made smaller half-way.
 """
 
 import shlex
-import shutil
 import sys
 import time
 import traceback
@@ -21,14 +23,27 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import ValidationError
 
-from pipo_core.errors import Interrupted, MissingInputError, UsageError
-from pipo_core.files import FolderLock, fingerprint, read_object, write_atomic, write_json
+from pipo_core.errors import Interrupted, MissingInputError, PipoError, UsageError
+from pipo_core.files import (
+    FolderLock,
+    fingerprint,
+    full_disk,
+    lock_of,
+    read_object,
+    remove_folder,
+    remove_partial,
+    workers_lock_of,
+    write_atomic,
+    write_json,
+    writing,
+)
 from pipo_core.machine import machine, peak_memory, versions
 from pipo_core.pipeline.fingerprints import BOOKKEEPING, FingerprintCache
 from pipo_core.pipeline.inputs import Input, find_inputs, put_inputs
@@ -43,12 +58,32 @@ _NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "output
 
 # Settings that change how fast or how loudly a stage works, not what it makes: it goes on under new ones.
 NEUTRAL: dict[str, tuple[str, ...]] = {
-    "train": ("launch.threads", "launch.master", "launch.node_rank", "log_every_steps", "save.*"),
+    "train": ("launch.threads", "launch.master", "launch.node_rank", "log_every_steps", "save.*", "data.cache"),
     "rollout": ("engine.batch", "engine.threads"),
     "eval": ("engine.batch", "engine.threads"),
 }
 
-Action = Literal["skip", "start", "go on", "start again"]
+# What hours of work leave, by kind: where one of these lies, the folder is kept for good. Other kinds are cheap.
+COSTLY: dict[str, tuple[str, ...]] = {
+    "train": ("model", "adapter", "checkpoints/*/complete.json"),
+    "rollout": ("rollouts.jsonl",),
+}
+_WORKERS_PATIENCE_SECONDS = 600.0
+
+Action = Literal["skip", "start", "go on", "start again", "refuse"]
+
+
+class ChangedError(UsageError):
+    """A training lies where another one would be made; `problems` holds what changed, one phrase each."""
+
+    def __init__(self, folder: Path, changes: list[str]) -> None:
+        """Keep the `changes` between what `folder` was made from and what it would be made from."""
+        self.problems = changes
+        super().__init__(
+            "\n".join([f"{folder} holds another training:", *(f"  {change}" for change in changes)]),
+            hint=f"the same with --restart starts again (what is there becomes {folder.name}{PREVIOUS}), "
+            "with run=NAME it trains in another folder",
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +102,10 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Standing:
-    """What `run_stage` would do with a stage and why (`reasons`, one change or state each)."""
+    """What `run_stage` would do with a stage and why (`reasons`, one change or state each).
+
+    `refuse`: it would raise `ChangedError`, since a training would have to start again and nobody asked for that.
+    """
 
     folder: Path
     action: Action
@@ -85,9 +123,14 @@ def stage_folder(recipe: JobKind, root: Path, name: str | None = None) -> Path:
 
 
 def standing(
-    recipe: JobKind, root: Path, *, name: str | None = None, inputs: Mapping[str, str] | None = None
+    recipe: JobKind,
+    root: Path,
+    *,
+    name: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    restart: bool = False,
 ) -> Standing:
-    """Return what there is to do for a stage, changing nothing.
+    """Return what there is to do for a stage, changing nothing; the arguments are `run_stage`'s.
 
     Raises MissingInputError when an input is absent, unfinished or unfit.
     """
@@ -102,6 +145,8 @@ def standing(
     files = {path: entry for artifact in artifacts.values() for path, entry in artifact.files.items()}
     earlier = _earlier(folder) or None
     action, reasons = _decide(recipe, folder, prints, earlier)
+    if action == "start again" and recipe.kind == "train" and not restart and _is_costly(folder, recipe.kind):
+        action = "refuse"
     return Standing(folder, action, reasons, found, prints, files, settings, earlier)
 
 
@@ -112,33 +157,55 @@ def run_stage(
     reporter: Reporter,
     name: str | None = None,
     inputs: Mapping[str, str] | None = None,
+    restart: bool = False,
     jobs: Mapping[str, Job] = JOBS,
 ) -> StageResult:
     """Bring one stage to its end and return what it left; do nothing if it is there already.
 
-    `inputs` are the folders of earlier stages by name, for `stage:NAME` paths in the recipe. `jobs` are the
-    functions by recipe kind. Raises MissingInputError for absent inputs, UsageError when another process
-    works in the stage or its name is not possible, and whatever the job raises; the state is on disk before
-    that leaves.
+    `inputs` are the folders of earlier stages by name, for `stage:NAME` paths in the recipe. `restart`: a
+    training that is there and was made from something else is set aside. `jobs` are the functions by recipe
+    kind. Raises MissingInputError for absent inputs, ChangedError for such a training without `restart`,
+    UsageError when another process works in the stage or its name is not possible, MachineError when the disk
+    is full, and whatever the job raises; the state is on disk before that leaves.
     """
     folder = stage_folder(recipe, root, name)
-    if folder.name.endswith(PREVIOUS):
-        raise UsageError(f"{folder.name!r}: a stage's name may not end in {PREVIOUS}")
+    if PREVIOUS in folder.name:
+        raise UsageError(f"{folder.name!r}: a stage's name may not hold {PREVIOUS}")
     # First of all, so that a start that cannot succeed leaves nothing behind, not even a lock.
     find_inputs(recipe.kind, recipe.model_dump(mode="json"), _paths(inputs))
-    # The lock lies beside the stage, not in it: the folder may be moved aside while the lock is held.
-    with FolderLock(folder.parent / ".locks" / folder.name):
-        todo = standing(recipe, root, name=name, inputs=inputs)
+    with writing(folder), FolderLock(lock_of(folder), about=folder):
+        _outlast_workers(folder, reporter)
+        todo = standing(recipe, root, name=name, inputs=inputs, restart=restart)
         if todo.action == "skip" and todo.earlier is not None:
             _refresh_files(todo)
             reporter.info(f"{folder.name}: finished already, nothing has changed")
             return StageResult(folder, recipe.kind, todo.earlier["summary"], True, todo.earlier.get("seconds", 0.0))
+        if todo.action == "refuse":
+            raise ChangedError(folder, todo.reasons)
+        remove_partial(folder)
         if todo.action == "start again":
-            reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}")
-            _set_aside(folder)
+            kept = _set_aside(folder, recipe.kind)
+            reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}; what was there is now {kept}")
         elif todo.action == "go on":
             reporter.info(f"{folder.name}: goes on ({'; '.join(todo.reasons)})")
         return _work(recipe, todo, jobs[recipe.kind], reporter)
+
+
+def _outlast_workers(folder: Path, reporter: Reporter) -> None:
+    """Wait for processes that a killed run left behind: they end by themselves, and till then write into `folder`.
+
+    Raises UsageError if they do not end in ten minutes.
+    """
+    lock = workers_lock_of(folder)
+    if not lock.exists():
+        return
+    try:
+        with FolderLock(lock):
+            return
+    except UsageError:
+        reporter.info(f"{folder.name}: waits for a process that a killed run left behind to end")
+    with FolderLock(lock, patience=_WORKERS_PATIENCE_SECONDS, about=folder):
+        return
 
 
 def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> StageResult:
@@ -149,7 +216,6 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> Stag
     resolved = type(recipe).model_validate(
         put_inputs(todo.settings, {item.key: str(item.path) for item in todo.inputs})
     )
-    _write_recipe(resolved, folder)
     journal = JournalReporter(reporter, folder)
     record: dict[str, Any] = {
         "kind": recipe.kind,
@@ -174,10 +240,12 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> Stag
         "summary": None,
         "outputs": None,
     }
+    # First of all: a folder with anything else in it and no record would be taken for a stranger's.
+    write_json(folder / RECORD, record)
+    _write_recipe(resolved, folder)
+    journal.note("running", attempt=record["attempts"], command=record["command"])
     if goes_on and earlier.get("versions") != record["versions"]:
         journal.warn(f"{folder.name}: goes on with other versions than it began with; see {RECORD}")
-    write_json(folder / RECORD, record)
-    journal.note("running", attempt=record["attempts"], command=record["command"])
     before, began = record["seconds"], time.monotonic()
 
     def close(state: str, **fields: Any) -> None:
@@ -191,10 +259,12 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> Stag
         close("done", summary=summary, outputs=_outputs(folder))
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
-        message = str(error) or type(error).__name__
-        close(state, message=message, summary=None)
-        journal.note(state, message=message)
-        journal.log("traceback", message=traceback.format_exc())
+        full = full_disk(error, folder)
+        message = str(full or error) or type(error).__name__
+        with suppress(OSError, PipoError):  # the disk may be full; the record then says what it said: running
+            close(state, message=message, summary=None)
+            journal.note(state, message=message)
+            journal.log("traceback", message=traceback.format_exc())
         raise
     journal.note("done", seconds=record["seconds"])
     return StageResult(folder, recipe.kind, summary, False, record["seconds"])
@@ -204,7 +274,7 @@ def _decide(
     recipe: JobKind, folder: Path, prints: Mapping[str, str], earlier: Mapping[str, Any] | None
 ) -> tuple[Action, list[str]]:
     if earlier is None:
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             return "start again", [f"{folder} holds no readable {RECORD}"]
         return "start", []
     changes = _changes(recipe, prints, earlier)
@@ -236,13 +306,17 @@ def _changes(recipe: JobKind, prints: Mapping[str, str], earlier: Mapping[str, A
         for key in sorted(old.keys() | new.keys())
         if old.get(key, absent) != new.get(key, absent)
     ]
+    values = dict(_flat(recipe.model_dump(mode="json"), ""))
     for key in sorted(old_prints.keys() | prints.keys()):
+        before = earlier["inputs"].get(key, {}).get("value")
         if key not in prints:
             changes.append(f"input {key} is no longer named")
         elif key not in old_prints:
             changes.append(f"input {key} is new")
-        elif old_prints[key] != prints[key]:
+        elif old_prints[key] != prints[key] and before == values.get(key):
             changes.append(f"the content of input {key} changed")
+        elif old_prints[key] != prints[key]:
+            changes.append(f"input {key} was {before!r} and is {values.get(key)!r}")
     return changes
 
 
@@ -287,11 +361,21 @@ def _outputs(folder: Path) -> list[str]:
     return sorted(name for name in names if name not in BOOKKEEPING and not name.startswith("."))
 
 
-def _set_aside(folder: Path) -> None:
+def _set_aside(folder: Path, kind: str) -> str:
+    """Move a stage's folder out of the way and return its new name."""
     previous = folder.with_name(folder.name + PREVIOUS)
-    if previous.exists():
-        shutil.rmtree(previous)
+    if _is_costly(previous, kind):
+        taken = (previous.with_name(f"{previous.name}.{number}") for number in count(1))
+        previous.rename(next(path for path in taken if not path.exists()))
+    elif previous.exists():
+        remove_folder(previous)
     folder.rename(previous)
+    return previous.name
+
+
+def _is_costly(folder: Path, kind: str) -> bool:
+    """Return whether hours of work may lie in a stage's folder; `kind` is its own unless its record says another."""
+    return any(any(folder.glob(pattern)) for pattern in COSTLY.get(_earlier(folder).get("kind", kind), ()))
 
 
 def _refresh_files(todo: Standing) -> None:

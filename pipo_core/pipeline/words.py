@@ -114,6 +114,11 @@ def data_line(record: Record) -> Iterator[str]:
             f"`{record['settings']['model']}`; {100 * made['finished']:.1f} % finished, "
             f"{100 * made['solved']:.1f} % right, {made['mean_tokens']:.0f} tokens on average."
         )
+    elif record["kind"] == "build" and record["settings"].get("worked") is not None:
+        yield (
+            f"{name}: {made['train_rows']:,} training rows and {made['validation_rows']:,} validation rows "
+            f"from the worked solutions of {made['questions']:,} problems."
+        )
     elif record["kind"] == "build":
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in made["dropped"].items()) or "none"
         yield (

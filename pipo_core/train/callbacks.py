@@ -1,6 +1,8 @@
 """What happens around the Trainer's steps: events, complete checkpoints, stopping when asked."""
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +13,8 @@ import torch
 from swift.metrics.utils import Metric
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipo_core.train.checkpoints import mark_complete
-from pipo_core.train.events import EventWriter
-
-_NO_FIGURES = ("global_step/max_steps", "elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
-"""What ms-swift adds to the Trainer's figures for people to read."""
+from pipo_core.train.checkpoints import keep_newest, mark_complete
+from pipo_core.train.events import EventWriter, figures_of
 
 
 class StoppedEarly(Exception):
@@ -23,7 +22,7 @@ class StoppedEarly(Exception):
 
 
 class StopRequest:
-    """Whether the training is asked to stop: by a signal, by a file, or because nobody reads its events any more."""
+    """Whether the training is asked to stop: by a signal, by a file, or because its parent is gone."""
 
     def __init__(self, file: Path) -> None:
         """Watch for ``file``."""
@@ -35,6 +34,10 @@ class StopRequest:
         """Take SIGINT and SIGTERM as requests; a second one ends the process at once."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+
+    def end_with(self, pipe: int) -> None:
+        """Ask for the end as soon as ``pipe`` ends, whose other end the parent alone holds, however it dies."""
+        threading.Thread(target=self._wait_for_end, args=(pipe,), daemon=True).start()
 
     def ask(self) -> None:
         """Ask for the end after the step at hand."""
@@ -58,6 +61,13 @@ class StopRequest:
         anyone = torch.tensor(int(mine), device=device)
         torch.distributed.all_reduce(anyone, op=torch.distributed.ReduceOp.MAX)
         return bool(anyone.item())
+
+    def _wait_for_end(self, pipe: int) -> None:
+        while os.read(pipe, 1 << 10):
+            pass
+        self.ask()
+        if not self._training:
+            os.kill(os.getpid(), signal.SIGTERM)  # wakes the main thread, where there is nothing to save
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again, self._asked = self.requested(), True
@@ -124,12 +134,15 @@ class TrainingEvents(TrainerCallback):
         self._rows = rows
         self._dropped = dropped
         self._before_first_step = before_first_step
+        self._keep = 0
         self.stopped = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say how long it will be."""
+        # From here on old checkpoints are removed by `on_save` alone.
+        self._keep, args.save_total_limit = args.save_total_limit, None
         self._before_first_step()
         self._stop.training_begins()
         self._events.write(
@@ -152,13 +165,17 @@ class TrainingEvents(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Pass a row of figures on; the Trainer's closing summary is none."""
-        if logs and ("loss" in logs or "eval_loss" in logs):
-            figures = {name: value for name, value in logs.items() if name not in _NO_FIGURES}
-            self._events.write("log", step=state.global_step, **figures)
+        """Pass a row of figures on."""
+        figures = figures_of(logs or {})
+        if figures is not None:
+            self._events.write("log", **{"step": state.global_step, **figures})
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint that the Trainer has just written. All processes have written their part by now."""
+        """Mark the checkpoint that the Trainer has just written, then remove old ones.
+
+        All processes have written their part by now.
+        """
         if state.is_world_process_zero:
             mark_complete(Path(args.output_dir, f"checkpoint-{state.global_step}"), self._made_by)
+            keep_newest(Path(args.output_dir), self._keep)
             self._events.write("save", step=state.global_step)

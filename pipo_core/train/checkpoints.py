@@ -2,15 +2,17 @@
 
 A checkpoint counts only with its marker file, which is written last, after everything in it has reached the disk, and
 names every file with its size. The Trainer's own choice would take what a killed process left half-written.
+Old ones are removed only when the newest has its marker, and by their step: the Trainer would do it before, and by the
+time of change, which copies and clocks alter.
 """
 
-import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from pipo_core.errors import MissingInputError, UsageError
-from pipo_core.files import read_json, write_json
+from pipo_core.files import fsync_tree, read_json, read_object, write_json
 
 MARKER = "complete.json"
 STATE = "trainer_state.json"
@@ -27,12 +29,7 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
     """
     files = {file.relative_to(checkpoint).as_posix(): file for file in checkpoint.rglob("*") if file.is_file()}
     files.pop(MARKER, None)
-    for path in (*files.values(), *(folder for folder in checkpoint.rglob("*") if folder.is_dir()), checkpoint):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    fsync_tree(checkpoint)
     write_json(
         checkpoint / MARKER,
         {"made_by": made_by, "files": {name: file.stat().st_size for name, file in sorted(files.items())}},
@@ -58,6 +55,13 @@ def newest_complete(folder: Path, made_by: str) -> Path | None:
     return None
 
 
+def keep_newest(folder: Path, keep: int) -> None:
+    """Remove all whole checkpoints but the ``keep`` newest."""
+    whole = [checkpoint for checkpoint in _by_step(folder) if _marker(checkpoint) is not None]
+    for checkpoint in whole[:-keep]:
+        shutil.rmtree(checkpoint)
+
+
 def remove_incomplete(folder: Path) -> None:
     """Remove what killed processes left, so that it does not count among the checkpoints that are kept."""
     for checkpoint in _by_step(folder):
@@ -69,6 +73,15 @@ def step_of(checkpoint: Path) -> tuple[int, int]:
     """Return the optimizer steps that a checkpoint has behind it, and those of the whole training."""
     state = read_json(checkpoint / STATE)
     return int(state["global_step"]), int(state["max_steps"])
+
+
+def logged(folder: Path, step: int) -> list[dict[str, Any]]:
+    """Return the rows of figures that the checkpoint of ``step`` in ``folder`` remembers; none if it is not there."""
+    try:
+        rows: list[dict[str, Any]] = read_object(folder / f"checkpoint-{step}" / STATE)["log_history"]
+    except (MissingInputError, KeyError):
+        return []
+    return rows
 
 
 def _by_step(folder: Path) -> list[Path]:

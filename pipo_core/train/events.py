@@ -15,7 +15,7 @@ Events by their ``event``:
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from pipo_core.errors import CheckpointError, MachineError, MissingInputError, PipoError, UsageError
@@ -24,6 +24,21 @@ Event = dict[str, Any]
 
 _ERRORS = {kind.__name__: kind for kind in (CheckpointError, MachineError, MissingInputError, UsageError)}
 _COUNT_EVERY_SECONDS = 0.1
+_DIGITS = 8
+_NO_FIGURES = ("global_step/max_steps", "elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
+"""What ms-swift adds to the Trainer's figures for people to read."""
+
+
+def figures_of(logs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a row of metrics from what the Trainer logged; None for its closing summary, which is none.
+
+    Rounded as ms-swift rounds what it logs, but not what its checkpoints remember. Figures that JSON cannot hold (NaN,
+    infinities) become their names.
+    """
+    if "loss" not in logs and "eval_loss" not in logs:
+        return None
+    figures = {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in logs.items()}
+    return {name: _plain(value) for name, value in figures.items() if name not in _NO_FIGURES}
 
 
 class EventWriter:

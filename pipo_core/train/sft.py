@@ -29,15 +29,21 @@ from pipo_core.files import (
 )
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Progress, Reporter, SilentProgress, SilentReporter
-from pipo_core.train.events import Event, as_error, parse_event
+from pipo_core.train.checkpoints import logged
+from pipo_core.train.events import Event, as_error, figures_of, parse_event
 from pipo_core.train.launch import command, environment, missing_deepspeed, plan
-from pipo_core.train.layout import ADAPTER, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
-from pipo_core.train.rows import check_rows
+from pipo_core.train.layout import ADAPTER, CHECKPOINTS, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
+from pipo_core.train.rows import cache_folder, check_rows, count_rows, rows_folder
 
 __all__ = ["plan", "run_train"]
 
 _SHOWN = ("loss", "learning_rate", "tokens_per_second")
 _TAIL_LINES = 15
+_NO_SETTINGS: dict[str, Any] = {
+    **dict.fromkeys(("run", "model", "log_every_steps", "save", "launch"), True),
+    "data": {"train", "validation", "cache"},
+}
+"""What weights do not depend on, or by content."""
 
 
 def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
@@ -82,6 +88,13 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     began = time.monotonic()
     run = _Run(out, reporter, rows=rows, is_first_node=recipe.launch.node_rank == 0)
     run.start(command(recipe, out.absolute() / JOB), environment(recipe))
+    if not run.began:  # it was all trained, and only the artifact was lacking
+        data = recipe.data
+        cache = cache_folder(data.cache, out)
+        file = Path(data.train)
+        counts = count_rows(rows_folder(cache, file, Path(recipe.model), max_length=data.max_length, limit=data.limit))
+        if counts is not None:
+            run.rows, run.dropped = counts.rows, counts.dropped
     summary = {
         **run.summary(),
         "artifact": artifact.name,
@@ -120,9 +133,11 @@ def _check_model(folder: Path) -> None:
 
 def _made_by(recipe: TrainRecipe) -> str:
     """Return a fingerprint of everything that the weights depend on: settings, data, starting model."""
-    settings = recipe.model_dump(mode="json", exclude={"run", "model", "log_every_steps", "save", "launch"})
+    # Without defaults, so that a key which a newer version of pipo adds is no change. A default that changes is found
+    # where whole recipes are compared.
+    settings = recipe.model_dump(mode="json", exclude=_NO_SETTINGS, exclude_defaults=True)
     model = Path(recipe.model)
-    data = [settings["data"].pop(key) for key in ("train", "validation")]
+    data = [recipe.data.train, recipe.data.validation]
     return fingerprint(
         {
             "settings": settings,
@@ -158,7 +173,7 @@ class _Run:
         self._bar_title = ""
         self._process: subprocess.Popen[str] | None = None
         self._interrupts = 0
-        self._began = False
+        self.began = False
         self._ended: Event | None = None
         self._is_first_node = is_first_node
         self._first_step = 0
@@ -180,7 +195,7 @@ class _Run:
             # A session of its own keeps the terminal's Ctrl-C away: the stop is ours to arrange.
             self._process = subprocess.Popen(
                 arguments,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # nothing is written: that it ends tells the processes that this one is gone
                 stdout=subprocess.PIPE,
                 stderr=log_file,
                 text=True,
@@ -224,13 +239,15 @@ class _Run:
         elif kind in ("stopped", "done", "error"):
             self._ended = event
             if kind == "done":
+                if not self.began:
+                    self._settle_metrics(event["step"])
                 self._go_to(event["step"])
 
     def _begin(self, event: Event) -> None:
-        self._began = True
+        self.began = True
         self._first_step = event["step"]
         self.rows, self.dropped = event["rows"], event["dropped"]
-        self._forget_rows_after(self._first_step)
+        self._settle_metrics(self._first_step)
         if self.dropped:
             self._reporter.warn(f"{self.dropped} rows are longer than data.max_length and are left out")
         if self._first_step:
@@ -241,21 +258,31 @@ class _Run:
     def _log(self, event: Event) -> None:
         row = {key: value for key, value in event.items() if key != "event"}
         append_jsonl(self._out / METRICS, [row])
-        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
-        self._figures.update({key: value for key, value in figures.items() if key not in ("step", "epoch")})
+        self._take_figures(row)
         if not self._warned and isinstance(row.get("loss"), str):
             self._warned = True
             self._reporter.warn(f"the loss is {row['loss']} at step {row['step']}: lower optimizer.learning_rate")
 
-    def _forget_rows_after(self, step: int) -> None:
-        """Drop rows of steps that a killed run took after its last checkpoint: they come again."""
+    def _settle_metrics(self, step: int) -> None:
+        """Bring the rows to where the checkpoint of `step` stands.
+
+        A killed run leaves rows of steps after it, which come again, and may not have heard of rows before it, which
+        the checkpoint remembers.
+        """
         metrics = self._out / METRICS
-        if not metrics.is_file():
-            return
-        rows = read_jsonl(metrics)
-        kept = [row for row in rows if row["step"] <= step]
-        if len(kept) < len(rows):
-            write_atomic(metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        rows = read_jsonl(metrics) if metrics.is_file() else []
+        remembered = [figures_of(row) for row in logged(self._out / CHECKPOINTS, step)]
+        known = [*({"step": row["step"], **row} for row in remembered if row is not None), *rows]
+        unique = {(row["step"], "eval_loss" in row): row for row in known if row["step"] <= step}
+        settled = [unique[key] for key in sorted(unique)]
+        if settled != rows:
+            write_atomic(metrics, "".join(json.dumps(row) + "\n" for row in settled))
+        for row in settled:
+            self._take_figures(row)
+
+    def _take_figures(self, row: Mapping[str, Any]) -> None:
+        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
+        self._figures.update({key: value for key, value in figures.items() if key not in ("step", "epoch")})
 
     def _go_to(self, step: int) -> None:
         self._step = step
@@ -287,7 +314,7 @@ class _Run:
         process = self._process
         if process is None:
             raise KeyboardInterrupt
-        if self._interrupts == 1 and self._began:
+        if self._interrupts == 1 and self.began:
             (self._out / STOP_FILE).touch()
             self._reporter.info("stopping after this step, with a checkpoint; Ctrl-C again stops at once")
         elif self._interrupts <= 2:
@@ -305,6 +332,8 @@ class _Run:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
         (self._out / STOP_FILE).unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ judging

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipo_core.errors import MachineError
-from pipo_core.files import FolderLock, new_folder, read_json, write_json
+from pipo_core.files import FolderLock, full_disk, new_folder, read_json, workers_lock_of, write_json
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.arguments import swift_arguments
-from pipo_core.train.checkpoints import newest_complete, remove_incomplete
+from pipo_core.train.checkpoints import keep_newest, newest_complete, remove_incomplete
 from pipo_core.train.events import EventWriter
-from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, CHECKPOINTS, MODEL, ROWS, STOP_FILE
+from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, CHECKPOINTS, MODEL, STOP_FILE
+from pipo_core.train.rows import cache_folder
+
+_PATIENCE_SECONDS = 60.0
 
 if TYPE_CHECKING:
     from pipo_core.train.callbacks import StopRequest
@@ -57,18 +60,23 @@ def main(job_file: Path) -> int:
     # Imports torch, so it comes after standard output is out of the libraries' reach.
     from pipo_core.train.callbacks import StoppedEarly, StopRequest
 
-    job = Job.read(job_file)
-    stop = StopRequest(job.out / STOP_FILE)
+    out = job_file.parent
+    stop = StopRequest(out / STOP_FILE)
     events = EventWriter(stream if is_first else None, on_lost=stop.ask)
     stop.listen()
+    stop.end_with(sys.stdin.fileno())
     try:
-        with FolderLock(job.out / CHECKPOINTS) if is_first else contextlib.nullcontext():
-            train(job, is_first=is_first, events=events, stop=stop)
+        # A parent that is killed leaves this process behind for a while, and the next parent waits for this lock.
+        # One that comes late reads below what the next parent wrote, and is ended by its closed standard input.
+        lock = FolderLock(workers_lock_of(out), patience=_PATIENCE_SECONDS, about=out)
+        with lock if is_first else contextlib.nullcontext():
+            train(Job.read(job_file), is_first=is_first, events=events, stop=stop)
     except StoppedEarly:
         events.write("stopped", step=None)
     except BaseException as error:  # noqa: BLE001 - the parent must learn of whatever it was
-        traceback.print_exc()
-        events.error(_explained(error))
+        events.error(full_disk(error, out / CHECKPOINTS) or _explained(error))
+        with contextlib.suppress(OSError):  # of a full disk, where the log lies too
+            traceback.print_exc()
         return 1
     return 0
 
@@ -99,11 +107,12 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest")
     checkpoints = job.out / CHECKPOINTS
     if is_first:
         remove_incomplete(checkpoints)
+        keep_newest(checkpoints, job.recipe.save.keep)
     resume_from = newest_complete(checkpoints, job.made_by)
     session = PairSft(
         SftArguments(**swift_arguments(job.recipe, checkpoints, resume_from, on_cpu=on_cpu)),
         job.recipe,
-        rows_folder=job.out / ROWS,
+        cache=cache_folder(job.recipe.data.cache, job.out),
         made_by=job.made_by,
         events=events,
         stop=stop,

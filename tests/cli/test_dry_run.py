@@ -16,6 +16,17 @@ def test_dry_run_shows_the_plan_even_without_the_model(calls: Calls) -> None:
     assert not Path("outputs").exists()
 
 
+def test_dry_run_estimates_memory_though_the_model_is_not_there(calls: Calls) -> None:
+    plan = json.loads(pipo("train", "sft", "--dry-run", "--json")[1])
+    memory = plan["memory"]
+    assert memory.pop("total") == sum(memory.values()) - memory["positions"]
+    assert memory["positions"] == 40_960  # 65,535 tokens with a quarter of the pairs split
+    text = pipo("train", "sft", "--dry-run")[1]
+    assert "at rows of 65,535 tokens (weights 9.1," in text
+    assert "flash-linear-attention" in text
+    assert "at most 8,388,480" in text
+
+
 def test_dry_run_counts_the_steps(calls: Calls) -> None:
     Path("base").mkdir()
     Path("base/config.json").write_text("{}")
@@ -26,7 +37,9 @@ def test_dry_run_counts_the_steps(calls: Calls) -> None:
     assert plan["action"] == "start"
     command = plan["work"].pop("command")
     assert command.endswith(f" -m pipo_core.train.worker {Path('outputs/train/train/job.json').absolute()}")
-    assert plan["work"] == {"rows a step": 4, "rows": 9, "steps": "at most 9"}
+    # The model folder holds no configuration, so there is no estimate of memory.
+    tokens = f"at most {4 * plan['recipe']['data']['max_length']:,}"
+    assert plan["work"] == {"rows a step": 4, "rows": 9, "steps": "at most 9", "tokens a step": tokens}
     assert plan["inputs"]["data.train"]["path"] == str(Path("rows.jsonl").absolute())
     plan = json.loads(pipo("train", "train.yaml", "--dry-run", "--json", "data.limit=4")[1])
     assert plan["work"]["steps"] == "at most 3"
@@ -46,7 +59,7 @@ def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.M
     Path("base/config.json").write_text("{}")
     Path("rows.jsonl").write_text(ROW)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: name == "swift" or None)
     code, out, _ = pipo("train", "train.yaml", "--dry-run", "--json", "launch.deepspeed=zero2")
     plan = json.loads(out)
     assert (code, plan["action"]) == (0, "cannot start")

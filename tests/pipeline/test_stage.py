@@ -1,5 +1,6 @@
 """What `run_stage` does again, goes on with, or leaves alone."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipo_core.errors import Interrupted, MissingInputError, PipoError, UsageError
+from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError, UsageError
 from pipo_core.files import FolderLock, read_json, read_jsonl, write_json
 from pipo_core.pipeline.stage import StageResult, run_stage, standing
 from pipo_core.recipes.build import BuildRecipe
@@ -259,6 +260,40 @@ def test_killed_in_the_middle_refuses_others_then_goes_on(
     assert [row["n"] for row in read_jsonl(root / "r" / "build" / "train.jsonl")] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("left", [[], [".stage.json.0123456789ab.partial"]])
+def test_a_folder_that_a_killed_start_left_empty_is_no_strangers(
+    tmp_path: Path, write_rows: WriteRows, CopyJob: Any, left: list[str]
+) -> None:
+    folder = tmp_path / "out" / "r" / "build"
+    folder.mkdir(parents=True)
+    for name in left:
+        (folder / name).write_text("{")
+    stage(write_rows(), tmp_path / "out", CopyJob())
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".locks", "build"]
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_full_disk_is_said_even_where_it_cannot_be_written_down(
+    tmp_path: Path, write_rows: WriteRows, CopyJob: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, root = write_rows(), tmp_path / "out"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def job(recipe: object, out: Path, reporter: object) -> dict[str, Any]:
+        monkeypatch.setattr(os, "fsync", full)
+        full()
+        return {}
+
+    with pytest.raises(MachineError, match="build could not be written: the disk is full") as caught:
+        stage(rows, root, job)
+    monkeypatch.undo()
+    assert "same command again" in str(caught.value.hint)
+    assert read_json(root / "r" / "build" / "stage.json")["state"] == "running"
+    assert not stage(rows, root, CopyJob()).skipped
+
+
 def test_an_absent_input_is_said_before_anything_is_written(tmp_path: Path, CopyJob: Any) -> None:
     with pytest.raises(MissingInputError, match="rollouts"):
         stage(tmp_path / "nothing.jsonl", tmp_path / "out", CopyJob())
@@ -286,5 +321,5 @@ def test_a_skipped_stage_needs_neither_torch_nor_much_cpu(tmp_path: Path, write_
 
 def test_no_stage_may_lie_where_another_is_set_aside(tmp_path: Path, write_rows: WriteRows) -> None:
     recipe = BuildRecipe(run="r", rollouts=str(write_rows()))
-    with pytest.raises(UsageError, match=r"may not end in \.previous"):
+    with pytest.raises(UsageError, match=r"may not hold \.previous"):
         run_stage(recipe, tmp_path, reporter=SilentReporter(), name="build.previous")

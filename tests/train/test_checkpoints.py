@@ -1,11 +1,21 @@
 """Only whole checkpoints are gone on from."""
 
 import json
+import os
+import shutil
 
 import pytest
 
 from pipo_core.errors import UsageError
-from pipo_core.train.checkpoints import MARKER, mark_complete, newest_complete, remove_incomplete, step_of
+from pipo_core.train.checkpoints import (
+    MARKER,
+    keep_newest,
+    logged,
+    mark_complete,
+    newest_complete,
+    remove_incomplete,
+    step_of,
+)
 
 
 def make(folder, step, *, marked=True, made_by="a"):
@@ -55,3 +65,52 @@ def test_what_is_not_whole_is_removed(tmp_path):
     (tmp_path / "args.json").write_text("{}")
     remove_incomplete(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["args.json", "checkpoint-5"]
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path):
+    for age, step in enumerate((2, 10, 9)):
+        checkpoint = make(tmp_path, step)
+        os.utime(checkpoint, (1000 - age, 1000 - age))
+    keep_newest(tmp_path, 2)
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-9"]
+
+
+def test_what_is_not_whole_does_not_push_out_what_is(tmp_path):
+    for step in (1, 2, 3, 4):
+        make(tmp_path, step, marked=step < 3)
+    keep_newest(tmp_path, 2)
+    assert newest_complete(tmp_path, "a") == tmp_path / "checkpoint-2"
+    assert names(tmp_path) == [f"checkpoint-{step}" for step in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("files", range(5))
+def test_one_that_was_half_removed_when_the_process_was_killed_is_not_gone_on_from(tmp_path, monkeypatch, files):
+    make(tmp_path, 1)
+    make(tmp_path, 2)
+
+    def remove_some(path):
+        for file in sorted(path.rglob("*"), key=lambda file: file.name)[:files]:
+            if file.is_file():
+                file.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", remove_some)
+    with pytest.raises(KeyboardInterrupt):
+        keep_newest(tmp_path, 1)
+    monkeypatch.undo()
+    assert newest_complete(tmp_path, "a") == tmp_path / "checkpoint-2"
+    remove_incomplete(tmp_path)
+    assert names(tmp_path) == ["checkpoint-2"] if files else ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_checkpoint_remembers_what_was_logged(tmp_path):
+    make(tmp_path, 4)
+    assert logged(tmp_path, 4) == []
+    assert logged(tmp_path, 5) == []
+    state = {"global_step": 4, "max_steps": 50, "log_history": [{"step": 2, "loss": 1.0}]}
+    (tmp_path / "checkpoint-4" / "trainer_state.json").write_text(json.dumps(state))
+    assert logged(tmp_path, 4) == [{"step": 2, "loss": 1.0}]

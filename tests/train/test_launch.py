@@ -11,6 +11,7 @@ from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.train.launch import command, environment, plan
 from pipo_core.train.layout import ADAPTER_RECORD, RESULT
 from pipo_core.train.merge import _base_folder, _layout
+from pipo_core.train.rows import encode_rows
 from pipo_core.train.sft import _finished, base_name
 from tests.train.tiny_training import recipe, write_rows
 
@@ -80,6 +81,47 @@ def test_the_plan_counts_rows_and_steps(tmp_path, changes, steps):
     assert planned["rows"] == 10
     assert planned["steps"] == steps
     assert plan(make(tmp_path / "absent.jsonl", **changes), tmp_path)["rows"] is None
+
+
+def test_the_plan_counts_tokens_once_they_are_there(tmp_path, base_model):
+    rows = write_rows(tmp_path / "train.jsonl", 10)
+    settings = recipe(base_model, rows, max_steps=None, epochs=1.0, batch={"per_device": 3})
+    before = plan(settings, tmp_path)
+    assert (before["tokens"], before["steps"]) == (None, 4)
+    lengths = iter([300, *[20] * 9])
+    encode_rows(
+        rows,
+        before["tokenized"],
+        encode=lambda row: dict.fromkeys(("input_ids", "labels"), [1] * next(lengths)),
+        max_length=settings.data.max_length,
+        limit=None,
+        progress=lambda done: None,
+    )
+    after = plan(settings, tmp_path)
+    assert (after["tokens"].rows, after["tokens"].dropped, after["tokens"].tokens) == (9, 1, 180)
+    assert after["steps"] == 3
+    assert after["memory"].positions == 3 * 256  # a tenth of the rows have a PAD in every slot
+
+
+def test_the_plan_knows_published_sizes_and_says_what_is_missing(tmp_path, monkeypatch):
+    settings = recipe(
+        Path("qwen3.5-0.8b"), Path("rows.jsonl"), precision="bf16", launch={"deepspeed": "zero2", "processes": 3}
+    )
+    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    planned = plan(settings, tmp_path)
+    assert planned["memory"].weights > 2 * 752_393_024
+    assert planned["kernels"] == {"flash-linear-attention": False, "causal-conv1d": False}
+    assert [lack.message.split()[0] for lack in planned["missing"]] == [
+        "training",
+        "launch.deepspeed",
+        "launch.processes:",
+    ]
+    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: object())
+    faster = plan(settings, tmp_path)
+    assert all(faster["kernels"].values())
+    assert faster["memory"].activations < planned["memory"].activations
+    assert plan(recipe(Path("elsewhere/model"), Path("rows.jsonl")), tmp_path)["memory"] is None
 
 
 @pytest.mark.parametrize("call", [base_name, _base_folder_of, _finished_in, _layout_of])

@@ -1,0 +1,302 @@
+"""Small commands, run as processes of their own with a fault at a chosen step, and what they must leave."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipo_core.files import read_json, read_jsonl, write_json
+from pipo_core.train.checkpoints import newest_complete
+from tests.train.tiny_training import make_model, write_rows
+
+FAULTS = Path(__file__).parent / "faults"
+CHECKOUT = Path(__file__).resolve().parents[2]
+_SECONDS = 300
+
+_ENGINE = {"batch": 2, "threads": 1, "device": "cpu", "precision": "fp32"}
+_TIMES = ("seconds", "tokens_per_second", "ttft_s", "time_s", "resumed_from_step", "ckpt")
+"""What differs from run to run, or says where it lies."""
+_LIBRARY_TIMES = ("elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
+_NOTES = (
+    *("log.txt", "worker.log", "events.jsonl", "job.json", "recipe.yaml", "complete.json"),
+    *("args.json", "training_args.bin", "README.md", "logging.jsonl"),  # of the libraries
+)
+"""Files with times and places in them."""
+
+Contents = dict[str, Any]
+Step = tuple[str, int, str, str]
+"""Role, number, what it does, path."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process ended, and the steps that it and its workers took."""
+
+    code: int
+    out: str
+    err: str
+    steps: list[Step]
+
+
+class World:
+    """Models, rows and recipes in a folder, and the commands that they are for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make everything; it takes seconds."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.base = make_model(folder / "base")
+        self.pair = make_model(folder / "pair", layout="pipo")
+        self.rows = write_rows(folder / "rows.jsonl", 24)
+        self.adapter = _make_adapter(self.base, folder / "trained")
+        for name, recipe in self._recipes().items():
+            (folder / f"{name}.yaml").write_text(json.dumps({"run": "r", **recipe}))
+
+    def words(self, name: str, out: Path, *more: str) -> list[str]:
+        """Return the command line of `pipo` for the recipe ``name``, writing below ``out``; see `_recipes`."""
+        file = self.folder / f"{name}.yaml"
+        kind = json.loads(file.read_text())["kind"]
+        return ["run" if kind == "pipeline" else kind, str(file), "--out", str(out), *more]
+
+    def _recipes(self) -> dict[str, dict[str, Any]]:
+        regular = {"name": "regular", "method": "regular", "ckpt": str(self.base)}
+        pair = {"name": "pipo", "method": "pipo", "ckpt": str(self.pair), "tau": [0.0, 0.5]}
+        evaluation = {
+            "name": "eval",
+            "recipe": "eval.yaml",
+            "set": {"arms": [{**pair, "ckpt": "stage:merge"}], "baseline": None},
+        }
+        return {
+            "train": {
+                "kind": "train",
+                "model": str(self.base),
+                "data": {"train": str(self.rows), "max_length": 256},
+                "pad_augmentation": [{"kind": "segment", "rho_max": 0.5}],
+                "tuning": {"method": "lora", "rank": 4, "alpha": 8, "dropout": 0.2},
+                "optimizer": {"learning_rate": 1e-3},
+                "batch": {"per_device": 4},
+                "max_steps": 8,
+                "precision": "fp32",
+                "save": {"every_steps": 2, "keep": 2},
+                "log_every_steps": 1,
+                "launch": {"threads": 1},
+            },
+            "merge": {"kind": "merge", "source": str(self.adapter)},
+            "rollout": {
+                "kind": "rollout",
+                "model": str(self.base),
+                "method": "regular",
+                "problems": {"source": "tiny", "split": "train", "count": 3, "seed": 1},
+                "samples": 2,
+                "budget": {"tokens": 6},
+                "engine": _ENGINE,
+            },
+            "eval": {
+                "kind": "eval",
+                "suite": "tiny",
+                "problems": {"count": 2, "seed": 1},
+                "samples": 2,
+                "budget": {"tokens": 6},
+                "arms": [regular, pair],
+                "baseline": "regular",
+                "engine": _ENGINE,
+            },
+            "build": {"kind": "build", "worked": {"source": "tiny", "split": "train", "count": 6, "seed": 1}},
+            # Without a training, which has many steps of its own and is tried by itself.
+            "run": {
+                "kind": "pipeline",
+                "stages": [
+                    {"name": "answers", "recipe": "rollout.yaml"},
+                    {"name": "data", "recipe": "build.yaml"},
+                    {"name": "merge", "recipe": "merge.yaml"},
+                    evaluation,
+                ],
+            },
+            "run_train": {
+                "kind": "pipeline",
+                "stages": [
+                    {"name": "data", "recipe": "build.yaml"},
+                    {"name": "train", "recipe": "train.yaml", "set": {"data.train": "stage:data", "max_steps": 2}},
+                    {"name": "merge", "recipe": "merge.yaml", "set": {"source": "stage:train"}},
+                    evaluation,
+                ],
+            },
+        }
+
+
+def pipo(words: list[str], plan: dict[str, Any] | None = None) -> Done:
+    """Run `pipo` to its end, with a fault if ``plan`` says so; a kill takes all of its processes."""
+    process = start(words, plan)
+    out, err = process.communicate(timeout=_SECONDS)
+    return Done(process.returncode, out, err, steps_in(Path(plan["log"])) if plan else [])
+
+
+def start(words: list[str], plan: dict[str, Any] | None = None) -> "subprocess.Popen[str]":
+    """Start `pipo` in a process group of its own, with Python's handler of Ctrl-C."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(FAULTS), str(CHECKOUT)])}
+    variables["PIPO_TESTS_FAULT"] = json.dumps(plan or fault(Path("/nowhere"), Path(os.devnull)))
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipo_cli.main", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=variables,
+        start_new_session=True,
+    )
+
+
+def fault(root: Path, log: Path, role: str = "", at: int | None = None, act: str = "kill") -> dict[str, Any]:
+    """Return the plan of a fault at step ``at`` of ``role`` below ``root``; without ``at`` steps are only counted."""
+    return {"root": str(root), "log": str(log), "role": role, "at": at, "act": act}
+
+
+def steps_in(log: Path) -> list[Step]:
+    """Return the steps that a run's log holds."""
+    lines = [line.split(" ", 3) for line in log.read_text().splitlines()] if log.is_file() else []
+    return [(words[0], int(words[1]), words[2], words[3]) for words in lines if words[1] != "pid"]
+
+
+def processes_in(log: Path, role: str | None = None) -> list[int]:
+    """Return the ids of the processes (of one role) that a run's log names."""
+    lines = [line.split() for line in log.read_text().splitlines()] if log.is_file() else []
+    return [int(words[2]) for words in lines if words[1] == "pid" and role in (None, words[0])]
+
+
+def wait_for_end(pids: list[int], seconds: float = 60) -> None:
+    """Wait until none of the processes runs."""
+    deadline = time.monotonic() + seconds
+    while any(_is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process that should have ended still runs"
+        time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+# ---------------------------------------------------------------------- what must be there
+
+
+def contents(out: Path) -> Contents:
+    """Return what must be equal after a kill and without one: files by relative path, without times and places.
+
+    Of checkpoints it holds the number and the newest: one that stops early makes one there.
+    """
+    found: Contents = {}
+    older: set[Path] = set()
+    for folder in out.glob("*/*/checkpoints"):
+        steps = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        found[folder.relative_to(out).as_posix()] = len(steps)
+        older |= {*steps[:-1]}
+    for file in sorted(out.rglob("*")):
+        path = file.relative_to(out)
+        hidden = any(part.startswith(".") for part in path.parts)
+        if file.is_file() and not hidden and file.name not in _NOTES and not older & {*file.parents}:
+            found[path.as_posix()] = _content(file)
+    return found
+
+
+def leftovers(out: Path) -> list[str]:
+    """Return what no finished command may leave."""
+    return [str(path) for path in out.rglob("*") if path.name.endswith((".partial", ".aside"))]
+
+
+def check_killed(out: Path, allowed: list[Contents], steps: list[Step]) -> None:
+    """Assert that a killed run left nothing half under a final name, and a checkpoint if it had made one.
+
+    ``allowed`` are the contents that a file may have, before and after: a path that is in none of them is judged by
+    what the same command makes of it.
+    """
+    for file in out.rglob("*"):
+        path = file.relative_to(out)
+        hidden = any(part.startswith(".") for part in path.parts)
+        whole = {"model", "adapter"} & {*path.parts[:-1]} or path.name in ("results.json", "train.jsonl", "report.md")
+        if whole and file.is_file() and not hidden and file.name not in _NOTES and "checkpoints" not in path.parts:
+            assert _content(file) in [known.get(path.as_posix()) for known in allowed], path
+    for folder in out.glob("*/*/checkpoints"):
+        marked = [step for step in steps[:-1] if step[2] == "rename" and step[3].endswith("/complete.json")]
+        if marked:
+            made_by = read_json(folder.parent / "job.json")["made_by"]
+            assert newest_complete(folder, made_by) is not None, "there is no checkpoint to go on from"
+
+
+def _content(file: Path) -> Any:
+    if file.suffix == ".png" or file.name == "report.md":
+        return "there" if file.stat().st_size > 1000 else "too small"
+    if file.name == "stage.json":
+        record = read_json(file)
+        return _plain({key: record[key] for key in ("state", "summary", "outputs", "settings")})
+    if file.name == "trainer_state.json":
+        return _plain(read_json(file)["log_history"])
+    if file.suffix == ".json":
+        return _plain(read_json(file))
+    if file.name == "rollouts.jsonl" or file.parent.name == "answers":
+        rows = (_plain(row) for row in read_jsonl(file))
+        return sorted(json.dumps(row, sort_keys=True) for row in rows)  # in whichever order they were completed
+    if file.suffix == ".jsonl":
+        return _plain(read_jsonl(file))
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key not in (*_TIMES, *_LIBRARY_TIMES)}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+# ---------------------------------------------------------------------- what is there before
+
+
+def before_merge_again(world: World, out: Path) -> None:
+    """A merge that was killed when its model was there and its record not: the model is replaced."""
+    shutil.copytree(world.folder / "whole" / "merge", out)
+    record = out / "r" / "merge" / "stage.json"
+    write_json(record, {**read_json(record), "state": "running"})
+
+
+def before_rollout_changed(world: World, out: Path) -> None:
+    """Rollouts of another seed, and before them of yet another: neither may be lost."""
+    shutil.copytree(world.folder / "whole" / "rollout", out)
+    for folder, seed in (("rollout", 7), ("rollout.previous", 8)):
+        if not (out / "r" / folder).exists():
+            shutil.copytree(out / "r" / "rollout", out / "r" / folder)
+        record = out / "r" / folder / "stage.json"
+        content = read_json(record)
+        write_json(record, {**content, "settings": {**content["settings"], "seed": seed}})
+
+
+def _make_adapter(base: Path, folder: Path) -> Path:
+    """Write an adapter as a training leaves it, with random weights, and return the folder of the run."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from pipo_core.model import load_checkpoint
+    from pipo_core.model.checkpoint import copy_tokenizer
+    from pipo_core.recipes.sft import TrainRecipe
+    from pipo_core.train.arguments import modules_in_full
+    from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD
+
+    settings = TrainRecipe.model_validate({"model": str(base), "data": {"train": "x"}, "max_steps": 1})
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], modules_to_save=modules_in_full(settings), init_lora_weights=False
+    )
+    adapted = get_peft_model(load_checkpoint(base), config)
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder / ADAPTER)
+    copy_tokenizer(base, folder / ADAPTER)
+    write_json(folder / ADAPTER / ADAPTER_RECORD, {"objective": "pipo", "base": "base"})
+    return folder
