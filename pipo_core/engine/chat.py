@@ -181,4 +181,7 @@ def _beginnings(texts: frozenset[str]) -> re.Pattern[str]:
             return ""
         return "(?:" + "|".join([*(re.escape(c) + rest(n) for c, n in node.items()), r"\s*\Z"]) + ")"
 
-    return re.compile("|".join([f"[{_SURROGATES}]", *(f"{re.escape(c)}(?={rest(n)})" for c, n in tree.items())]))
+    # The set in front makes the search several times faster than the alternatives alone.
+    firsts = "".join(map(re.escape, tree)) + _SURROGATES
+    ways = [f"(?<=[{_SURROGATES}])", *(f"(?<={re.escape(c)})(?={rest(n)})" for c, n in tree.items())]
+    return re.compile(f"[{firsts}](?:{'|'.join(ways)})")

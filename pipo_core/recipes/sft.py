@@ -96,7 +96,12 @@ class Optimizer(RecipeModel):
 
 
 class Batch(RecipeModel):
-    """Rows of one optimizer step: per_device x accumulation x processes x nodes."""
+    """Rows of one optimizer step: per_device x accumulation x processes x nodes.
+
+    Every pass counts the same, on whichever process it runs: each of its losses is the mean over the pass's own
+    labelled positions (0 where there is none), and the gradient is the mean over all passes. At per_device: 1, the
+    paper's, every row weighs the same, and processes can be traded for accumulation without changing a weight.
+    """
 
     per_device: int = Field(default=1, ge=1, description="Rows of one pass on one device.")
     accumulation: int = Field(default=1, ge=1, description="Passes whose mean gradient makes one step.")

@@ -27,6 +27,7 @@ from typing import Any
 
 import pipo_cli
 import pipo_core
+from pipo_core.errors import PipoError
 from tests.kill.world import (
     FAULTS,
     Contents,
@@ -192,7 +193,7 @@ class Trial:
             self._fresh()
             try:
                 met += self._try(role, at, act)
-            except AssertionError as error:
+            except (AssertionError, PipoError) as error:
                 failures.append({"role": role, "step": at, "at": f"{step} {path}", "found": str(error)[-1500:]})
                 say(json.dumps(failures[-1]))
             wait_for_end([pid for file in self._place.glob("*.log") for pid in processes_in(file)])
@@ -209,7 +210,7 @@ class Trial:
         }
 
     def _try(self, role: str, at: int, act: str) -> bool:
-        """Return whether the fault was met; raise AssertionError unless all is well in the end."""
+        """Return whether the fault was met; raise AssertionError or PipoError unless all is well in the end."""
         code, steps, said = self._attempt(role, at, act)
         kind = act.removeprefix("real-")
         expected = {"kill": -9, "alone": -9 if role == "pipo" else 4, "interrupt": 130}[kind]

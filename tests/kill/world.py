@@ -188,10 +188,14 @@ def _is_alive(pid: int) -> bool:
 # ---------------------------------------------------------------------- what must be there
 
 
-def contents(out: Path) -> Contents:
+def _below(name: str, known: Contents) -> Contents:
+    return {path: content for path, content in known.items() if path.startswith(f"{name}/")}
+
+
+def contents(out: Path, name: str = "") -> Contents:
     """Return what must be equal after a kill and without one: files by relative path, without times and places.
 
-    Of checkpoints it holds the number and the newest: one that stops early makes one there.
+    Of checkpoints it holds the number and the newest: one that stops early makes one there. ``name`` leads the paths.
     """
     found: Contents = {}
     older: set[Path] = set()
@@ -203,7 +207,7 @@ def contents(out: Path) -> Contents:
         path = file.relative_to(out)
         hidden = any(part.startswith(".") for part in path.parts)
         if file.is_file() and not hidden and file.name not in _NOTES and not older & {*file.parents}:
-            found[path.as_posix()] = _content(file)
+            found[(Path(name) / path).as_posix()] = _content(file)
     return found
 
 
@@ -215,15 +219,17 @@ def leftovers(out: Path) -> list[str]:
 def check_killed(out: Path, allowed: list[Contents], steps: list[Step]) -> None:
     """Assert that a killed run left nothing half under a final name, and a checkpoint if it had made one.
 
-    ``allowed`` are the contents that a file may have, before and after: a path that is in none of them is judged by
-    what the same command makes of it.
+    ``allowed`` is what there was before and what there is in the end. Files that grow are judged by what the same
+    command makes of them.
     """
-    for file in out.rglob("*"):
-        path = file.relative_to(out)
-        hidden = any(part.startswith(".") for part in path.parts)
-        whole = {"model", "adapter"} & {*path.parts[:-1]} or path.name in ("results.json", "train.jsonl", "report.md")
-        if whole and file.is_file() and not hidden and file.name not in _NOTES and "checkpoints" not in path.parts:
-            assert _content(file) in [known.get(path.as_posix()) for known in allowed], path
+    for name in ("results.json", "train.jsonl", "report.md"):
+        for file in out.rglob(name):
+            path = file.relative_to(out).as_posix()
+            assert _content(file) in [known.get(path) for known in allowed], path
+    folders = {path.rpartition("/")[0] for known in allowed for path in known}
+    for name in sorted(name for name in folders if name.endswith(("/model", "/adapter"))):
+        found = contents(out / name, name) if (out / name).is_dir() else {}
+        assert found in [_below(name, known) for known in allowed], f"{name} is neither the old one nor the new"
     for folder in out.glob("*/*/checkpoints"):
         marked = [step for step in steps[:-1] if step[2] == "rename" and step[3].endswith("/complete.json")]
         if marked:

@@ -147,6 +147,15 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 2e-5
 
 
+def test_where_tokens_lie_makes_no_other_training(base_model, rows):
+    one, two = (
+        recipe(base_model, rows, data={"train": str(rows), "max_length": 256, "cache": cache}) for cache in "ab"
+    )
+    assert sft._made_by(one) == sft._made_by(two)
+    other = recipe(base_model, rows, data={"train": str(rows), "max_length": 255, "cache": "a"})
+    assert sft._made_by(one) != sft._made_by(other)
+
+
 def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(sft.subprocess, "Popen", None)
     with pytest.raises(CheckpointError, match=r"no config\.json"):

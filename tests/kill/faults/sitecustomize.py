@@ -1,17 +1,19 @@
 """What Python loads at the start of each process that these tests spy on: a fault at a chosen step.
 
-A step is a call that changes the file system below one folder: a file opened for writing, a rename, a removal, a new
-folder, a flush. Each process counts its own, so that the same step comes at the same place in every run. At the chosen
-one of the chosen role (`pipo`, or `worker`: the process that trains) everything that takes part is killed (`kill`), or
-this process alone (`alone`), or Ctrl-C is pressed (`interrupt`). What has not been flushed may be lost, so a kill at a
-flush cuts the file first.
+A step is a call that changes the file system below one folder: a file opened for writing, a write of ours, a rename, a
+removal, a new folder, a flush. Each process counts its own, so that the same step comes at the same place in every run.
+At the chosen one of the chosen role (`pipo`, or `worker`: the process that trains) everything that takes part is killed
+(`kill`), or this process alone (`alone`), or Ctrl-C is pressed (`interrupt`). A kill at a write comes when half of it is
+done. What has not been flushed may be lost, so a kill at a flush cuts the file first.
 """
 
+import io
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 PLAN = "PIPO_TESTS_FAULT"
@@ -29,7 +31,7 @@ class Fault:
         self._root = plan["root"].rstrip("/") + "/"
         self.log = os.open(plan["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._busy = False
-        self._fsync = os.fsync
+        self._fsync, self._open = os.fsync, io.open
         self._role, self._steps = "", 0
 
     def become(self, role: str) -> None:
@@ -40,6 +42,7 @@ class Fault:
     def arm(self) -> None:
         """Watch from now on; this cannot be undone."""
         os.fsync = self.flush
+        io.open = self.open  # what paths open with; files that libraries open are flushed by us
         sys.addaudithook(self._hear)
 
     def flush(self, handle: Any) -> None:
@@ -47,6 +50,13 @@ class Fault:
         number = handle if isinstance(handle, int) else handle.fileno()
         self._step("fsync", _open_path(number))
         self._fsync(handle)
+
+    def open(self, file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        """Stand in for `io.open`."""
+        opened = self._open(file, mode, *arguments, **options)
+        if {*mode} & {*"wax+"} and isinstance(file, str | os.PathLike):
+            return _Written(opened, lambda half: self._step("write", os.fspath(file), half))
+        return opened
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -63,7 +73,7 @@ class Fault:
                 return  # it will change nothing
             self._step(event.removeprefix("os."), path)
 
-    def _step(self, name: str, path: str) -> None:
+    def _step(self, name: str, path: str, half: Callable[[], None] = lambda: None) -> None:
         path = os.path.abspath(path)  # noqa: PTH100 - cheap, and no path object's own calls in between
         if self._busy or not path.startswith(self._root):
             return
@@ -74,6 +84,7 @@ class Fault:
             if self._plan["act"] == "interrupt":
                 os.kill(self._processes()[0], signal.SIGINT)  # workers have a terminal of their own
             else:
+                half()
                 if name == "fsync":
                     _tear(path)
                 self._kill(self._processes() if self._plan["act"] == "kill" else [])
@@ -91,6 +102,33 @@ class Fault:
             except ProcessLookupError:
                 continue
         time.sleep(60)
+
+
+class _Written:
+    """A file that tells of writes before they happen."""
+
+    def __init__(self, file: Any, tell: Callable[[Callable[[], None]], None]) -> None:
+        self._file, self._tell = file, tell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> "_Written":
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> Any:
+        return self._file.__exit__(*error)
+
+    def write(self, data: Any) -> int:
+        """Write, or only half of it if it is the last thing that is done."""
+
+        def half() -> None:
+            self._file.write(data[: len(data) // 2])
+            self._file.flush()
+
+        self._tell(half)
+        return int(self._file.write(data))
 
 
 def _open_path(handle: int) -> str:
