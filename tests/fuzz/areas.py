@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 import torch
-import yaml
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 from typer.testing import CliRunner
@@ -73,7 +72,7 @@ def parsed(text: str, name: str, overrides: Sequence[str] = ()) -> str:
     assert re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}", found.run)
     for stage in values.get("stages", ()):
         stage["recipe"] = str(Path(stage["recipe"]).absolute())
-    again = parse_recipe(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), name)
+    again = parse_recipe(json.dumps(values), name)
     assert dump(again) == values
     return "taken"
 
