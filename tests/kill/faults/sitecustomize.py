@@ -3,8 +3,8 @@
 A step is a call that changes the file system below one folder: a file opened for writing, a write of ours, a rename, a
 removal, a new folder, a flush. Each process counts its own, so that the same step comes at the same place in every run.
 At the chosen one of the chosen role (`pipo`, or `worker`: the process that trains) everything that takes part is killed
-(`kill`), or this process alone (`alone`), or Ctrl-C is pressed (`interrupt`). A kill at a write comes when half of it is
-done. What has not been flushed may be lost, so a kill at a flush cuts the file first.
+(`kill`), or this process alone (`alone`), or Ctrl-C is pressed (`interrupt`). A kill at a write comes when half of it
+is done. What has not been flushed may be lost, so a kill at a flush cuts the file first.
 """
 
 import io
