@@ -48,7 +48,7 @@ def test_the_demo_in_small(tmp_path: Path) -> None:
 
     results = json.loads((tmp_path / "demo" / "eval" / "results.json").read_text())
     by_tau = {arm["tau"]: arm for arm in results["arms"] if arm["arm"] == "pipo"}
-    assert by_tau[0.0]["drafts_kept"] == 1.0
+    assert by_tau[0.0]["budgets"]["tokens"]["drafts_kept"] == 1.0
     assert 1.0 <= by_tau[0.95]["budgets"]["tokens"]["tokens_per_slot"] < 1.98
     assert by_tau[0.0]["budgets"]["tokens"]["tokens_per_slot"] > 1.8
 
