@@ -36,7 +36,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{folder} has no tokenizer.json")
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
-    except Exception as error:  # the tokenizers library raises bare Exception for damaged files
+    except BaseException as error:
+        _reraise_unless_failed(error)
         raise CheckpointError(f"the tokenizer in {folder} cannot be read: {one_line(error)}") from error
     if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
         raise CheckpointError(f"the tokenizer in {folder} names no pad_token or no eos_token")
@@ -44,9 +45,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"the tokenizer in {folder} has no chat template")
     try:
         encode_prompt(tokenizer, [{"role": "user", "content": "1"}])
-    except Exception as error:  # a template is a program, and may fail in any way
+    except BaseException as error:
+        _reraise_unless_failed(error)
         raise CheckpointError(f"the tokenizer in {folder} cannot lay out a chat: {one_line(error)}") from error
     return tokenizer
+
+
+def _reraise_unless_failed(error: BaseException) -> None:
+    """Pass on what is no failure, such as Ctrl-C.
+
+    For damaged files the tokenizers library raises a bare `Exception`, or panics with an exception that is none; a chat
+    template is a program, and may fail in any way.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -149,3 +149,21 @@ def test_a_tokenizer_that_asks_to_cut_or_to_fill_texts_does_neither(tmp_path: Pa
     cutting.enable_padding(length=64)
     cutting.save(str(checkpoint.folder / "tokenizer.json"))
     assert encode_prompt(load_tokenizer(checkpoint.folder), [{"role": "user", "content": "1 + 2"}]) == asked("1 + 2")
+
+
+class PanicException(BaseException):
+    """What the tokenizers library raises for some damaged files; it is no `Exception`."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(PanicException("lost"), CheckpointError), (KeyboardInterrupt(), KeyboardInterrupt)]
+)
+def test_a_panic_of_the_tokenizers_library_is_a_refusal_and_ctrl_c_is_not(
+    monkeypatch: pytest.MonkeyPatch, raised: BaseException, expected: type[BaseException]
+) -> None:
+    def broken(folder: str) -> None:
+        raise raised
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", broken)
+    with pytest.raises(expected):
+        load_tokenizer(bundled_model("tiny-student"))

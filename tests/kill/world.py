@@ -245,6 +245,8 @@ def _content(file: Path) -> Any:
         return _plain({key: record[key] for key in ("state", "summary", "outputs", "settings")})
     if file.name == "trainer_state.json":
         return _plain(read_json(file)["log_history"])
+    if file.name == "adapter_config.json":  # PEFT writes sets, in an order that differs between processes
+        return {key: sorted(value) if isinstance(value, list) else value for key, value in read_json(file).items()}
     if file.suffix == ".json":
         return _plain(read_json(file))
     if file.name == "rollouts.jsonl" or file.parent.name == "answers":
