@@ -71,4 +71,4 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: RegularState, hidden: torch.Tensor
     state.token = state.sampler.draw(model.lm_head(hidden), place=0)
     state.sampler.observe(state.token)
     state.sampler.advance()
-    return Emitted(first=state.token)
+    return Emitted(state.token[:, None], torch.ones_like(state.token))

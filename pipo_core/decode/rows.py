@@ -30,19 +30,25 @@ class RowSettings:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The slot that one step writes for every row.
+    """What one step writes for every row: at least one token, and as many more as drafts were kept.
 
     Attributes:
-        first: first tokens, ``[B]``.
-        draft: second tokens, ``[B]``; meaningless where not kept. None for methods without drafts.
-        kept: ``[B]``, True where the draft was kept; elsewhere a PAD stands in its place.
-        confidence: ``c_i``, ``[B]`` fp32; None where no draft was made.
+        tokens: ``[B, W]``; row ``b`` wrote the first ``counts[b]``. Behind them stand rejected drafts where the method
+            projects those, else PADs.
+        counts: ``[B]``, from 1 to ``W``.
+        offered: drafts that the method made for every row.
+        confidence: ``c_i``, ``[B]`` fp32; None where the method has no gate or made no draft.
     """
 
-    first: torch.Tensor
-    draft: torch.Tensor | None = None
-    kept: torch.Tensor | None = None
+    tokens: torch.Tensor
+    counts: torch.Tensor
+    offered: int = 0
     confidence: torch.Tensor | None = None
+
+    @property
+    def first(self) -> torch.Tensor:
+        """First tokens, ``[B]``."""
+        return self.tokens[:, 0]
 
 
 def open_cache(

@@ -62,7 +62,7 @@ class Completion:
         slots: slots written, the one with the end token included.
         drafts: drafts that the model offered (one a slot, except where the first token ended the text).
         kept: drafts that the gate kept.
-        slot_token_counts: real tokens written in each slot, 1 or 2, the end token counted.
+        slot_token_counts: real tokens written in each step, the end token counted; 1 or 2 where a step is a slot.
         finish_reason: ``stop`` (end token or stop string) or ``length`` (a budget was reached).
         ttft_s: seconds from admission to the first slot.
         time_s: seconds from admission to the last slot.

@@ -91,13 +91,8 @@ class TorchEngine:
 def _write(writers: list[Writer], emitted: Emitted) -> Iterator[Completion]:
     """Hand every row its slot; yield the completions of those that end with it."""
     now = time.perf_counter()
-    first = emitted.first.tolist()
-    drafts = emitted.draft.tolist() if emitted.draft is not None else None
-    kept = emitted.kept.tolist() if emitted.kept is not None else None
-    offered = emitted.confidence is not None
-    for row, writer in enumerate(writers):
-        second = drafts[row] if drafts is not None and kept is not None and kept[row] else None
-        writer.write(first[row], second, offered=offered, now=now)
+    for writer, tokens, count in zip(writers, emitted.tokens.tolist(), emitted.counts.tolist(), strict=True):
+        writer.write(tokens[:count], offered=emitted.offered, now=now)
         if writer.done:
             yield writer.completion
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,27 +29,28 @@ class Writer:
         limits = [limit for limit in (self._request.max_tokens, self._request.max_slots) if limit is not None]
         return min(limits) - self.completion.slots
 
-    def write(self, first: int, second: int | None, *, offered: bool, now: float) -> None:
-        """Take one slot.
+    def write(self, tokens: Sequence[int], *, offered: int, now: float) -> None:
+        """Take what one step wrote.
 
         Args:
-            first: its first token.
-            second: its kept draft; None where a PAD stands.
-            offered: whether the method drafts.
-            now: when the slot was ready, `time.perf_counter` seconds.
+            tokens: the first token and the kept drafts.
+            offered: how many drafts there were.
+            now: when the step ended, `time.perf_counter` seconds.
         """
         completion = self.completion
         completion.slots += 1
         completion.time_s = now - self._started
         if completion.slots == 1:
             completion.ttft_s = completion.time_s
-        written = 1
-        self._take(first)
-        completion.drafts += offered and not self.done
-        if second is not None and not self.done and self._tokens_left:
-            completion.kept += 1
-            written = 2
-            self._take(second)
+        written = 0
+        for token in tokens:
+            if self.done or not self._tokens_left:
+                break
+            self._take(token)
+            written += 1
+            if written == 1 and not self.done:
+                completion.drafts += offered
+        completion.kept += written - 1
         completion.slot_token_counts.append(written)
         if not self.done and (not self._tokens_left or completion.slots == self._request.max_slots):
             self._finish("length")

@@ -54,8 +54,7 @@ def decode(
     for row, prompt in enumerate(prompts):
         ids = prompt + [PAD] * (len(prompt) % 2)
         for step in steps:
-            assert step.draft is not None
-            ids += [int(step.first[row]), int(step.draft[row])]
+            ids += [int(step.first[row]), int(step.tokens[row, 1])]
         rows.append(ids)
     return rows, steps
 
@@ -73,10 +72,10 @@ def test_incremental_decoding_equals_the_full_pass(
             slot = start + number
             assert step.first[row] == full.backbone_logits[0, slot].argmax()
             if tau < 1:
-                assert step.confidence is not None and step.kept is not None and step.draft is not None
+                assert step.confidence is not None
                 torch.testing.assert_close(step.confidence[row], full.confidence[0, slot], atol=1e-4, rtol=0)
-                if step.kept[row]:
-                    assert step.draft[row] == full.mtp_logits[0, slot].argmax()
+                if step.counts[row] == 2:
+                    assert step.tokens[row, 1] == full.mtp_logits[0, slot].argmax()
 
 
 def test_logits_of_both_heads_equal_the_full_pass(
@@ -98,7 +97,7 @@ def test_threshold_zero_keeps_every_draft_and_one_keeps_none(
     reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, steps = decode(reference, prompts, tau=0.0, slots=5)
-    assert all(bool(step.kept.all()) for step in steps if step.kept is not None)
+    assert all(bool((step.counts == 2).all()) for step in steps)
 
     def must_not_run(*_: object, **__: object) -> torch.Tensor:
         raise AssertionError("the MTP block ran although no draft can be kept")
@@ -106,7 +105,7 @@ def test_threshold_zero_keeps_every_draft_and_one_keeps_none(
     monkeypatch.setattr(reference.mtp, "forward", must_not_run)
     monkeypatch.setattr(reference.mtp, "keys_and_values", must_not_run)
     rows, steps = decode(reference, prompts, tau=1.0, slots=5)
-    assert not any(bool(step.kept.any()) for step in steps if step.kept is not None)
+    assert all(bool((step.counts == 1).all()) for step in steps)
     for ids, prompt in zip(rows, prompts, strict=True):
         assert ids[len(prompt) + len(prompt) % 2 :][1::2] == [PAD] * 5
 
@@ -116,14 +115,14 @@ def test_saturated_confidence_is_still_dropped_at_one(
 ) -> None:
     monkeypatch.setattr(reference.confidence_head, "forward", lambda h, m: torch.full((h.shape[0],), 99.0))
     _, steps = decode(reference, prompts, tau=1.0, slots=3)
-    assert not any(bool(step.kept.any()) for step in steps if step.kept is not None)
+    assert all(bool((step.counts == 1).all()) for step in steps)
 
 
 def test_rejected_rows_are_not_projected(
     reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], projected: Projected
 ) -> None:
     _, steps = decode(reference, prompts, tau=0.3, slots=6)
-    kept = [int(step.kept.sum()) for step in steps if step.kept is not None]
+    kept = [int((step.counts == 2).sum()) for step in steps]
     assert 0 < sum(kept) < 6 * len(prompts)
     expected = [size for count in kept for size in ([len(prompts), count] if count else [len(prompts)])]
     assert [logits.shape[0] for logits in projected.logits] == expected
@@ -145,9 +144,8 @@ def test_rows_join_and_leave_a_running_batch(reference: Qwen3_5ForCausalPIPO, pr
     written: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
 
     def take(names: list[int], emitted: Emitted) -> None:
-        assert emitted.draft is not None
         for position, name in enumerate(names):
-            written[name] += [int(emitted.first[position]), int(emitted.draft[position])]
+            written[name] += [int(emitted.first[position]), int(emitted.tokens[position, 1])]
 
     names = [0, 1]
     state, emitted = pair.prefill(reference, prompts[:2], settings(2), 0.3)
@@ -173,9 +171,8 @@ def test_draft_after_an_end_token_is_dropped(reference: Qwen3_5ForCausalPIPO, pr
     _, free = decode(reference, prompts, tau=0.0, slots=1)
     ends = frozenset({int(free[0].first[0])})
     _, steps = decode(reference, prompts, tau=0.0, slots=1, end_ids=ends)
-    assert steps[0].kept is not None
     for row in range(len(prompts)):
-        assert bool(steps[0].kept[row]) == (int(free[0].first[row]) not in ends)
+        assert bool(steps[0].counts[row] == 2) == (int(free[0].first[row]) not in ends)
 
 
 def test_the_draft_is_penalised_for_the_first_token_of_its_own_step(
@@ -193,7 +190,7 @@ def test_rejected_drafts_are_neither_penalised_nor_counted(
 ) -> None:
     rewarded = SamplingParams(temperature=0.0, frequency_penalty=-1e3)  # a PAD that were counted would be repeated
     rows, steps = decode(reference, prompts, 0.3, 12, rewarded)
-    kept = torch.stack([step.kept for step in steps if step.kept is not None])
+    kept = torch.stack([step.counts == 2 for step in steps])
     assert 0 < kept.sum() < kept.numel()
     for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True)):
         output = ids[len(prompt) + len(prompt) % 2 :]

@@ -83,8 +83,7 @@ def test_pair_decoding_equals_the_full_pass(
     for row, prompt in enumerate(prompts):
         ids = prompt + [PAD] * (len(prompt) % 2)
         for step in steps:
-            assert step.draft is not None
-            ids += [int(step.first[row]), int(step.draft[row])]
+            ids += [int(step.first[row]), int(step.tokens[row, 1])]
         with torch.no_grad():
             full = model.forward_pairs(torch.tensor([ids], device=model.device))
         start = (len(prompt) + 1) // 2 - 1
