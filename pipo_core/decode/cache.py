@@ -8,11 +8,13 @@ longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from transformers.cache_utils import DynamicCache
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.decode.recurrence import Inputs, advance
 
 
 class _AttentionRows:
@@ -24,19 +26,18 @@ class _AttentionRows:
         self.buffers = [torch.zeros(shape, dtype=cache.dtype, device=cache.device) for _ in range(2)]
 
     def update(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store one new position a row, ``[B, heads, 1, D]``, and return all that the rows may see."""
+        """Store ``W`` new positions a row, ``[B, heads, W, D]``, and return all that the rows may see."""
         cache = self._cache
-        rows = cache.row_numbers
+        width = keys.shape[2]
+        rows, places = cache.row_numbers[:, None], cache.positions(width)
         for buffer, new in zip(self.buffers, (keys, values), strict=True):
-            buffer[rows, :, cache.lengths] = new[:, :, 0]
-        seen = cache.longest + 1
+            buffer[rows, :, places] = new.transpose(1, 2)
+        seen = cache.longest + width
         return self.buffers[0][: cache.count, :, :seen], self.buffers[1][: cache.count, :, :seen]
 
 
-class _LinearRows:
-    """Convolution and recurrent states of one gated-delta layer; the attributes are those that the layer reads."""
-
-    record_past = False
+class LinearRows:
+    """Convolution and recurrent states of one gated-delta layer."""
 
     def __init__(self, cache: "RowCache", config: Qwen3_5TextConfig) -> None:
         key_width = config.linear_key_head_dim * config.linear_num_key_heads
@@ -53,16 +54,32 @@ class _LinearRows:
             torch.zeros(conv_shape, dtype=cache.dtype, device=cache.device),
             torch.zeros(recurrent_shape, dtype=torch.float32, device=cache.device),
         ]
+        self.pending: Inputs | None = None  # positions of a provisional pass
 
     @property
-    def conv_states(self) -> list[torch.Tensor]:
-        """The running rows' last inputs of the convolution; the layer updates them in place."""
-        return [self.buffers[0][: self._cache.count]]
+    def conv(self) -> torch.Tensor:
+        """The running rows' last inputs of the convolution, ``[B, C, K]``."""
+        return self.buffers[0][: self._cache.count]
 
     @property
-    def recurrent_states(self) -> list[torch.Tensor]:
-        """The running rows' recurrent states."""
-        return [self.buffers[1][: self._cache.count]]
+    def recurrent(self) -> torch.Tensor:
+        """The running rows' recurrent states, ``[B, heads, Dk, Dv]``."""
+        return self.buffers[1][: self._cache.count]
+
+    def take(self, inputs: Inputs) -> None:
+        """Make new inputs of the convolution the rows' past; the recurrent states hold the positions already."""
+        self.conv.copy_(torch.cat([self.conv, inputs.conv], dim=2)[:, :, inputs.conv.shape[2] :])
+
+    def commit(self, counts: torch.Tensor) -> None:
+        """Make the first ``counts[b]`` positions of the provisional pass row ``b``'s past, and forget the others."""
+        inputs, self.pending = self.pending, None
+        if inputs is None:
+            raise RuntimeError("no provisional pass to commit")
+        for place in range(inputs.conv.shape[2]):
+            advance(self.recurrent, inputs, place, rows=place < counts)
+        both = torch.cat([self.conv, inputs.conv], dim=2)
+        places = counts[:, None] + torch.arange(self.conv.shape[2], device=counts.device)
+        self.conv.copy_(both.gather(2, places[:, None].expand(-1, both.shape[1], -1)))
 
 
 class RowCache:
@@ -90,10 +107,10 @@ class RowCache:
         self.device = device
         self.count = 0
         self._lengths: list[int] = []
-        self.layers: list[_AttentionRows | _LinearRows] = [
+        self.layers: list[_AttentionRows | LinearRows] = [
             _AttentionRows(self, config.num_key_value_heads, config.head_dim)
             if kind == "full_attention"
-            else _LinearRows(self, config)
+            else LinearRows(self, config)
             for kind in config.layer_types[: config.num_hidden_layers]
         ]
         self._refresh()
@@ -104,31 +121,32 @@ class RowCache:
         """Store and return keys and values of an attention layer."""
         return cast(_AttentionRows, self.layers[layer_idx]).update(keys, values)
 
-    def update_recurrent_state(self, state: torch.Tensor, layer_idx: int) -> None:
-        """Store a gated-delta layer's new recurrent state, ``[B, heads, Dk, Dv]``."""
-        cast(_LinearRows, self.layers[layer_idx]).recurrent_states[0].copy_(state)
-
-    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
-        """Return True: rows come here after their prefill."""
-        return True
-
     # ------------------------------------------------------------ what a step calls
 
-    @property
-    def positions(self) -> torch.Tensor:
-        """Position of the slot that is being computed, ``[B, 1]``."""
-        return self.lengths[:, None]
+    def positions(self, width: int) -> torch.Tensor:
+        """Positions of the next ``width`` inputs of each row, ``[B, W]``."""
+        return self.lengths[:, None] + torch.arange(width, device=self.device)
 
-    def mask(self) -> torch.Tensor:
-        """Return ``[B, 1, 1, K]``, True where a row may look: its own past and the slot being computed."""
-        seen = torch.arange(self.longest + 1, device=self.device)
-        return (seen <= self.lengths[:, None])[:, None, None]
+    def mask(self, width: int) -> torch.Tensor:
+        """Return ``[B, 1, W, K]``, True where a new position may look: its row's past and itself."""
+        seen = torch.arange(self.longest + width, device=self.device)
+        return (seen <= self.positions(width)[:, :, None])[:, None]
 
-    def advance(self) -> None:
-        """The slot being computed is now part of every row's past."""
-        self._lengths = [length + 1 for length in self._lengths]
-        self.lengths += 1
-        self.longest += 1
+    def advance(self, count: int) -> None:
+        """The next ``count`` positions, which the layers hold, are now part of every row's past."""
+        self._lengths = [length + count for length in self._lengths]
+        self.lengths += count
+        self.longest += count
+
+    def commit(self, counts: Sequence[int]) -> None:
+        """The next ``counts[b]`` positions are now part of row ``b``'s past, and no others of a provisional pass."""
+        self._lengths = [length + count for length, count in zip(self._lengths, counts, strict=True)]
+        if any(isinstance(layer, LinearRows) for layer in self.layers):
+            on_device = torch.tensor(counts, dtype=torch.long, device=self.device)
+            for layer in self.layers:
+                if isinstance(layer, LinearRows):
+                    layer.commit(on_device)
+        self._refresh()
 
     # ------------------------------------------------------------ rows come and go
 
@@ -172,10 +190,10 @@ class RowCache:
         self._lengths = [self._lengths[row] for row in rows]
         self._refresh()
 
-    def reserve(self) -> None:
-        """Make sure that every row has room for one more slot."""
-        if self.longest >= self.capacity:
-            self._grow(self.max_rows, _doubled(self.capacity, self.longest + 1))
+    def reserve(self, width: int = 1) -> None:
+        """Make sure that every row has room for ``width`` more positions."""
+        if self.longest + width > self.capacity:
+            self._grow(self.max_rows, _doubled(self.capacity, self.longest + width))
 
     def _grow(self, max_rows: int, capacity: int) -> None:
         """Move to larger buffers, one at a time, so that only one is there twice."""
@@ -193,16 +211,6 @@ class RowCache:
         self.lengths = torch.tensor(self._lengths, dtype=torch.long, device=self.device)
         self.row_numbers = torch.arange(self.count, device=self.device)
         self.longest = max(self._lengths, default=0)
-
-
-def decode_inputs(cache: RowCache) -> dict[str, Any]:
-    """Return the keyword arguments with which the stock text model runs one new slot a row on ``cache``."""
-    return {
-        "position_ids": cache.positions,
-        "attention_mask": {"full_attention": cache.mask(), "linear_attention": None},
-        "past_key_values": cache,
-        "use_cache": True,
-    }
 
 
 def prefill_states(prefilled: DynamicCache, fills: torch.Tensor, *, padded: bool = True) -> list[list[torch.Tensor]]:

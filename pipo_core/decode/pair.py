@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.cache import RowCache, decode_inputs
+from pipo_core.decode.backbone import run_mtp, run_rows
+from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings, end_table
 from pipo_core.decode.sampling import RowSampler
@@ -112,8 +113,7 @@ def step(model: Qwen3_5ForCausalPIPO, state: PairState) -> Emitted:
     """Advance every row by one slot."""
     state.cache.reserve()
     latents = model.compressor(model.embed(state.pair))[:, None]  # z_i
-    hidden = model.text_model(inputs_embeds=latents, **decode_inputs(state.cache)).last_hidden_state  # h_i
-    state.cache.advance()
+    hidden = run_rows(model, state.cache, latents)  # h_i
     return _emit(model, state, hidden[:, -1])
 
 
@@ -125,7 +125,9 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
     kept = torch.zeros_like(first, dtype=torch.bool)
     confidence = None
     if state.mtp_cache is not None:
-        drafted = _run_mtp(model, state.mtp_cache, first, hidden)  # m_i
+        state.mtp_cache.reserve()
+        drafted = run_mtp(model, state.mtp_cache, first[:, None], hidden[:, None])[:, 0]  # m_i
+        state.mtp_cache.advance(1)
         confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = (confidence >= state.tau) & ~ended
@@ -136,20 +138,6 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
     state.sampler.advance()
     state.pair = torch.stack([first, draft], dim=1)
     return Emitted(state.pair, 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
-
-
-def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Return ``m_i``, ``[B, H]``, and store the block's keys and values of slot ``i``."""
-    cache.reserve()
-    drafted: torch.Tensor = model.mtp(
-        model.embed(first[:, None]),
-        hidden[:, None],
-        position_ids=cache.positions,
-        attention_mask=cache.mask(),
-        cache=cache,
-    )
-    cache.advance()
-    return drafted[:, 0]
 
 
 def _widened(ends: torch.Tensor, width: int) -> torch.Tensor:

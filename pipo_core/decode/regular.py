@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.cache import RowCache, decode_inputs
+from pipo_core.decode.backbone import run_rows
+from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
@@ -58,9 +59,7 @@ def open_reader(
 def step(model: Qwen3_5ForCausalPIPO, state: RegularState) -> Emitted:
     """Advance every row by one token."""
     state.cache.reserve()
-    inputs = model.embed(state.token[:, None])
-    hidden = model.text_model(inputs_embeds=inputs, **decode_inputs(state.cache)).last_hidden_state
-    state.cache.advance()
+    hidden = run_rows(model, state.cache, model.embed(state.token[:, None]))
     return _emit(model, state, hidden[:, -1])
 
 

@@ -94,7 +94,9 @@ class RowSampler:
             self._counts = _Counts.of_prompts(prompts, vocabulary, device)
         self._collect()
 
-    def draw(self, logits: torch.Tensor, place: int, rows: torch.Tensor | None = None) -> torch.Tensor:
+    def draw(
+        self, logits: torch.Tensor, place: int = 0, rows: torch.Tensor | None = None, *, ahead: int = 0
+    ) -> torch.Tensor:
         """Return one token a row, ``[N]``, from logits ``[N, V]``.
 
         Args:
@@ -102,6 +104,7 @@ class RowSampler:
             place: 0 for a slot's first token, 1 for its draft. Noise is keyed by (seed, slot, place), so a row draws
                 the same tokens whoever else is in the batch and whether or not earlier drafts were projected.
             rows: indices of the rows that draw, ``[N]``.
+            ahead: slots between the current one and the one that is drawn for.
         """
         scores = self._penalised(logits.float(), rows)
         greedy = scores.argmax(dim=-1)
@@ -116,7 +119,7 @@ class RowSampler:
         mass_before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(mass_before >= top_p, 0.0)
         cumulative = probabilities.cumsum(dim=-1)
-        threshold = self._uniform(place, rows) * cumulative[:, -1:]
+        threshold = self._uniform(place, rows, ahead) * cumulative[:, -1:]
         index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=self._widest - 1)
         sampled = ids.gather(1, index).squeeze(1)
         return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
@@ -127,9 +130,9 @@ class RowSampler:
             where = torch.arange(len(self._params), device=self._device) if rows is None else rows
             self._counts.output[where, tokens] += 1
 
-    def advance(self) -> None:
-        """End the current slot: the next draws belong to the next one."""
-        self._slots += np.uint64(1)
+    def advance(self, counts: Sequence[int] | int = 1) -> None:
+        """End the current slot, or each row's next ``counts[b]``: the next draws belong to the one behind them."""
+        self._slots += np.asarray(counts, dtype=np.uint64)
 
     def join(self, other: "RowSampler") -> None:
         """Append the rows of ``other``."""
@@ -186,13 +189,13 @@ class RowSampler:
         scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
         return scores - presence * written - frequency * counts.output
 
-    def _uniform(self, place: int, rows: torch.Tensor | None) -> torch.Tensor:
+    def _uniform(self, place: int, rows: torch.Tensor | None, ahead: int) -> torch.Tensor:
         """Return noise in [0, 1), ``[N, 1]``."""
         seeds, slots = self._seeds, self._slots
         if rows is not None:
             chosen = rows.cpu().numpy()
             seeds, slots = seeds[chosen], slots[chosen]
-        noise = keyed_uniform(seeds, slots, place)
+        noise = keyed_uniform(seeds, slots + np.uint64(ahead), place)
         return torch.from_numpy(noise).to(self._device, torch.float32)[:, None]
 
 

@@ -1,0 +1,54 @@
+"""What a gated-delta layer remembers, and how one position changes it."""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Inputs(NamedTuple):
+    """What ``W`` positions of a row bring to a layer's states; enough to make any number of them past, again and later.
+
+    Attributes:
+        conv: inputs of the convolution, ``[B, C, W]``.
+        decay: ``g``, logarithm of what is kept, ``[B, W, heads]`` fp32, as are all below.
+        beta: how much of the difference is written, ``[B, W, heads]``.
+        k: normalised keys, ``[B, W, heads, Dk]``.
+        v: values, ``[B, W, heads, Dv]``.
+    """
+
+    conv: torch.Tensor
+    decay: torch.Tensor
+    beta: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+
+
+def convolve(past: torch.Tensor, new: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return the causal depthwise convolution ``[B, C, W]`` of new inputs.
+
+    Args:
+        past: the last ``K`` inputs, ``[B, C, K]``.
+        new: ``[B, C, W]``.
+        weight: ``[C, K]``.
+        bias: ``[C]``, or None.
+    """
+    size = weight.shape[1]
+    windows = torch.cat([past, new], dim=2).unfold(2, size, 1)[:, :, 1:]  # [B, C, W, K]
+    total = (windows.float() * weight[:, None].float()).sum(dim=-1)
+    if bias is not None:
+        total = total + bias[:, None].float()
+    return total.to(new.dtype)
+
+
+def advance(state: torch.Tensor, inputs: Inputs, place: int, rows: torch.Tensor | None = None) -> None:
+    """Make position ``place`` part of the recurrent state ``[B, heads, Dk, Dv]``, in place.
+
+    ``S ← exp(g) · S``, then ``S ← S + k ⊗ β (v − Sᵀ k)``. Where ``rows [B]`` is False the state stays.
+    """
+    decay, beta = inputs.decay[:, place].exp(), inputs.beta[:, place]
+    if rows is not None:  # a factor of one and nothing written change nothing
+        decay, beta = torch.where(rows[:, None], decay, 1.0), torch.where(rows[:, None], beta, 0.0)
+    k, v = inputs.k[:, place], inputs.v[:, place]
+    state.mul_(decay[..., None, None])
+    difference = v - torch.matmul(k[:, :, None], state).squeeze(2)
+    state.addcmul_(k[..., None], (difference * beta[..., None])[:, :, None])
