@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipo_core.decode import pair, regular
+from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.errors import CheckpointError, UsageError
@@ -15,7 +16,13 @@ DEFAULT_TAU = 0.95
 
 
 class RowState(Protocol):
-    """The running rows of any method."""
+    """The running rows of any method.
+
+    Attributes:
+        cache: the backbone's; a method's others have as many rows and positions.
+    """
+
+    cache: RowCache
 
     def join(self, other: Any) -> None:
         """Append the rows of another state of the same method."""
