@@ -21,6 +21,8 @@ class MethodName(StrEnum):
     """The decoding methods."""
 
     regular = "regular"
+    mtp = "mtp"
+    eagle = "eagle"
     pipo = "pipo"
 
 

@@ -7,6 +7,7 @@ longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
 ``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -99,6 +100,7 @@ class RowCache:
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
+        most: Sequence[int] = (),
     ) -> None:
         self.config = config
         self.max_rows = max_rows
@@ -107,6 +109,7 @@ class RowCache:
         self.device = device
         self.count = 0
         self._lengths: list[int] = []
+        self._most = list(most) or [sys.maxsize] * max_rows  # positions that each row can reach
         self.layers: list[_AttentionRows | LinearRows] = [
             _AttentionRows(self, config.num_key_value_heads, config.head_dim)
             if kind == "full_attention"
@@ -164,7 +167,8 @@ class RowCache:
         """Append the rows of ``other``, making room for more or longer ones if needed."""
         needed_rows, needed_slots = self.count + other.count, other.longest + 1
         if needed_rows > self.max_rows or needed_slots > self.capacity:
-            self._grow(max(needed_rows, self.max_rows), _doubled(self.capacity, needed_slots))
+            most = max([needed_slots, *self._most[: self.count], *other._most])
+            self._move(needed_rows, min(_doubled(self.capacity, needed_slots), most))
         rows = slice(self.count, self.count + other.count)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             for buffer, source in zip(mine.buffers, theirs.buffers, strict=True):
@@ -172,6 +176,7 @@ class RowCache:
                 if isinstance(mine, _AttentionRows):
                     block = block[:, :, : other.longest]
                 _part(buffer, rows, block).copy_(block)
+        self._most = self._most[: self.count] + other._most
         self.count += other.count
         self._lengths += other._lengths
         self._refresh()
@@ -188,15 +193,19 @@ class RowCache:
                     buffer[targets] = buffer[sources]
         self.count = len(rows)
         self._lengths = [self._lengths[row] for row in rows]
+        self._most = [self._most[row] for row in rows]
         self._refresh()
+        if rows and 2 * self.count <= self.max_rows:
+            self._move(self.count, min(self.capacity, max(self.longest + 1, *self._most)))
 
     def reserve(self, width: int = 1) -> None:
         """Make sure that every row has room for ``width`` more positions."""
-        if self.longest + width > self.capacity:
-            self._grow(self.max_rows, _doubled(self.capacity, self.longest + width))
+        needed = self.longest + width
+        if needed > self.capacity:
+            self._move(self.count, min(_doubled(self.capacity, needed), max(needed, *self._most)))
 
-    def _grow(self, max_rows: int, capacity: int) -> None:
-        """Move to larger buffers, one at a time, so that only one is there twice."""
+    def _move(self, max_rows: int, capacity: int) -> None:
+        """Move to larger or smaller buffers, one at a time, so that only one is there twice."""
         self.max_rows, self.capacity = max_rows, capacity
         for layer in self.layers:
             for index, old in enumerate(layer.buffers):
@@ -204,7 +213,8 @@ class RowCache:
                 if isinstance(layer, _AttentionRows):
                     shape[2] = capacity
                 new = old.new_zeros(shape)
-                _part(new, slice(0, self.count), old)[:] = old[: self.count]
+                part = old[: self.count, :, :capacity] if isinstance(layer, _AttentionRows) else old[: self.count]
+                _part(new, slice(0, self.count), part).copy_(part)
                 layer.buffers[index] = new
 
     def _refresh(self) -> None:

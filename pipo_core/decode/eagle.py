@@ -80,7 +80,7 @@ def prefill(
     reader: PromptReader | None = None,
 ) -> tuple[EagleState, Emitted]:
     """Return the rows of the prompts and the first token of each; ``reader`` may have read them in pieces."""
-    read = (reader or open_reader(model, prompts, settings)).read()
+    read = (reader or PromptReader(model, prompts, settings, with_mtp=True)).read()
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     state = EagleState(read.open_cache(), read.open_mtp_cache(), sampler, drafts)
     first = sampler.draw(model.lm_head(read.hidden))
@@ -90,13 +90,6 @@ def prefill(
     state.tokens = torch.nn.functional.pad(first[:, None], (0, drafts))
     state.hidden = torch.nn.functional.pad(read.hidden[:, None], (0, 0, 0, drafts))
     return state, Emitted(first[:, None], torch.ones_like(first))
-
-
-def open_reader(
-    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
-) -> PromptReader:
-    """Return what reads the prompts, ``chunk`` tokens at a time, and fills the MTP block's cache with them."""
-    return PromptReader(model, prompts, settings, with_mtp=True, chunk=chunk)
 
 
 @torch.inference_mode()

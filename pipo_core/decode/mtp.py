@@ -57,17 +57,10 @@ def prefill(
     reader: PromptReader | None = None,
 ) -> tuple[MTPState, Emitted]:
     """Return the rows of the prompts and the first two tokens of each; ``reader`` may have read them in pieces."""
-    read = (reader or open_reader(model, prompts, settings)).read()
+    read = (reader or PromptReader(model, prompts, settings, with_mtp=True)).read()
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     state = MTPState(read.open_cache(), read.open_mtp_cache(), sampler)
     return state, _emit(model, state, known=None, hidden=read.hidden[:, None])
-
-
-def open_reader(
-    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
-) -> PromptReader:
-    """Return what reads the prompts, ``chunk`` tokens at a time, and fills the MTP block's cache with them."""
-    return PromptReader(model, prompts, settings, with_mtp=True, chunk=chunk)
 
 
 @torch.inference_mode()

@@ -84,28 +84,13 @@ def prefill(
     reader: PromptReader | None = None,
 ) -> tuple[PairState, Emitted]:
     """Return the rows of the prompts and the first slot of each, draft included; ``reader`` may have read them."""
-    read = (reader or open_reader(model, prompts, settings, tau)).read()
+    read = (reader or PromptReader(model, prompts, settings, width=2, with_mtp=tau < 1)).read()
     cache = read.open_cache()
     mtp_cache = read.open_mtp_cache() if tau < 1 else None
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
     state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
     return state, _emit(model, state, read.hidden)
-
-
-def open_reader(
-    model: Qwen3_5ForCausalPIPO,
-    prompts: Sequence[Sequence[int]],
-    settings: RowSettings,
-    tau: float,
-    chunk: int | None = None,
-) -> PromptReader:
-    """Return what reads the prompts as slots, ``chunk`` of them at a time.
-
-    The MTP block's cache is filled for every prompt slot, as training saw it; on all but the last only keys and values
-    are computed, for nobody needs their drafts.
-    """
-    return PromptReader(model, prompts, settings, width=2, with_mtp=tau < 1, chunk=chunk)
 
 
 @torch.inference_mode()

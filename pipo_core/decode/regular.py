@@ -42,17 +42,10 @@ def prefill(
     reader: PromptReader | None = None,
 ) -> tuple[RegularState, Emitted]:
     """Return the rows of the prompts and the first token of each; ``reader`` may have read them in pieces."""
-    read = (reader or open_reader(model, prompts, settings)).read()
+    read = (reader or PromptReader(model, prompts, settings)).read()
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     state = RegularState(read.open_cache(), sampler)
     return state, _emit(model, state, read.hidden)
-
-
-def open_reader(
-    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
-) -> PromptReader:
-    """Return what reads the prompts, ``chunk`` tokens at a time."""
-    return PromptReader(model, prompts, settings, chunk=chunk)
 
 
 @torch.inference_mode()

@@ -1,10 +1,12 @@
 """Decoding methods as the engine sees them: start rows, step them, join and drop them."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
-from pipo_core.decode import pair, regular
+from pipo_core.decode import eagle, mtp, pair, regular
+from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.errors import CheckpointError, UsageError
@@ -15,7 +17,13 @@ DEFAULT_TAU = 0.95
 
 
 class RowState(Protocol):
-    """The running rows of any method."""
+    """The running rows of any method.
+
+    Attributes:
+        cache: the backbone's; a method's others have as many rows and positions.
+    """
+
+    cache: RowCache
 
     def join(self, other: Any) -> None:
         """Append the rows of another state of the same method."""
@@ -26,100 +34,64 @@ class RowState(Protocol):
         ...
 
 
-class Method(Protocol):
+@dataclass(frozen=True)
+class Method:
     """One decoding method on one model.
 
     Attributes:
+        name: ``regular``, ``mtp``, ``eagle`` or ``pipo``.
         model: the network.
+        start: its `prefill`, with ``model, prompts, settings, *options`` and a reader.
+        advance: its `step`.
+        options: what it has beside prompts and settings: τ, drafts.
         width: tokens that a cached position holds: 2 for slots.
         with_mtp: whether rows also keep the MTP block's keys and values.
     """
 
+    name: str
     model: Qwen3_5ForCausalPIPO
-    width: int
-    with_mtp: bool
+    start: Callable[..., tuple[Any, Emitted]]
+    advance: Callable[[Qwen3_5ForCausalPIPO, Any], Emitted]
+    options: tuple[Any, ...] = ()
+    width: Literal[1, 2] = 1
+    with_mtp: bool = False
 
     def open_reader(
         self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
     ) -> PromptReader:
         """Return what reads the prompts, a single one ``chunk`` positions at a time."""
-        ...
+        return PromptReader(self.model, prompts, settings, width=self.width, with_mtp=self.with_mtp, chunk=chunk)
 
     def prefill(
         self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
     ) -> tuple[Any, Emitted]:
         """Return the rows of the prompts and what each writes first; ``reader`` may have read them."""
-        ...
+        return self.start(self.model, prompts, settings, *self.options, reader=reader)
 
     def step(self, state: Any) -> Emitted:
         """Advance every row by one step."""
-        ...
+        return self.advance(self.model, state)
 
 
-class RegularMethod:
-    """`pipo_core.decode.regular` on a model."""
-
-    width = 1
-    with_mtp = False
-
-    def __init__(self, model: Qwen3_5ForCausalPIPO) -> None:
-        self.model = model
-
-    def open_reader(
-        self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
-    ) -> PromptReader:
-        """Return what reads the prompts."""
-        return regular.open_reader(self.model, prompts, settings, chunk)
-
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
-    ) -> tuple[regular.RegularState, Emitted]:
-        """Return rows and first tokens."""
-        return regular.prefill(self.model, prompts, settings, reader=reader)
-
-    def step(self, state: regular.RegularState) -> Emitted:
-        """Write one token a row."""
-        return regular.step(self.model, state)
-
-
-class PairMethod:
-    """`pipo_core.decode.pair` on a model at one threshold."""
-
-    width = 2
-
-    def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float) -> None:
-        self.model = model
-        self.tau = tau
-        self.with_mtp = tau < 1
-
-    def open_reader(
-        self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
-    ) -> PromptReader:
-        """Return what reads the prompts as slots."""
-        return pair.open_reader(self.model, prompts, settings, self.tau, chunk)
-
-    def prefill(
-        self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
-    ) -> tuple[pair.PairState, Emitted]:
-        """Return rows and first slots."""
-        return pair.prefill(self.model, prompts, settings, self.tau, reader=reader)
-
-    def step(self, state: pair.PairState) -> Emitted:
-        """Write one slot a row."""
-        return pair.step(self.model, state)
-
-
-def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None) -> Method:
+def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None, *, drafts: int = 3) -> Method:
     """Return a method by its name.
 
+    Args:
+        name: ``regular``, ``mtp``, ``eagle`` or ``pipo``.
+        model: the network.
+        tau: confidence threshold of ``pipo``; 0.95 where None.
+        drafts: length of ``eagle``'s chain.
+
     Raises:
-        UsageError: for a name that is neither ``regular`` nor ``pipo``, or a threshold that does not fit the method.
-        CheckpointError: if the model's pair parts are untrained, for they would decide at random.
+        UsageError: for another name, or a threshold that does not fit the method.
+        CheckpointError: if parts that the method needs are untrained, for they would decide at random.
     """
+    if name not in ("regular", "mtp", "eagle", "pipo"):
+        raise UsageError(f"unknown decoding method {name!r}", hint="use regular, mtp, eagle or pipo")
+    if name != "pipo" and tau is not None:
+        raise UsageError(f"method {name} has no threshold")
     if name == "regular":
-        if tau is not None:
-            raise UsageError("method regular has no threshold")
-        return RegularMethod(model)
+        return Method(name, model, regular.prefill, regular.step)
     if name == "pipo":
         if model.fresh_parts:
             raise CheckpointError(
@@ -129,5 +101,11 @@ def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None) -> Me
         threshold = DEFAULT_TAU if tau is None else tau
         if not math.isfinite(threshold):
             raise UsageError(f"tau = {threshold} is not a number")
-        return PairMethod(model, threshold)
-    raise UsageError(f"unknown decoding method {name!r}", hint="use regular or pipo")
+        return Method(name, model, pair.prefill, pair.step, (threshold,), width=2, with_mtp=threshold < 1)
+    if "mtp" in model.fresh_parts:
+        raise CheckpointError(
+            f"method {name} needs an MTP head, and the checkpoint has none", hint="use method regular"
+        )
+    if name == "mtp":
+        return Method(name, model, mtp.prefill, mtp.step, with_mtp=True)
+    return Method(name, model, eagle.prefill, eagle.step, (drafts,), with_mtp=True)

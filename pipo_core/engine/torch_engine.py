@@ -14,6 +14,7 @@ from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.engine.api import CapacityError, Completion, Delta, EngineStats, FinishReason, Request
 from pipo_core.engine.chat import end_ids
+from pipo_core.engine.memory import MemoryPlan
 from pipo_core.engine.methods import Method, RowState
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
@@ -45,7 +46,8 @@ class TorchEngine:
         tokenizer: the model's.
         batch: rows that run together.
         prefill_chunk: prompt positions (for pair decoding slots) that are read at once.
-        max_length: the most tokens of prompt and budget; what the model was made for where None.
+        max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
+        memory: what rows may take; no limit where None.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class TorchEngine:
         batch: int,
         prefill_chunk: int = 2048,
         max_length: int | None = None,
+        memory: MemoryPlan | None = None,
     ) -> None:
         self._method = method
         self._tokenizer = tokenizer
         self._batch = batch
         self._chunk = prefill_chunk
-        self._max_length = max_length or int(method.model.config.max_position_embeddings)
+        self._longest = max_length
+        self._memory = memory
         self._waiting: deque[Request] = deque()
         self._reading: _Reading | None = None
         self._running: list[Writer] = []
@@ -83,7 +87,8 @@ class TorchEngine:
     @property
     def max_length(self) -> int:
         """The most tokens that prompt and budget of a request may have together and are sure to fit."""
-        return self._max_length
+        most = self._longest or self._most_positions
+        return most if self._memory is None else min(most, self._memory.most_positions)
 
     @property
     def has_work(self) -> bool:
@@ -140,12 +145,11 @@ class TorchEngine:
             raise UsageError(f"request {request.id} is already here")
         if not all(0 <= token < vocabulary for token in request.prompt_ids):
             raise UsageError(f"request {request.id}: a prompt id is outside the vocabulary of {vocabulary}")
-        length = len(request.prompt_ids) + request.most_slots
-        if length > self._max_length:
+        if not self._can_ever_fit(request):
             raise CapacityError(
                 f"request {request.id}: a prompt of {len(request.prompt_ids)} tokens and a budget of "
-                f"{request.most_slots} do not fit {self._max_length}",
-                hint="a smaller budget or a shorter prompt; engine.max_length sets the limit",
+                f"{request.most_slots} can never fit; together they may have {self.max_length}",
+                hint="a shorter prompt or a smaller budget; engine.max_length and engine.memory_gib set the limit",
             )
         self._ids.add(request.id)
         self._waiting.append(request)
@@ -234,12 +238,44 @@ class TorchEngine:
                 break
             if positions > self._chunk and self._reading is not None:
                 break
+            if not self._fits([*group, request]):
+                break
             group.append(request)
         return group
 
     def _positions(self, request: Request) -> int:
         """Return how many positions a prompt fills."""
         return -(-len(request.prompt_ids) // self._method.width)
+
+    @property
+    def _most_positions(self) -> int:
+        """Positions up to which the model was made."""
+        return int(self._method.model.config.max_position_embeddings)
+
+    def _can_ever_fit(self, request: Request) -> bool:
+        prompt = self._positions(request)
+        if self._longest is None and prompt + request.most_slots > self._most_positions:
+            return False
+        if self._longest is not None and len(request.prompt_ids) + request.most_slots > self._longest:
+            return False
+        longest = prompt + request.most_slots
+        return self._memory is None or self._memory.fits(held=0, rows=1, longest=longest, new=1, prompt=prompt)
+
+    def _fits(self, new: Sequence[Request]) -> bool:
+        """Return whether there is memory for new rows beside those that run, all with their whole budgets."""
+        if self._memory is None:
+            return True
+        started = [writer.request for writer in self._running]
+        if self._reading is not None:  # its row has not joined the others yet
+            new = [self._reading.writer.request, *new]
+        cache = None if self._state is None else self._state.cache
+        return self._memory.fits(
+            held=0 if cache is None else self._memory.cost.of(cache.max_rows, cache.capacity),
+            rows=len(started) + len(new),
+            longest=max(self._positions(request) + request.most_slots for request in (*started, *new)),
+            new=len(new),
+            prompt=max(self._positions(request) for request in new),
+        )
 
     def _open_reader(self, request: Request) -> None:
         """Begin to read a long prompt."""
@@ -285,6 +321,7 @@ class TorchEngine:
             pad_id=int(self._tokenizer.pad_token_id),
             end_ids=[writer.end_ids for writer in writers],
             room=min(max(writer.slots_left for writer in writers), _ROOM),
+            most=[self._positions(writer.request) + writer.slots_left for writer in writers],
         )
 
     def _join(self, writers: list[Writer], state: RowState, emitted: Emitted) -> None:

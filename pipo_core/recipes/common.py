@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag
 from pipo_core.recipes.base import MAX_NAME, Finding, ModelRef, RecipeModel, Seed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
-Method = Literal["regular", "pipo"]
+Method = Literal["regular", "mtp", "eagle", "pipo"]
 
 
 class Sampling(RecipeModel):
@@ -49,11 +49,25 @@ class EngineSettings(RecipeModel):
     """Where and how answers are generated."""
 
     batch: int = Field(default=64, ge=1, description="Answers in progress at once (rows of the batch).")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU if there is one.")
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
+        description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto is bf16 on a GPU and fp32 on a CPU."
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice.")
+    drafts: int = Field(default=3, ge=1, le=16, description="Drafts a step of method eagle (paper: 3).")
+    prefill_chunk: int = Field(
+        default=2048, ge=1, description="Prompt positions (pipo: slots) read at once; running answers step in between."
+    )
+    max_length: int | None = Field(
+        default=None, ge=2, description="Most tokens of prompt and budget together; null: what model and memory allow."
+    )
+    memory_gib: float | None = Field(
+        default=None, gt=0, description="Memory beside the weights (GiB); null: nine tenths of what is free."
+    )
 
 
 class Problems(RecipeModel):
@@ -80,7 +94,10 @@ class Arm(RecipeModel):
     """One side of a comparison: a checkpoint and a way of decoding it."""
 
     name: Name = Field(description="What tables and plots call this arm.", examples=["x"])
-    method: Method = Field(description="regular: one token a step; pipo: up to two.", examples=["pipo"])
+    method: Method = Field(
+        description="regular: one token a step; mtp: two, unverified; eagle: verified drafts; pipo: up to two.",
+        examples=["pipo"],
+    )
     ckpt: ModelRef = Field(description="A folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
     tau: Annotated[
         Annotated[Tau, Tag("number")]

@@ -21,8 +21,8 @@ def test_regular_reads_the_same_in_pieces(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], length: int, chunk: int
 ) -> None:
     prompts = [random_ids(length, length)]
-    whole = regular.open_reader(reference, prompts, SETTINGS).read()
-    pieces = _counted(regular.open_reader(reference, prompts, SETTINGS, chunk), -(-length // chunk))
+    whole = PromptReader(reference, prompts, SETTINGS).read()
+    pieces = _counted(PromptReader(reference, prompts, SETTINGS, chunk=chunk), -(-length // chunk))
     _assert_same(whole, pieces)
     whole_rows, whole_first = regular.prefill(reference, prompts, SETTINGS, reader=whole)
     rows, first = regular.prefill(reference, prompts, SETTINGS, reader=pieces)
@@ -38,8 +38,11 @@ def test_pair_reads_the_same_in_pieces(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], length: int, chunk: int
 ) -> None:
     prompts = [random_ids(length, length)]
-    whole = pair.open_reader(reference, prompts, SETTINGS, 0.3).read()
-    pieces = _counted(pair.open_reader(reference, prompts, SETTINGS, 0.3, chunk), -(-((length + 1) // 2) // chunk))
+    whole = PromptReader(reference, prompts, SETTINGS, width=2, with_mtp=True).read()
+    pieces = _counted(
+        PromptReader(reference, prompts, SETTINGS, width=2, with_mtp=True, chunk=chunk),
+        -(-((length + 1) // 2) // chunk),
+    )
     _assert_same(whole, pieces)
     whole_rows, whole_slot = pair.prefill(reference, prompts, SETTINGS, 0.3, reader=whole)
     rows, slot = pair.prefill(reference, prompts, SETTINGS, 0.3, reader=pieces)
@@ -63,8 +66,8 @@ def test_prompts_of_several_lengths_are_read_at_once(
 ) -> None:
     settings = RowSettings([SamplingParams(temperature=0.0)] * 2, pad_id=0)
     prompts = [random_ids(5, 1), random_ids(9, 2)]
-    reader = _counted(regular.open_reader(reference, prompts, settings, 2), 1)
-    _assert_same(regular.open_reader(reference, prompts, settings).read(), reader)
+    reader = _counted(PromptReader(reference, prompts, settings, chunk=2), 1)
+    _assert_same(PromptReader(reference, prompts, settings).read(), reader)
 
 
 def _counted(reader: PromptReader, pieces: int) -> PromptReader:
