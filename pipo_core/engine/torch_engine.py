@@ -358,11 +358,12 @@ class TorchEngine:
                 self._ids.discard(self._running[index].request.id)
                 rows[index] = rows[-1]
                 rows.pop()
+        if self._state is None or len(rows) == len(self._running):
+            return
+        self._running = [self._running[row] for row in rows]
+        self._state.keep(rows)
         if not rows:
-            self._running, self._state = [], None
-        elif self._state is not None and len(rows) < len(self._running):
-            self._running = [self._running[row] for row in rows]
-            self._state.keep(rows)
+            self._state = None
 
     def _end(self, writer: Writer, reason: FinishReason, error: str | None = None) -> None:
         self._ids.discard(writer.request.id)
