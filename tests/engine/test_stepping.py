@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.engine import CapacityError, Completion, Request
@@ -131,6 +132,29 @@ def test_a_prompt_that_fails_fails_alone(
     assert (written["9"].finish_reason, written["9"].error) == ("error", "this prompt is poison")
     for name, completion in good.items():
         assert written[name].token_ids == completion.token_ids
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_end_their_row_alone(
+    engine: Any, random_model: Any, method: str, number: float
+) -> None:
+    requests = [ask(n, max_tokens=8) for n in range(3)]
+    good = run(engine(method, tau=0.0), requests)
+    calls: list[int] = []
+
+    def spoil(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        calls.append(len(output))
+        if len(calls) == 4:  # the fourth token, or the second slot's draft
+            output[1, 7] = number
+
+    handle = random_model.lm_head.register_forward_hook(spoil)
+    written = _completions(engine(method, tau=0.0), requests)
+    handle.remove()
+    assert (written["1"].finish_reason, written["1"].error) == ("error", "the model's scores are not finite")
+    assert len(written["1"].token_ids) == (3 if method == "regular" else 2)  # what its first steps wrote
+    for name in ("0", "2"):
+        assert written[name].token_ids == good[name].token_ids
 
 
 def test_text_that_cannot_be_decoded_fails_alone(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
