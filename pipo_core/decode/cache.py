@@ -164,7 +164,7 @@ class RowCache:
 
     @torch.inference_mode()
     def join(self, other: "RowCache") -> None:
-        """Append the rows of ``other``, making room for more or longer ones if needed."""
+        """Append the rows of ``other``, which gives them up, making room for more or longer ones if needed."""
         needed_rows, needed_slots = self.count + other.count, other.longest + 1
         if needed_rows > self.max_rows or needed_slots > self.capacity:
             most = max([needed_slots, *self._most[: self.count], *other._most])
@@ -180,10 +180,15 @@ class RowCache:
         self.count += other.count
         self._lengths += other._lengths
         self._refresh()
+        other.keep([])
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied."""
+        """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied.
+
+        Where half of the rows are gone, so are their buffers. Without rows nothing is held: cache and layers know each
+        other, so Python would free them only when it looks for cycles.
+        """
         moves = [(target, source) for target, source in enumerate(rows) if target != source]
         if moves:
             targets = torch.tensor([target for target, _ in moves], device=self.device)
@@ -195,8 +200,8 @@ class RowCache:
         self._lengths = [self._lengths[row] for row in rows]
         self._most = [self._most[row] for row in rows]
         self._refresh()
-        if rows and 2 * self.count <= self.max_rows:
-            self._move(self.count, min(self.capacity, max(self.longest + 1, *self._most)))
+        if 2 * self.count <= self.max_rows:
+            self._move(self.count, min(self.capacity, max([self.longest + 1, *self._most])))
 
     def reserve(self, width: int = 1) -> None:
         """Make sure that every row has room for ``width`` more positions."""

@@ -9,6 +9,7 @@ from pipo_core.decode import eagle, mtp, pair, regular
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
+from pipo_core.decode.sampling import RowSampler
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
@@ -21,9 +22,11 @@ class RowState(Protocol):
 
     Attributes:
         cache: the backbone's; a method's others have as many rows and positions.
+        sampler: what draws the rows' tokens.
     """
 
     cache: RowCache
+    sampler: RowSampler
 
     def join(self, other: Any) -> None:
         """Append the rows of another state of the same method."""

@@ -190,8 +190,9 @@ class TorchEngine:
         """Do what `step` does; failures of a method's step are raised."""
         rows_are_next = self._running and self._decode_next
         self._decode_next = not rows_are_next and self._prefill()
-        if self._running and not self._decode_next:
-            self._write(self._running, self._method.step(self._state))
+        if self._state is not None and not self._decode_next:
+            emitted = self._method.step(self._state)
+            self._write(self._running, emitted, self._broken(self._state))
             self._retire()
             self._steps += 1
         return self._hand_out()
@@ -326,20 +327,30 @@ class TorchEngine:
 
     def _join(self, writers: list[Writer], state: RowState, emitted: Emitted) -> None:
         """Let new rows run with the others."""
+        broken = self._broken(state)
         self._running += writers
         if self._state is None:
             self._state = state
         else:
             self._state.join(state)
-        self._write(writers, emitted)
+        self._write(writers, emitted, broken)
         self._retire()
 
-    def _write(self, writers: Sequence[Writer], emitted: Emitted) -> None:
-        """Hand every row what it wrote."""
+    @staticmethod
+    def _broken(state: RowState) -> list[bool]:
+        """Return which rows drew from scores that are no numbers."""
+        rows: list[bool] = state.sampler.broken.tolist()
+        return rows
+
+    def _write(self, writers: Sequence[Writer], emitted: Emitted, broken: Sequence[bool]) -> None:
+        """Hand every row what it wrote; broken ones end."""
         now = time.perf_counter()
         tokens, counts = emitted.tokens.tolist(), emitted.counts.tolist()
         sure = [None] * len(counts) if emitted.confidence is None else emitted.confidence.tolist()
-        for writer, row, count, confidence in zip(writers, tokens, counts, sure, strict=True):
+        for writer, row, count, confidence, lost in zip(writers, tokens, counts, sure, broken, strict=True):
+            if lost:
+                self._end(writer, "error", "the model's scores are not finite")
+                continue
             completion = writer.completion
             drafts, kept = completion.drafts, completion.kept
             with self._failing_alone(writer):
@@ -358,11 +369,12 @@ class TorchEngine:
                 self._ids.discard(self._running[index].request.id)
                 rows[index] = rows[-1]
                 rows.pop()
+        if self._state is None or len(rows) == len(self._running):
+            return
+        self._running = [self._running[row] for row in rows]
+        self._state.keep(rows)
         if not rows:
-            self._running, self._state = [], None
-        elif self._state is not None and len(rows) < len(self._running):
-            self._running = [self._running[row] for row in rows]
-            self._state.keep(rows)
+            self._state = None
 
     def _end(self, writer: Writer, reason: FinishReason, error: str | None = None) -> None:
         self._ids.discard(writer.request.id)
