@@ -63,8 +63,10 @@ def cut(row: Row, unit: Unit, limit: int) -> Cut:
         kept_slots = sum(1 for before in [0, *reached[:-1]] if before < limit) if reached else 0
         tokens = min(total, limit)
     finished = within and row["finish_reason"] == "stop"
-    # A method that drafts does so in every slot, but for a last one whose first token ended the text.
-    drafts = min(kept_slots, row["drafts"])
+    # A method makes the same number of drafts in every slot, but in a last one whose first token ended the text, and
+    # eagle none at the prompt.
+    a_slot = -(-row["drafts"] // len(reached)) if reached else 0
+    drafts = min(kept_slots * a_slot, row["drafts"])
     return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]))
 
 
