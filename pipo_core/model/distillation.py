@@ -210,5 +210,5 @@ def _union(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) 
 
 
 def _acceptance(ratio: torch.Tensor) -> torch.Tensor:
-    """Return ``min(1, p_t(y)/p_s(y))``, ``[n]``, from ``log p_s(y) − log p_t(y)``, ``[n, 1]``, cut off before ``exp``."""
+    """Return ``min(1, p_t(y)/p_s(y))``, ``[n]``, from ``log p_s(y) − log p_t(y)``, ``[n, 1]``, cut off first."""
     return (-ratio).clamp(-MAX_LOG_RATIO, 0.0).exp().squeeze(1)
