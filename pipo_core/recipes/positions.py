@@ -176,8 +176,9 @@ def _scalar(node: yaml.ScalarNode, here: Position) -> Any:
 def _text(node: yaml.ScalarNode, here: Position) -> str:
     text: str = node.value
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
+        # JSON escapes a character beyond 16 bits as two halves, which YAML reads one by one: join them.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError as error:
         raise YamlProblem("half of a character, which an escape like \\ud800 makes, is no text", here) from error
     return text
 
