@@ -55,6 +55,8 @@ def _memory(error: BaseException) -> Failure | None:
 def _system(error: BaseException) -> Failure | None:
     if not isinstance(error, OSError):
         return None
+    if error.errno == errno.ENAMETOOLONG:
+        return Failure(f"{str(error.filename)[:60]}…: the name is too long for a file", None, 2)
     about = f"{error.filename}: " if error.filename else ""
     text = about + (error.strerror or _line(error))
     if isinstance(error, FileNotFoundError):

@@ -88,11 +88,10 @@ def run_job(
 
 def show_plan(plan: dict[str, Any]) -> None:
     """Print the plan of one job: the recipe as YAML, then what would happen."""
-    import yaml
-
     from pipo_cli.tables import show_pairs
+    from pipo_core.recipes.write import to_yaml
 
-    say(yaml.safe_dump(plan["recipe"], sort_keys=False, allow_unicode=True).rstrip())
+    say(to_yaml(plan["recipe"]).rstrip())
     say()
     lines: dict[str, Any] = {"action": plan["action"]}
     if plan["reasons"]:

@@ -53,15 +53,14 @@ def show(
     if not resolved and not overrides and not session(ctx).json:
         typer.echo(path.read_text(encoding="utf-8"), nl=False)
         return
-    import yaml
-
     from pipo_core.recipes.load import load_recipe
+    from pipo_core.recipes.write import to_yaml
 
     values = load_recipe(path, overrides or ()).model_dump(mode="json")
     if session(ctx).json:
         emit_json(values)
     else:
-        typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+        typer.echo(to_yaml(values), nl=False)
 
 
 @app.command("copy", epilog="Example: pipo recipes copy sft.yaml my-sft.yaml")

@@ -27,7 +27,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import ValidationError
 
 from pipo_core.errors import Interrupted, MissingInputError, PipoError, UsageError
@@ -49,7 +48,9 @@ from pipo_core.pipeline.fingerprints import BOOKKEEPING, FingerprintCache
 from pipo_core.pipeline.inputs import Input, find_inputs, put_inputs
 from pipo_core.pipeline.jobs import JOBS, Job
 from pipo_core.pipeline.journal import JournalReporter, now
+from pipo_core.recipes.base import dump
 from pipo_core.recipes.kinds import JobKind
+from pipo_core.recipes.write import to_yaml
 from pipo_core.reporting import Reporter
 
 RECORD = "stage.json"
@@ -385,6 +386,5 @@ def _refresh_files(todo: Standing) -> None:
 
 
 def _write_recipe(resolved: JobKind, folder: Path) -> None:
-    text = yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     head = f"# What stage {folder.name} runs, with every default and path filled in.\n"
-    write_atomic(folder / "recipe.yaml", head + text)
+    write_atomic(folder / "recipe.yaml", head + to_yaml(dump(resolved)))

@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-for _tag, _pattern, _first in (
+_SCALARS = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
@@ -71,8 +71,14 @@ for _tag, _pattern, _first in (
         r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})\\Z"), list(_first))
+)
+SCALARS = [
+    (f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), list(first)) for tag, pattern, first in _SCALARS
+]
+"""YAML 1.2's scalars that are not text: tag, how they look, their first characters."""
+
+for _tag, _regexp, _first in SCALARS:
+    _Loader.add_implicit_resolver(_tag, _regexp, _first)
 
 
 def parse(text: str) -> Document:
@@ -170,8 +176,9 @@ def _scalar(node: yaml.ScalarNode, here: Position) -> Any:
 def _text(node: yaml.ScalarNode, here: Position) -> str:
     text: str = node.value
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
+        # JSON escapes a character beyond 16 bits as two halves, which YAML reads one by one: join them.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError as error:
         raise YamlProblem("half of a character, which an escape like \\ud800 makes, is no text", here) from error
     return text
 

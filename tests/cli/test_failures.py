@@ -40,6 +40,13 @@ def test_a_failed_allocation_on_a_cpu_is_a_lack_of_memory(calls: Calls) -> None:
     assert "try: a smaller batch" in err
 
 
+def test_a_name_too_long_for_a_file_is_a_wrong_word() -> None:
+    code, _, err = pipo("train", "x" * 5000)
+    assert code == 2
+    assert "too long for a file" in err
+    assert len(err) < 300
+
+
 @pytest.mark.parametrize(
     ("words", "about"),
     [

@@ -195,13 +195,14 @@ def _below(name: str, known: Contents) -> Contents:
 def contents(out: Path, name: str = "") -> Contents:
     """Return what must be equal after a kill and without one: files by relative path, without times and places.
 
-    Of checkpoints it holds the number and the newest: one that stops early makes one there. ``name`` leads the paths.
+    Of checkpoints it holds the newest and that there is one: a training that stops early makes one there, which may
+    stay beside the last. ``name`` leads the paths.
     """
     found: Contents = {}
     older: set[Path] = set()
     for folder in out.glob("*/*/checkpoints"):
         steps = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        found[folder.relative_to(out).as_posix()] = len(steps)
+        found[folder.relative_to(out).as_posix()] = bool(steps)
         older |= {*steps[:-1]}
     for file in sorted(out.rglob("*")):
         path = file.relative_to(out)
