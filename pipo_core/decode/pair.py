@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import torch
 from transformers.cache_utils import DynamicCache
 
-from pipo_core.decode.cache import RowCache, decode_inputs, prefill_states, shift_left
+from pipo_core.decode.backbone import decode_pass, lm_head, mtp_pass
+from pipo_core.decode.cache import RowCache, prefill_states, shift_left
 from pipo_core.decode.rows import Emitted, RowSettings, end_table, open_cache
 from pipo_core.decode.sampling import RowSampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -117,15 +118,15 @@ def prefill(
 def step(model: Qwen3_5ForCausalPIPO, state: PairState) -> Emitted:
     """Advance every row by one slot."""
     state.cache.reserve()
-    latents = model.compressor(model.embed(state.pair))[:, None]  # z_i
-    hidden = model.text_model(inputs_embeds=latents, **decode_inputs(state.cache)).last_hidden_state  # h_i
+    latents = model.compressor(model.embed(state.pair))  # z_i
+    hidden = decode_pass(model, latents, state.cache)  # h_i
     state.cache.advance()
-    return _emit(model, state, hidden[:, -1])
+    return _emit(model, state, hidden)
 
 
 def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -> Emitted:
     """Write the next slot from ``h_i``, ``[B, H]``: steps 2 to 5 above."""
-    first = state.sampler.draw(model.lm_head(hidden), place=0)
+    first = state.sampler.draw(lm_head(model, hidden), place=0)
     state.sampler.observe(first)
     draft = torch.full_like(first, state.pad_id)
     kept = torch.zeros_like(first, dtype=torch.bool)
@@ -137,7 +138,7 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
         kept = (confidence >= state.tau) & ~ended
         rows = kept.nonzero().squeeze(1)
         if rows.numel():
-            draft[rows] = state.sampler.draw(model.lm_head(drafted[rows]), place=1, rows=rows)
+            draft[rows] = state.sampler.draw(lm_head(model, drafted[rows]), place=1, rows=rows)
             state.sampler.observe(draft[rows], rows)
     state.sampler.advance()
     state.pair = torch.stack([first, draft], dim=1)
@@ -147,15 +148,9 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
 def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """Return ``m_i``, ``[B, H]``, and store the block's keys and values of slot ``i``."""
     cache.reserve()
-    drafted: torch.Tensor = model.mtp(
-        model.embed(first[:, None]),
-        hidden[:, None],
-        position_ids=cache.positions,
-        attention_mask=cache.mask(),
-        cache=cache,
-    )
+    drafted = mtp_pass(model, model.embed(first), hidden, cache)
     cache.advance()
-    return drafted[:, 0]
+    return drafted
 
 
 def _widened(ends: torch.Tensor, width: int) -> torch.Tensor:

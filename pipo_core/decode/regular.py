@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from transformers.cache_utils import DynamicCache
 
-from pipo_core.decode.cache import RowCache, decode_inputs, prefill_states
+from pipo_core.decode.backbone import decode_pass, lm_head
+from pipo_core.decode.cache import RowCache, prefill_states
 from pipo_core.decode.rows import Emitted, RowSettings, open_cache
 from pipo_core.decode.sampling import RowSampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -60,15 +61,14 @@ def prefill(
 def step(model: Qwen3_5ForCausalPIPO, state: RegularState) -> Emitted:
     """Advance every row by one token."""
     state.cache.reserve()
-    inputs = model.embed(state.token[:, None])
-    hidden = model.text_model(inputs_embeds=inputs, **decode_inputs(state.cache)).last_hidden_state
+    hidden = decode_pass(model, model.embed(state.token), state.cache)
     state.cache.advance()
-    return _emit(model, state, hidden[:, -1])
+    return _emit(model, state, hidden)
 
 
 def _emit(model: Qwen3_5ForCausalPIPO, state: RegularState, hidden: torch.Tensor) -> Emitted:
     """Draw the next token from ``hidden [B, H]``."""
-    state.token = state.sampler.draw(model.lm_head(hidden), place=0)
+    state.token = state.sampler.draw(lm_head(model, hidden), place=0)
     state.sampler.observe(state.token)
     state.sampler.advance()
     return Emitted(state.token[:, None], torch.ones_like(state.token))
