@@ -5,9 +5,9 @@ position does not need: the depthwise convolution is a multiply-and-sum over its
 it is very slow on CPUs without AVX-512-BF16), the query heads that share a key head are read as queries of one head (no
 copy of the keys), and the recurrent state is read and written in place.
 
-A matrix times one row is bound by the memory's bandwidth, of which a stock product on a CPU reaches half. The arithmetic
-therefore takes its matrix product as an argument: `torch.nn.functional.linear`, or, compiled, `multiply_and_sum`, which
-reaches nearly all. `compiled_steps` says when it runs.
+A matrix times one row is bound by the memory's bandwidth, of which a stock product on a CPU reaches half. So the
+arithmetic takes its matrix product as an argument: `torch.nn.functional.linear`, or, compiled, `multiply_and_sum`,
+which reaches nearly all. `compile_steps` asks for the latter.
 """
 
 import importlib.util
@@ -125,7 +125,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 def multiply_and_sum(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return ``x · Wᵀ``, ``[1, N]``, of one row ``[1, K]``, summed in fp32: fast when compiled, and only then."""
-    return (weight.float() * x.float()).sum(-1).to(x.dtype)[None]
+    row = x[0].float()
+    row = row.as_strided(row.shape, row.stride())  # else the compiler computes the row anew for each of the N sums
+    return (weight.float() * row).sum(-1).to(x.dtype)[None]
 
 
 def feed_forward(x: torch.Tensor, w: FeedForward, product: Product) -> torch.Tensor:
@@ -181,7 +183,8 @@ def attention_inputs(
     Args:
         x: the layer's input, ``[B, H]``.
         w: the mixer's weights.
-        cos, sin: of the rows' positions, ``[B, 1, R]``; the first ``R`` numbers of a head turn.
+        cos: of the rows' positions, ``[B, 1, R]``; the first ``R`` numbers of a head turn.
+        sin: of the same.
         product: how a matrix is applied.
     """
     rows, head_dim = len(x), len(w.q_norm)
@@ -189,9 +192,7 @@ def attention_inputs(
     q, gate = product(normed, w.q).view(rows, -1, 2 * head_dim).split(head_dim, dim=-1)
     k = product(normed, w.k).view(rows, -1, head_dim)
     v = product(normed, w.v).view(rows, -1, head_dim)
-    q, k = (
-        _turned(rms_norm(part, norm, w.eps), cos, sin) for part, norm in ((q, w.q_norm), (k, w.k_norm))
-    )
+    q, k = (_turned(rms_norm(part, norm, w.eps), cos, sin) for part, norm in ((q, w.q_norm), (k, w.k_norm)))
     return q, gate, k, v
 
 
@@ -258,7 +259,7 @@ def compile_steps(model: Qwen3_5ForCausalPIPO) -> None:
     try:
         with torch.inference_mode():
             _COMPILED.matrix(weight.new_zeros(1, 64), weight.new_zeros(32, 64))
-    except Exception as error:  # whatever the compiler's machinery raises; decoding works without it
+    except (RuntimeError, OSError) as error:  # dynamo's errors are RuntimeErrors
         _logger.warning("steps run uncompiled, for this machine cannot compile them: %s", str(error).splitlines()[0])
         return
     model.compiled_steps = True
@@ -282,16 +283,14 @@ def decode_pass(model: Qwen3_5ForCausalPIPO, inputs: torch.Tensor, cache: RowCac
         else:
             states: Any = cache.layers[index]
             weights = Delta.of(layer), FeedForward.of(layer)
-            hidden = run.delta_layer(
-                hidden, *weights, states.conv_states[0], states.recurrent_states[0], run.product
-            )
+            hidden = run.delta_layer(hidden, *weights, states.conv_states[0], states.recurrent_states[0], run.product)
     return rms_norm(hidden, text.norm.weight, text.norm.eps)
 
 
 def mtp_pass(
     model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: RowCache
 ) -> torch.Tensor:
-    """Return ``m_i``, ``[B, H]``, from ``e(t_{2i+2})`` and ``h_i``, both ``[B, H]``; the cache is the MTP block's own."""
+    """Return ``m_i``, ``[B, H]``, from ``e(t_{2i+2})`` and ``h_i``, both ``[B, H]``, with the block's own cache."""
     block = model.mtp
     run = _kernels(model, len(backbone_hidden))
     norms = (block.pre_fc_norm_embedding, token_embeddings), (block.pre_fc_norm_hidden, backbone_hidden)
@@ -304,10 +303,15 @@ def mtp_pass(
 
 def lm_head(model: Qwen3_5ForCausalPIPO, hidden: torch.Tensor) -> torch.Tensor:
     """Return logits ``[B, V]`` of hidden states ``[B, H]``."""
-    if model.compiled_steps and len(hidden) == 1:
-        return _COMPILED.matrix(hidden, model.lm_head.weight)
+    if _kernels(model, len(hidden)) is _COMPILED:
+        return project(model, hidden, model.lm_head.weight)
     logits: torch.Tensor = model.lm_head(hidden)
     return logits
+
+
+def project(model: Qwen3_5ForCausalPIPO, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return ``hidden · Wᵀ``, ``[B, N]``, of hidden states ``[B, H]`` and a weight ``[N, H]``."""
+    return _kernels(model, len(hidden)).matrix(hidden, weight)
 
 
 def _angles(

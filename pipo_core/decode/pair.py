@@ -19,6 +19,7 @@ from transformers.cache_utils import DynamicCache
 
 from pipo_core.decode.backbone import decode_pass, lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache, prefill_states, shift_left
+from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.rows import Emitted, RowSettings, end_table, open_cache
 from pipo_core.decode.sampling import RowSampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -36,6 +37,7 @@ class PairState:
         tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
         pair: the slot that each row reads next, ``[B, 2]``.
         ends: ids that end a row, ``[B, E]``.
+        draft_vocab: the ids that drafts come from; all where None.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class PairState:
         tau: float,
         pad_id: int,
         ends: torch.Tensor,
+        draft_vocab: DraftVocab | None = None,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -53,10 +56,11 @@ class PairState:
         self.tau = tau
         self.pad_id = pad_id
         self.ends = ends
+        self.draft_vocab = draft_vocab
         self.pair = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "PairState") -> None:
-        """Append the rows of ``other``, which must have the same τ."""
+        """Append the rows of ``other``, which must have the same τ and draft vocabulary."""
         self.cache.join(other.cache)
         if self.mtp_cache is not None and other.mtp_cache is not None:
             self.mtp_cache.join(other.mtp_cache)
@@ -77,7 +81,12 @@ class PairState:
 
 @torch.inference_mode()
 def prefill(
-    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, tau: float
+    model: Qwen3_5ForCausalPIPO,
+    prompts: Sequence[Sequence[int]],
+    settings: RowSettings,
+    tau: float,
+    *,
+    draft_vocab: DraftVocab | None = None,
 ) -> tuple[PairState, Emitted]:
     """Read the prompts as slots and return their rows and the first slot of each, draft included.
 
@@ -110,7 +119,7 @@ def prefill(
 
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab)
     return state, _emit(model, state, hidden[:, -1])
 
 
@@ -138,7 +147,10 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
         kept = (confidence >= state.tau) & ~ended
         rows = kept.nonzero().squeeze(1)
         if rows.numel():
-            draft[rows] = state.sampler.draw(lm_head(model, drafted[rows]), place=1, rows=rows)
+            few = state.draft_vocab
+            logits = lm_head(model, drafted[rows]) if few is None else few.logits(model, drafted[rows])
+            ids = None if few is None else few.ids
+            draft[rows] = state.sampler.draw(logits, place=1, rows=rows, vocabulary=ids)
             state.sampler.observe(draft[rows], rows)
     state.sampler.advance()
     state.pair = torch.stack([first, draft], dim=1)

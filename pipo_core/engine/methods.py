@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipo_core.decode import pair, regular
+from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -57,21 +58,24 @@ class RegularMethod:
 class PairMethod:
     """`pipo_core.decode.pair` on a model at one threshold."""
 
-    def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float) -> None:
+    def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float, draft_vocab: DraftVocab | None = None) -> None:
         self.model = model
         self.tau = tau
+        self.draft_vocab = draft_vocab
 
     def prefill(self, prompts: Sequence[Sequence[int]], settings: RowSettings) -> tuple[pair.PairState, Emitted]:
         """Read prompts; return their rows and first slots."""
-        return pair.prefill(self.model, prompts, settings, self.tau)
+        return pair.prefill(self.model, prompts, settings, self.tau, draft_vocab=self.draft_vocab)
 
     def step(self, state: pair.PairState) -> Emitted:
         """Write one slot a row."""
         return pair.step(self.model, state)
 
 
-def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None) -> Method:
-    """Return a method by its name.
+def open_method(
+    name: str, model: Qwen3_5ForCausalPIPO, tau: float | None, *, draft_vocab: DraftVocab | None = None
+) -> Method:
+    """Return a method by its name; a draft vocabulary counts for ``pipo`` alone.
 
     Raises:
         UsageError: for a name that is neither ``regular`` nor ``pipo``, or a threshold that does not fit the method.
@@ -90,5 +94,5 @@ def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None) -> Me
         threshold = DEFAULT_TAU if tau is None else tau
         if not math.isfinite(threshold):
             raise UsageError(f"tau = {threshold} is not a number")
-        return PairMethod(model, threshold)
+        return PairMethod(model, threshold, draft_vocab)
     raise UsageError(f"unknown decoding method {name!r}", hint="use regular or pipo")

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 
+from pipo_core.decode.backbone import compile_steps
+from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.engine.api import Engine
-from pipo_core.engine.chat import load_tokenizer
+from pipo_core.engine.chat import end_ids, load_tokenizer
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError
 from pipo_core.model import load_checkpoint
+from pipo_core.model.checkpoint import read_draft_vocab
 from pipo_core.recipes.common import EngineSettings
 
 EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
@@ -27,10 +30,10 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         ckpt: a checkpoint folder.
         method: ``regular`` or ``pipo``.
         tau: confidence threshold of ``pipo``; 0.95 where None.
-        settings: rows at once, device, precision, threads.
+        settings: rows at once, device, precision, threads, draft vocabulary.
 
     Raises:
-        CheckpointError: if the folder is not a readable checkpoint.
+        CheckpointError: if the folder is not a readable checkpoint, or has no draft vocabulary where one is asked for.
         MachineError: if the device is not there.
     """
     device = _device(settings.device)
@@ -44,7 +47,12 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     tokenizer = load_tokenizer(ckpt)
     model = load_checkpoint(ckpt, dtype=_DTYPES[precision], device=device)
-    return TorchEngine(open_method(method, model, tau), tokenizer, batch=settings.batch)
+    if settings.compile:
+        compile_steps(model)
+    few = None
+    if settings.draft_vocab is not None and method == "pipo":
+        few = DraftVocab(model, settings.draft_vocab, read_draft_vocab(ckpt), end_ids(tokenizer))
+    return TorchEngine(open_method(method, model, tau, draft_vocab=few), tokenizer, batch=settings.batch)
 
 
 def _device(name: str) -> torch.device:

@@ -108,3 +108,36 @@ def test_the_draft_pass_equals_the_block() -> None:
         torch.testing.assert_close(backbone.mtp_pass(model, embeddings, hidden, ours), expected, atol=1e-5, rtol=1e-5)
         ours.advance()
         stock.advance()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_compiled_steps_equal_plain_ones(dtype: torch.dtype) -> None:
+    model = make_model(dtype=dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    plain, compiled = (filled(model.config, [6], dtype) for _ in range(2))
+    for step in range(3):
+        inputs = torch.randn(1, 48, generator=torch.Generator().manual_seed(step)).to(dtype)
+        model.compiled_steps = False
+        expected = backbone.decode_pass(model, inputs, plain)
+        logits = backbone.lm_head(model, expected)
+        backbone.compile_steps(model)
+        assert model.compiled_steps
+        hidden = backbone.decode_pass(model, inputs, compiled)
+        torch.testing.assert_close(hidden, expected, atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(backbone.lm_head(model, expected), logits, atol=tolerance, rtol=tolerance)
+        plain.advance()
+        compiled.advance()
+
+
+def test_without_a_compiler_the_plain_steps_stay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    model = make_model()
+    monkeypatch.setattr(backbone, "_COMPILED", backbone._COMPILED._replace(matrix=fail))
+    backbone.compile_steps(model)
+    assert not model.compiled_steps
+    assert "cannot compile them: no C++ compiler" in caplog.text
