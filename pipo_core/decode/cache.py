@@ -57,6 +57,18 @@ class LinearRows:
         ]
         self.pending: Inputs | None = None  # positions of a provisional pass
 
+    record_past = False
+
+    @property
+    def conv_states(self) -> list[torch.Tensor]:
+        """What the stock layer's own kernels read and update in place, as `recurrent_states`."""
+        return [self.conv]
+
+    @property
+    def recurrent_states(self) -> list[torch.Tensor]:
+        """The stock layer writes these back through `RowCache.update_recurrent_state`."""
+        return [self.recurrent]
+
     @property
     def conv(self) -> torch.Tensor:
         """The running rows' last inputs of the convolution, ``[B, C, K]``."""
@@ -124,18 +136,26 @@ class RowCache:
         """Store and return keys and values of an attention layer."""
         return cast(_AttentionRows, self.layers[layer_idx]).update(keys, values)
 
+    def update_recurrent_state(self, state: torch.Tensor, layer_idx: int) -> None:
+        """Store a gated-delta layer's new recurrent state, ``[B, heads, Dk, Dv]``."""
+        cast(LinearRows, self.layers[layer_idx]).recurrent.copy_(state)
+
+    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
+        """Return True: rows come here after their prefill."""
+        return True
+
     # ------------------------------------------------------------ what a step calls
 
-    def positions(self, width: int) -> torch.Tensor:
+    def positions(self, width: int = 1) -> torch.Tensor:
         """Positions of the next ``width`` inputs of each row, ``[B, W]``."""
         return self.lengths[:, None] + torch.arange(width, device=self.device)
 
-    def mask(self, width: int) -> torch.Tensor:
+    def mask(self, width: int = 1) -> torch.Tensor:
         """Return ``[B, 1, W, K]``, True where a new position may look: its row's past and itself."""
         seen = torch.arange(self.longest + width, device=self.device)
         return (seen <= self.positions(width)[:, :, None])[:, None]
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int = 1) -> None:
         """The next ``count`` positions, which the layers hold, are now part of every row's past."""
         self._lengths = [length + count for length in self._lengths]
         self.lengths += count

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.backbone import run_mtp, run_rows
+from pipo_core.decode.backbone import lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.positions import run_mtp, run_rows
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
@@ -121,15 +122,15 @@ def _draft(model: Qwen3_5ForCausalPIPO, state: EagleState) -> torch.Tensor:
     # Entries of all positions since the last step: (h_{P−1}, e(x_P)) is the last of each row's.
     drafted = run_mtp(model, cache, state.tokens, state.hidden)
     cache.commit(state.counts)
-    last = torch.tensor(state.counts, device=drafted.device)[:, None, None] - 1
-    drafted = drafted.gather(1, last.expand(-1, 1, drafted.shape[2]))  # m_1
-    chain = [model.lm_head(drafted).argmax(dim=-1)]
+    last = torch.tensor(state.counts, device=drafted.device) - 1
+    drafted = drafted[cache.row_numbers, last]  # m_1
+    chain = [lm_head(model, drafted).argmax(dim=-1)]
     for _ in range(state.drafts - 1):
-        drafted = run_mtp(model, cache, chain[-1], drafted)
-        cache.advance(1)
-        chain.append(model.lm_head(drafted).argmax(dim=-1))
+        drafted = mtp_pass(model, model.embed(chain[-1]), drafted, cache)
+        cache.advance()
+        chain.append(lm_head(model, drafted).argmax(dim=-1))
     cache.commit([1 - state.drafts] * len(state.counts))  # entries from the block's own outputs are no past
-    return torch.cat(chain, dim=1)
+    return torch.stack(chain, dim=1)
 
 
 def _verify(logits: torch.Tensor, drafts: torch.Tensor, sampler: RowSampler) -> tuple[torch.Tensor, list[int]]:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.backbone import run_mtp, run_rows
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.positions import run_mtp, run_rows
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.backbone import run_mtp, run_rows
+from pipo_core.decode.backbone import decode_pass, lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings, end_table
 from pipo_core.decode.sampling import RowSampler
@@ -35,6 +36,7 @@ class PairState:
         tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
         pair: the slot that each row reads next, ``[B, 2]``.
         ends: ids that end a row, ``[B, E]``.
+        draft_vocab: the ids that drafts come from; all where None.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class PairState:
         tau: float,
         pad_id: int,
         ends: torch.Tensor,
+        draft_vocab: DraftVocab | None = None,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -52,10 +55,11 @@ class PairState:
         self.tau = tau
         self.pad_id = pad_id
         self.ends = ends
+        self.draft_vocab = draft_vocab
         self.pair = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "PairState") -> None:
-        """Append the rows of ``other``, which must have the same τ."""
+        """Append the rows of ``other``, which must have the same τ and draft vocabulary."""
         self.cache.join(other.cache)
         if self.mtp_cache is not None and other.mtp_cache is not None:
             self.mtp_cache.join(other.mtp_cache)
@@ -80,6 +84,7 @@ def prefill(
     prompts: Sequence[Sequence[int]],
     settings: RowSettings,
     tau: float,
+    draft_vocab: DraftVocab | None = None,
     *,
     reader: PromptReader | None = None,
 ) -> tuple[PairState, Emitted]:
@@ -89,7 +94,7 @@ def prefill(
     mtp_cache = read.open_mtp_cache() if tau < 1 else None
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab)
     return state, _emit(model, state, read.hidden)
 
 
@@ -97,32 +102,42 @@ def prefill(
 def step(model: Qwen3_5ForCausalPIPO, state: PairState) -> Emitted:
     """Advance every row by one slot."""
     state.cache.reserve()
-    latents = model.compressor(model.embed(state.pair))[:, None]  # z_i
-    hidden = run_rows(model, state.cache, latents)  # h_i
-    return _emit(model, state, hidden[:, -1])
+    latents = model.compressor(model.embed(state.pair))  # z_i
+    hidden = decode_pass(model, latents, state.cache)  # h_i
+    state.cache.advance()
+    return _emit(model, state, hidden)
 
 
 def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -> Emitted:
     """Write the next slot from ``h_i``, ``[B, H]``: steps 2 to 5 above."""
-    first = state.sampler.draw(model.lm_head(hidden), place=0)
+    first = state.sampler.draw(lm_head(model, hidden), place=0)
     state.sampler.observe(first)
     draft = torch.full_like(first, state.pad_id)
     kept = torch.zeros_like(first, dtype=torch.bool)
     confidence = None
     if state.mtp_cache is not None:
-        state.mtp_cache.reserve()
-        drafted = run_mtp(model, state.mtp_cache, first[:, None], hidden[:, None])[:, 0]  # m_i
-        state.mtp_cache.advance(1)
+        drafted = _run_mtp(model, state.mtp_cache, first, hidden)  # m_i
         confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = (confidence >= state.tau) & ~ended
         rows = kept.nonzero().squeeze(1)
         if rows.numel():
-            draft[rows] = state.sampler.draw(model.lm_head(drafted[rows]), place=1, rows=rows)
+            few = state.draft_vocab
+            logits = lm_head(model, drafted[rows]) if few is None else few.logits(model, drafted[rows])
+            ids = None if few is None else few.ids
+            draft[rows] = state.sampler.draw(logits, place=1, rows=rows, vocabulary=ids)
             state.sampler.observe(draft[rows], rows)
     state.sampler.advance()
     state.pair = torch.stack([first, draft], dim=1)
     return Emitted(state.pair, 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
+
+
+def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Return ``m_i``, ``[B, H]``, and store the block's keys and values of slot ``i``."""
+    cache.reserve()
+    drafted = mtp_pass(model, model.embed(first), hidden, cache)
+    cache.advance()
+    return drafted
 
 
 def _widened(ends: torch.Tensor, width: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.backbone import run_rows
+from pipo_core.decode.backbone import decode_pass, lm_head
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
@@ -52,13 +52,14 @@ def prefill(
 def step(model: Qwen3_5ForCausalPIPO, state: RegularState) -> Emitted:
     """Advance every row by one token."""
     state.cache.reserve()
-    hidden = run_rows(model, state.cache, model.embed(state.token[:, None]))
-    return _emit(model, state, hidden[:, -1])
+    hidden = decode_pass(model, model.embed(state.token), state.cache)
+    state.cache.advance()
+    return _emit(model, state, hidden)
 
 
 def _emit(model: Qwen3_5ForCausalPIPO, state: RegularState, hidden: torch.Tensor) -> Emitted:
     """Draw the next token from ``hidden [B, H]``."""
-    state.token = state.sampler.draw(model.lm_head(hidden), place=0)
+    state.token = state.sampler.draw(lm_head(model, hidden), place=0)
     state.sampler.observe(state.token)
     state.sampler.advance()
     return Emitted(state.token[:, None], torch.ones_like(state.token))

@@ -74,6 +74,10 @@ class _Counts:
         """Return the counts of ``rows``, ``[N]``."""
         return _Counts(self.output[rows], self.in_prompt[rows])
 
+    def of_ids(self, ids: torch.Tensor) -> "_Counts":
+        """Return the counts of the tokens ``ids``, ``[N]``."""
+        return _Counts(self.output[:, ids], self.in_prompt[:, ids])
+
 
 class RowSampler:
     """The sampling state of the running rows: parameters, penalty counts, and how many slots each row has drawn.
@@ -100,7 +104,13 @@ class RowSampler:
         self._collect()
 
     def draw(
-        self, logits: torch.Tensor, place: int = 0, rows: torch.Tensor | None = None, *, ahead: int = 0
+        self,
+        logits: torch.Tensor,
+        place: int = 0,
+        rows: torch.Tensor | None = None,
+        *,
+        ahead: int = 0,
+        vocabulary: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return one token a row, ``[N]``, from logits ``[N, V]``.
 
@@ -110,8 +120,13 @@ class RowSampler:
                 the same tokens whoever else is in the batch and whether or not earlier drafts were projected.
             rows: indices of the rows that draw, ``[N]``.
             ahead: slots between the current one and the one that is drawn for.
+            vocabulary: the ids that the logits are of, ``[V]``; all where None.
         """
-        scores = self._penalised(logits.float(), rows)
+        drawn = self._draw(self._penalised(logits.float(), rows, vocabulary), place, rows, ahead)
+        return drawn if vocabulary is None else vocabulary[drawn]
+
+    def _draw(self, scores: torch.Tensor, place: int, rows: torch.Tensor | None, ahead: int) -> torch.Tensor:
+        """Return one index a row, ``[N]``, from penalised scores ``[N, V]``."""
         greedy = scores.argmax(dim=-1)
         broken = ~scores.gather(1, greedy[:, None]).squeeze(1).isfinite()  # argmax finds NaN before any number
         if rows is None:
@@ -120,17 +135,18 @@ class RowSampler:
             self.broken[rows] |= broken
         if self._all_greedy:
             return greedy
+        widest = min(self._widest, scores.shape[1])
         settings = self._table if rows is None else self._table[rows]
         temperature, top_p, top_k = settings[:, 0:1], settings[:, 1:2], settings[:, 2:3]
-        top, ids = scores.topk(self._widest, dim=-1)
+        top, ids = scores.topk(widest, dim=-1)
         scaled = top / temperature.clamp(min=1e-6)
-        scaled = scaled.masked_fill(torch.arange(self._widest, device=scores.device) >= top_k, -torch.inf)
+        scaled = scaled.masked_fill(torch.arange(widest, device=scores.device) >= top_k, -torch.inf)
         probabilities = scaled.softmax(dim=-1)
         mass_before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(mass_before >= top_p, 0.0)
         cumulative = probabilities.cumsum(dim=-1)
         threshold = self._uniform(place, rows, ahead) * cumulative[:, -1:]
-        index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=self._widest - 1)
+        index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=widest - 1)
         sampled = ids.gather(1, index).squeeze(1)
         return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
 
@@ -189,12 +205,16 @@ class RowSampler:
         self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 6)
         self._seeds = np.array([p.seed % 2**64 for p in rows], dtype=np.uint64)
 
-    def _penalised(self, scores: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+    def _penalised(
+        self, scores: torch.Tensor, rows: torch.Tensor | None, vocabulary: torch.Tensor | None
+    ) -> torch.Tensor:
         if self._counts is None:
             return scores
         counts, settings = self._counts, self._table
         if rows is not None:
             counts, settings = counts.of_rows(rows), settings[rows]
+        if vocabulary is not None:
+            counts = counts.of_ids(vocabulary)
         presence, frequency, repetition = settings[:, 3:4], settings[:, 4:5], settings[:, 5:6]
         written = counts.output > 0
         seen = written | counts.in_prompt

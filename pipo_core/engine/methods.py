@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from pipo_core.decode import eagle, mtp, pair, regular
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
@@ -46,7 +47,7 @@ class Method:
         model: the network.
         start: its `prefill`, with ``model, prompts, settings, *options`` and a reader.
         advance: its `step`.
-        options: what it has beside prompts and settings: τ, drafts.
+        options: what it has beside prompts and settings: τ, draft vocabulary, drafts.
         width: tokens that a cached position holds: 2 for slots.
         with_mtp: whether rows also keep the MTP block's keys and values.
     """
@@ -76,7 +77,14 @@ class Method:
         return self.advance(self.model, state)
 
 
-def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None, *, drafts: int = 3) -> Method:
+def open_method(
+    name: str,
+    model: Qwen3_5ForCausalPIPO,
+    tau: float | None,
+    *,
+    drafts: int = 3,
+    draft_vocab: DraftVocab | None = None,
+) -> Method:
     """Return a method by its name.
 
     Args:
@@ -84,6 +92,7 @@ def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None, *, dr
         model: the network.
         tau: confidence threshold of ``pipo``; 0.95 where None.
         drafts: length of ``eagle``'s chain.
+        draft_vocab: where ``pipo`` takes drafts from; the whole vocabulary where None.
 
     Raises:
         UsageError: for another name, or a threshold that does not fit the method.
@@ -104,7 +113,7 @@ def open_method(name: str, model: Qwen3_5ForCausalPIPO, tau: float | None, *, dr
         threshold = DEFAULT_TAU if tau is None else tau
         if not math.isfinite(threshold):
             raise UsageError(f"tau = {threshold} is not a number")
-        return Method(name, model, pair.prefill, pair.step, (threshold,), width=2, with_mtp=threshold < 1)
+        return Method(name, model, pair.prefill, pair.step, (threshold, draft_vocab), width=2, with_mtp=threshold < 1)
     if "mtp" in model.fresh_parts:
         raise CheckpointError(
             f"method {name} needs an MTP head, and the checkpoint has none", hint="use method regular"

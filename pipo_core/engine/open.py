@@ -6,13 +6,16 @@ from pathlib import Path
 
 import torch
 
+from pipo_core.decode.backbone import compile_steps
+from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.engine.api import Engine
-from pipo_core.engine.chat import load_tokenizer
+from pipo_core.engine.chat import end_ids, load_tokenizer
 from pipo_core.engine.memory import free_bytes, plan_memory
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError
 from pipo_core.model import load_checkpoint
+from pipo_core.model.checkpoint import read_draft_vocab
 from pipo_core.recipes.common import EngineSettings
 
 EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
@@ -28,10 +31,10 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         ckpt: a checkpoint folder.
         method: ``regular``, ``mtp``, ``eagle`` or ``pipo``.
         tau: confidence threshold of ``pipo``; 0.95 where None.
-        settings: rows at once, device, precision, threads, memory.
+        settings: rows at once, device, precision, threads, memory, draft vocabulary.
 
     Raises:
-        CheckpointError: if the folder is not a readable checkpoint.
+        CheckpointError: if the folder is not a readable checkpoint, or has no draft vocabulary where one is asked for.
         MachineError: if the device is not there, or the batch does not fit its memory.
     """
     device = find_device(settings.device)
@@ -45,7 +48,12 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     tokenizer = load_tokenizer(ckpt)
     model = load_checkpoint(ckpt, dtype=_DTYPES[precision], device=device)
-    opened = open_method(method, model, tau, drafts=settings.drafts)
+    if settings.compile:
+        compile_steps(model)
+    few = None
+    if settings.draft_vocab is not None and method == "pipo":
+        few = DraftVocab(model, settings.draft_vocab, read_draft_vocab(ckpt), end_ids(tokenizer))
+    opened = open_method(method, model, tau, drafts=settings.drafts, draft_vocab=few)
     memory = plan_memory(
         model.config,
         _DTYPES[precision],

@@ -97,6 +97,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         self.mtp = MTPBlock(config)
         self.confidence_head = ConfidenceHead(config)
         self.fresh_parts: tuple[str, ...] = ()  # parts that a checkpoint did not have, set by load_checkpoint
+        self.compiled_steps = False  # set by pipo_core.decode.backbone.compile_steps
         self.post_init()
 
     @property

@@ -68,6 +68,15 @@ class EngineSettings(RecipeModel):
     memory_gib: float | None = Field(
         default=None, gt=0, description="Memory beside the weights (GiB); null: nine tenths of what is free."
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile a CPU's steps at one answer in progress: twice as fast, after up to a minute.",
+    )
+    draft_vocab: int | None = Field(
+        default=None,
+        ge=1,
+        description="pipo: drafts come from this many of the training set's most frequent tokens; null: from all.",
+    )
 
 
 class Problems(RecipeModel):

@@ -55,7 +55,7 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
     names = _weight_names(adapter)
     layout = _layout(adapter, names)
     dtype = _stored_dtype(base)
-    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
+    from pipo_core.model.checkpoint import DRAFT_VOCAB, copy_tokenizer, write_weights
 
     with reporter.progress("merge", 2, unit="part") as bar, new_folder(out / MODEL) as folder:
         model: Qwen3_5ForCausalPIPO = load_adapted(base, adapter).merge_and_unload()
@@ -63,6 +63,8 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
         state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
         write_weights(model, folder, layout=layout, state=state, base=base_name(base) if layout == "pipo" else None)
         copy_tokenizer(adapter if (adapter / "tokenizer.json").is_file() else base, folder)
+        if (adapter / DRAFT_VOCAB).is_file():
+            shutil.copyfile(adapter / DRAFT_VOCAB, folder / DRAFT_VOCAB)
         bar.advance()
     return {"artifact": MODEL, "layout": layout, "base": base_name(base), "dtype": str(dtype).removeprefix("torch.")}
 

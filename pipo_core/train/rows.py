@@ -33,6 +33,7 @@ Encode = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 _ROLES = ("system", "user", "assistant", "tool")
 _PARALLEL_BYTES = 8 << 20
+_COUNTED = 1 << 24  # tokens counted at once
 _RECORD, _ENDS, _IDS, _LABELLED = "rows.json", "ends.npy", "ids.bin", "labelled.bin"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _CHAT_FORMAT = ("engine/chat.py", "train/arguments.py", "train/rows.py", "train/swift_plugin.py", "train/template.py")
@@ -184,6 +185,17 @@ class EncodedRows:
         place = slice(self._ends[index - 1] if index else 0, self._ends[index])
         ids = self._ids[place].astype(np.int64)
         return Row(ids, np.where(self._labelled[place], ids, IGNORED), self._learn)
+
+    def learned(self) -> tuple[list[int], int]:
+        """Return the ids that have labels, most frequent first (ties ascending), and the number of labels."""
+        counts = np.zeros(0, dtype=np.int64)
+        for start in range(0, self._ids.size, _COUNTED):
+            piece = slice(start, start + _COUNTED)
+            counted = np.bincount(self._ids[piece][self._labelled[piece]], minlength=counts.size)
+            counted[: counts.size] += counts
+            counts = counted
+        order = np.argsort(-counts, kind="stable")
+        return order[counts[order] > 0].tolist(), int(counts.sum())
 
 
 def encode_rows(

@@ -129,11 +129,12 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest")
 
 
 def _write_artifact(job: Job, session: "PairSft", weights: Mapping[str, Any]) -> None:
-    """Write the model, or the adapter and the modules that trained in full, with tokenizer and chat template."""
-    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
+    """Write the model, or the adapter and the modules that trained in full, with all that decoding needs."""
+    from pipo_core.model.checkpoint import copy_tokenizer, write_draft_vocab, write_weights
 
     recipe = job.recipe
     source = Path(recipe.model)
+    learned = session.trainer.train_dataset.learned()
     if recipe.tuning.method == "full":
         with new_folder(job.out / MODEL) as folder:
             if recipe.objective == "pipo":
@@ -141,10 +142,12 @@ def _write_artifact(job: Job, session: "PairSft", weights: Mapping[str, Any]) ->
             else:
                 write_weights(session.bare_model, folder, layout="base", state=weights)
             copy_tokenizer(source, folder)
+            write_draft_vocab(folder, *learned)
         return
     with new_folder(job.out / ADAPTER) as folder:
         session.model.save_pretrained(folder, state_dict=weights, selected_adapters=["default"])
         copy_tokenizer(source, folder)
+        write_draft_vocab(folder, *learned)
         write_json(folder / ADAPTER_RECORD, {"objective": recipe.objective, "base": job.base})
 
 

@@ -186,7 +186,7 @@ def test_a_step_that_fails_ends_the_running_requests_and_no_others(
             raise RuntimeError("out of memory")
         return step(state)
 
-    monkeypatch.setattr(stepped._method, "step", explode_once)
+    monkeypatch.setattr(type(stepped._method), "step", lambda _, state: explode_once(state))
     written = _completions(stepped, [greedy(n) for n in range(4)])
     assert {name: completion.finish_reason for name, completion in written.items()} == {
         "0": "error",
@@ -205,7 +205,7 @@ def test_generate_raises_what_hits_all_rows_and_leaves_the_engine_usable(
 ) -> None:
     stepped = engine("regular")
     with monkeypatch.context() as patch:
-        patch.setattr(stepped._method, "step", lambda state: 1 / 0)
+        patch.setattr(type(stepped._method), "step", lambda _, state: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             list(stepped.generate([greedy(1), greedy(2)]))
     assert_idle(stepped)

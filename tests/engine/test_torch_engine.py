@@ -66,8 +66,8 @@ def test_an_end_as_a_draft_ends_the_text_only_if_it_is_kept(engine: Any, monkeyp
     end = 7
     original = RowSampler.draw
 
-    def drafts_are_ends(self: RowSampler, logits: torch.Tensor, place: int, rows: Any = None) -> torch.Tensor:
-        drawn = original(self, logits, place, rows)
+    def drafts_are_ends(self: RowSampler, logits: torch.Tensor, place: int, *of: Any, **rows: Any) -> torch.Tensor:
+        drawn = original(self, logits, place, *of, **rows)
         return torch.full_like(drawn, end) if place == 1 else drawn
 
     monkeypatch.setattr(RowSampler, "draw", drafts_are_ends)

@@ -11,7 +11,7 @@ from transformers import Qwen3_5ForCausalLM
 
 from pipo_core.errors import CheckpointError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint, save_checkpoint
-from pipo_core.model.checkpoint import write_weights
+from pipo_core.model.checkpoint import DRAFT_VOCAB, read_draft_vocab, write_draft_vocab, write_weights
 
 PIPO_PARTS = ("compressor.", "confidence_head.")
 
@@ -207,3 +207,23 @@ def test_an_index_may_not_point_outside_its_folder(copy: Path) -> None:
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         load_checkpoint(tmp_path)
+
+
+def test_a_draft_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_draft_vocab(tmp_path, [7, 3, 900], 41)
+    assert read_draft_vocab(tmp_path) == [7, 3, 900]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"ids": []}', '{"ids": [1, -2]}', '{"ids": [true]}', "[1, 2]", '{"ids": {"1": 2}}']
+)
+def test_a_damaged_draft_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / DRAFT_VOCAB).write_text(content)
+    with pytest.raises(CheckpointError, match="no list of token ids"):
+        read_draft_vocab(tmp_path)
+
+
+def test_a_missing_draft_vocabulary_is_told_with_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json") as caught:
+        read_draft_vocab(tmp_path)
+    assert "pipo train" in caught.value.hint

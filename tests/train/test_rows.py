@@ -87,6 +87,15 @@ def test_rows_come_back_as_they_were_encoded(tmp_path):
     )
 
 
+@pytest.mark.parametrize("piece", [1 << 24, 3])
+def test_learned_ids_are_counted_most_frequent_first(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr("pipo_core.train.rows._COUNTED", piece)
+    answers = ["zcab", "zbca", "zaa"]  # the first character has no label
+    file = write(tmp_path / "train.jsonl", *(conversation(("user", "?"), ("assistant", text)) for text in answers))
+    encoded(file, tmp_path / "rows")
+    assert EncodedRows(tmp_path / "rows", learn=True).learned() == (list(map(ord, "abc")), 8)
+
+
 def test_a_folder_of_rows_is_named_after_all_that_tokens_depend_on(tmp_path):
     """The same content elsewhere is the same folder; any other content, tokenizer or limit is another one."""
     model = tmp_path / "model"

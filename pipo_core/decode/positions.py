@@ -1,0 +1,107 @@
+"""The backbone's pass over several new positions a row, which rows can take back in part.
+
+Verifying drafts needs that: of the positions that a step reads, each row keeps those whose drafts were accepted. Keys
+and values beyond are simply overwritten, but a recurrent state only goes forward. So gated-delta layers keep what the
+positions bring (`recurrence.Inputs`) and `RowCache.commit` makes as many of them past as each row wants. One position a
+row is `backbone.decode_pass`, which is faster.
+
+Source of the recurrence: Yang et al., *Gated Delta Networks*, arXiv 2412.06464, equation 10::
+
+    S_t = exp(g_t) · S_{t−1} + k_t ⊗ β_t (v_t − exp(g_t) · S_{t−1}ᵀ k_t),    o_t = S_tᵀ q_t
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers.models.qwen3_5.modeling_qwen3_5 import l2norm
+
+from pipo_core.decode.cache import LinearRows, RowCache
+from pipo_core.decode.recurrence import Inputs, advance, convolve
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+
+
+def run_rows(
+    model: Qwen3_5ForCausalPIPO, cache: RowCache, inputs: torch.Tensor, *, provisional: bool = False
+) -> torch.Tensor:
+    """Return final-normed hidden states ``[B, W, H]`` of ``W`` new positions a row.
+
+    Args:
+        model: the network.
+        cache: the rows' past; it has room for the new positions (`RowCache.reserve`).
+        inputs: embeddings or latents, ``[B, W, H]``.
+        provisional: leave it to `RowCache.commit` how many of the positions become each row's past. Otherwise all do.
+    """
+    backbone = model.text_model
+    width = inputs.shape[1]
+    positions = cache.positions(width)
+    position_embeddings = backbone.rotary_emb(inputs, positions[None].expand(3, -1, -1))
+    mask = cache.mask(width)
+    hidden = inputs
+    for layer, rows in zip(backbone.layers, cache.layers, strict=True):
+        if isinstance(rows, LinearRows):
+            hidden = hidden + _mix(layer.linear_attn, layer.input_layernorm(hidden), rows, provisional)
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        else:
+            hidden = layer(hidden, position_embeddings=position_embeddings, attention_mask=mask, past_key_values=cache)
+    if not provisional:
+        cache.advance(width)
+    normed: torch.Tensor = backbone.norm(hidden)
+    return normed
+
+
+def run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the MTP block's output ``[B, W, H]`` at ``W`` new positions a row, which are not made past yet.
+
+    Args:
+        model: the network.
+        cache: the block's own, with room.
+        tokens: each position's next token, ``[B, W]``.
+        hidden: the backbone's final-normed hidden states of the same positions, ``[B, W, H]``.
+    """
+    width = tokens.shape[1]
+    drafted: torch.Tensor = model.mtp(
+        model.embed(tokens),
+        hidden,
+        position_ids=cache.positions(width),
+        attention_mask=cache.mask(width),
+        cache=cache,
+    )
+    return drafted
+
+
+def _mix(mixer: Any, hidden: torch.Tensor, rows: LinearRows, provisional: bool) -> torch.Tensor:
+    """Return the gated-delta mixer's output ``[B, W, H]`` (stock `Qwen3_5GatedDeltaNet`)."""
+    batch, width, _ = hidden.shape
+    new = mixer.in_proj_qkv(hidden).transpose(1, 2)
+    mixed = F.silu(convolve(rows.conv, new, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias)).transpose(1, 2)
+    q, k, v = mixed.split([mixer.key_dim, mixer.key_dim, mixer.value_dim], dim=-1)
+    shared = mixer.num_v_heads // mixer.num_k_heads
+    q, k = (_heads(part, mixer.head_k_dim).repeat_interleave(shared, dim=2) for part in (q, k))
+    v = _heads(v, mixer.head_v_dim)
+    taken = Inputs(
+        conv=new,
+        decay=-mixer.A_log.float().exp() * F.softplus(mixer.in_proj_a(hidden).float() + mixer.dt_bias),
+        beta=mixer.in_proj_b(hidden).sigmoid().float(),
+        k=l2norm(k.float(), dim=-1, eps=1e-6),
+        v=v.float(),
+    )
+    q = l2norm(q.float(), dim=-1, eps=1e-6) * mixer.head_k_dim**-0.5
+    state = rows.recurrent.clone() if provisional else rows.recurrent
+    outputs = []
+    for place in range(width):
+        advance(state, taken, place)
+        outputs.append(torch.matmul(q[:, place, :, None], state).squeeze(2))  # o_t = S_tᵀ q_t
+    if provisional:
+        rows.pending = taken
+    else:
+        rows.take(taken)
+    output = torch.stack(outputs, dim=1).to(hidden.dtype)
+    gate = mixer.in_proj_z(hidden)
+    gated = mixer.norm(output.reshape(-1, mixer.head_v_dim), gate.reshape(-1, mixer.head_v_dim))
+    mixed_out: torch.Tensor = mixer.out_proj(gated.reshape(batch, width, -1))
+    return mixed_out
+
+
+def _heads(part: torch.Tensor, size: int) -> torch.Tensor:
+    return part.reshape(*part.shape[:2], -1, size)
