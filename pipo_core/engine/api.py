@@ -8,7 +8,7 @@ thread drives it at a time (`pipo_core.engine.live` serves many).
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.errors import UsageError
@@ -95,8 +95,7 @@ class Completion:
     time_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """One token that a step wrote, or a draft that the gate rejected.
 
     Attributes:
@@ -110,8 +109,7 @@ class Written:
     confidence: float | None = None
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """What one step added to one request.
 
     Attributes:

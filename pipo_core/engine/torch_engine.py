@@ -180,7 +180,6 @@ class TorchEngine:
         try:
             return self._advance()
         except Exception as error:  # noqa: BLE001 - whatever it was, other requests must go on
-            _LOG.debug("a step failed: the running requests end", exc_info=True)
             self._lose_rows(error)
             return self._hand_out()
 
@@ -353,11 +352,13 @@ class TorchEngine:
                 continue
             completion = writer.completion
             drafts, kept = completion.drafts, completion.kept
-            with self._failing_alone(writer):
-                self._deltas.append(
-                    writer.write(row, count=count, offered=emitted.offered, now=now, confidence=confidence)
-                )
-            self._tokens += sum(completion.slot_token_counts[-1:])
+            try:
+                delta = writer.write(row, count=count, offered=emitted.offered, now=now, confidence=confidence)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
+                self._fail(writer, error)
+                continue
+            self._deltas.append(delta)
+            self._tokens += completion.slot_token_counts[-1]
             self._drafts += completion.drafts - drafts
             self._kept += completion.kept - kept
 
@@ -386,10 +387,10 @@ class TorchEngine:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
-            _LOG.debug("request %s failed", writer.request.id, exc_info=True)
             self._fail(writer, error)
 
     def _fail(self, writer: Writer, error: Exception) -> None:
+        _LOG.debug("request %s failed", writer.request.id, exc_info=error)
         self._end(writer, "error", one_line(error))
 
     def _lose_rows(self, error: Exception) -> None:

@@ -60,12 +60,13 @@ class Writer:
         if not self.done and (not self._tokens_left or completion.slots == self.request.max_slots):
             self._finish("length")
 
-        rejected = max(completion.drafts - drafts_before - (count - 1), 0)
-        written = [
-            Written(token, "kept" if place else "first", confidence if place else None)
-            for place, token in enumerate(completion.token_ids[self._handed_out :])
-        ]
-        written += [Written(token, "rejected", confidence) for token in tokens[count : count + rejected]]
+        new = completion.token_ids[self._handed_out :]
+        written = [Written(token, "kept", confidence) for token in new]
+        if new:
+            written[0] = Written(new[0], "first", None)
+        rejected = completion.drafts - drafts_before - (count - 1)
+        if rejected > 0:
+            written += [Written(token, "rejected", confidence) for token in tokens[count : count + rejected]]
         return self._delta("".join(texts), tuple(written))
 
     def end(self, reason: FinishReason, error: str | None = None) -> Delta:

@@ -1,5 +1,6 @@
 """Settings that several recipes share: sampling, budgets, the engine, problems, arms of a comparison."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -49,11 +50,7 @@ class EngineSettings(RecipeModel):
     """Where and how answers are generated."""
 
     batch: int = Field(default=64, ge=1, description="Answers in progress at once (rows of the batch).")
-    device: str = Field(
-        default="auto",
-        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
-        description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.",
-    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto is bf16 on a GPU and fp32 on a CPU."
     )
@@ -77,6 +74,11 @@ class EngineSettings(RecipeModel):
         ge=1,
         description="pipo: drafts come from this many of the training set's most frequent tokens; null: from all.",
     )
+
+    def findings(self) -> Iterator[Finding]:
+        """Devices of other kinds are unknown; whether there is one of this kind, only the machine knows."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 
 
 class Problems(RecipeModel):
