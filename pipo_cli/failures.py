@@ -31,8 +31,10 @@ def _pipo(error: BaseException) -> Failure | None:
 
 
 def _interrupted(error: BaseException) -> Failure | None:
-    stopped = isinstance(error, KeyboardInterrupt | Interrupted)
-    return Failure(f"interrupted; {GO_ON}", None, 130) if stopped else None
+    if not isinstance(error, KeyboardInterrupt | Interrupted):
+        return None
+    told = f" ({error.message})" if isinstance(error, Interrupted) and error.message else ""
+    return Failure(f"interrupted; {GO_ON}{told}", None, 130)
 
 
 def _package(error: BaseException) -> Failure | None:

@@ -4,6 +4,7 @@ The layout is huggingface_hub's: contents in `blobs/`, named by their checksum, 
 files' own names as links to them.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,6 +85,33 @@ def find_cached(named: Named) -> Path | None:
     except (LocalEntryNotFoundError, IsADirectoryError):  # the second: `refs` of `refs/pr/1`
         return None
     path = Path(folder) / entry.path
-    if not path.exists() or (entry.kind == "model" and not any(path.rglob("*.safetensors"))):
-        return None
-    return path
+    return path if path.exists() and not missing_files(path, is_model=entry.kind == "model") else None
+
+
+def missing_files(path: Path, *, is_model: bool) -> list[str]:
+    """Return what a folder or file from the hub lacks to be whole, as far as its own files tell.
+
+    Of a model: weights, every shard that an index names, and a configuration in each folder that holds weights. Of
+    data: content.
+    """
+    if not is_model:
+        return [] if path.is_dir() or path.stat().st_size else [f"content of {path.name}"]
+    weights = [file for file in path.rglob("*.safetensors") if file.is_file()]
+    if not weights:
+        return ["weights (*.safetensors)"]
+    absent = []
+    for folder in sorted({file.parent for file in weights}):
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            absent.append(f"{(folder / 'config.json').relative_to(path)}")
+    for index in path.rglob("*.safetensors.index.json"):
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            absent.append(f"{index.relative_to(path)} (not readable)")
+            continue
+        absent += [
+            str((index.parent / str(name)).relative_to(path))
+            for name in sorted(shards, key=str)
+            if not (index.parent / str(name)).is_file()
+        ]
+    return absent

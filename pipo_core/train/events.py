@@ -28,6 +28,9 @@ _DIGITS = 8
 _NO_FIGURES = ("global_step/max_steps", "elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
 """What ms-swift adds to the Trainer's figures for people to read."""
 
+SMALLER = "a smaller batch.per_device or data.max_length needs less, as another training: --restart or run=NAME"
+"""What helps where memory is short."""
+
 
 def figures_of(logs: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return a row of metrics from what the Trainer logged; None for its closing summary, which is none.

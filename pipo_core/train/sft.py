@@ -30,7 +30,7 @@ from pipo_core.files import (
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Progress, Reporter, SilentProgress, SilentReporter
 from pipo_core.train.checkpoints import logged
-from pipo_core.train.events import Event, as_error, figures_of, parse_event
+from pipo_core.train.events import SMALLER, Event, as_error, figures_of, parse_event
 from pipo_core.train.launch import command, environment, missing_deepspeed, plan
 from pipo_core.train.layout import ADAPTER, CHECKPOINTS, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
 from pipo_core.train.rows import cache_folder, check_rows, count_rows, rows_folder
@@ -343,7 +343,9 @@ class _Run:
         kind = self._ended["event"] if self._ended is not None else None
         if kind == "done" or (code == 0 and not self._is_first_node):
             return  # only the first node's processes tell what they do
-        if self._interrupts or kind == "stopped":
+        # What went wrong while the stop that Ctrl-C asked for was saved is an error; a second Ctrl-C asks for no save.
+        failed_to_save = kind == "error" and self._interrupts == 1
+        if (self._interrupts or kind == "stopped") and not failed_to_save:
             saved = self._ended is not None and self._ended.get("step")
             where = f"after step {saved}, with a checkpoint" if saved else "before the next checkpoint"
             raise Interrupted(f"training stopped {where}", hint="give the same command again, it goes on")
@@ -354,7 +356,7 @@ class _Run:
         if code == -signal.SIGKILL:
             raise MachineError(
                 "the training process was killed, most likely for lack of memory",
-                hint="give a smaller batch.per_device or data.max_length; the same command goes on",
+                hint=f"the same command goes on, perhaps to the same end; {SMALLER}",
             )
         reason = self._ended["message"] if self._ended is not None else f"exit code {code}"
         raise PipoError(f"training failed: {reason}", hint=f"see {log}")

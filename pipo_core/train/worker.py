@@ -18,7 +18,7 @@ from pipo_core.files import FolderLock, full_disk, new_folder, read_json, worker
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.arguments import swift_arguments
 from pipo_core.train.checkpoints import keep_newest, newest_complete, remove_incomplete
-from pipo_core.train.events import EventWriter
+from pipo_core.train.events import SMALLER, EventWriter
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, CHECKPOINTS, MODEL, STOP_FILE
 from pipo_core.train.rows import cache_folder
 
@@ -166,13 +166,13 @@ def _explained(error: BaseException) -> BaseException:
     if isinstance(error, torch.OutOfMemoryError):
         return MachineError(
             "the GPU has too little memory for this training",
-            hint="give a smaller batch.per_device or data.max_length, or gradient_checkpointing=true",
+            hint=SMALLER,
         )
     # On a CPU torch raises no class of its own.
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "alloc_cpu.cpp" in str(error)):
         return MachineError(
             "there is too little memory for this training",
-            hint="give a smaller batch.per_device or data.max_length, or gradient_checkpointing=true",
+            hint=SMALLER,
         )
     return error
 

@@ -1,5 +1,6 @@
 """What the hub's tests share: a model's files, and a reporter that keeps what it hears."""
 
+import json
 import random
 from typing import Self
 
@@ -11,7 +12,9 @@ def sharded_model() -> dict[str, bytes]:
         "config.json": b'{"model_type": "qwen3_5"}\n',
         "model-00001-of-00002.safetensors": rng.randbytes(900_000),
         "model-00002-of-00002.safetensors": rng.randbytes(500_001),
-        "model.safetensors.index.json": b"{}",
+        "model.safetensors.index.json": json.dumps(
+            {"weight_map": {str(number): f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}}
+        ).encode(),
         "tokenizer.json": rng.randbytes(70_000),
         "empty.txt": b"",
         "LICENSE": b"Apache-2.0\n",

@@ -98,6 +98,25 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     assert (out / "worker.log").stat().st_size == log_size
 
 
+@pytest.mark.slow
+def test_a_save_that_fails_after_ctrl_c_is_an_error_and_no_clean_stop(base_model, rows, tmp_path):
+    data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
+    settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000})
+    out = tmp_path / "stage"
+    out.mkdir()
+
+    def press_when_nothing_can_be_saved():
+        (out / "checkpoints").mkdir(exist_ok=True)
+        for step in range(1, 61):
+            (out / "checkpoints" / f"checkpoint-{step}").write_text("in the way")
+        press_ctrl_c()
+
+    with pytest.raises(PipoError) as caught:
+        run_train(settings, out, reporter=Listener(at=2, act=press_when_nothing_can_be_saved))
+    assert not isinstance(caught.value, Interrupted)
+    assert "checkpoint-" in str(caught.value)
+
+
 def test_a_damaged_model_is_named(base_model, rows, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(base_model, broken)
