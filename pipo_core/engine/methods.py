@@ -42,11 +42,13 @@ class Method(Protocol):
     Attributes:
         model: the network.
         width: tokens that a cached position holds: 2 for slots.
+        stride: positions that a step adds to a row at most.
         with_mtp: whether rows also keep the MTP block's keys and values.
     """
 
     model: Qwen3_5ForCausalPIPO
     width: int
+    stride: int
     with_mtp: bool
 
     def open_reader(
@@ -70,6 +72,7 @@ class RegularMethod:
     """`pipo_core.decode.regular` on a model."""
 
     width = 1
+    stride = 1
     with_mtp = False
 
     def __init__(self, model: Qwen3_5ForCausalPIPO) -> None:
@@ -96,6 +99,7 @@ class PairMethod:
     """`pipo_core.decode.pair` on a model at one threshold."""
 
     width = 2
+    stride = 1
 
     def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float) -> None:
         self.model = model
