@@ -49,6 +49,7 @@ class Method:
         advance: its `step`.
         options: what it has beside prompts and settings: τ, draft vocabulary, drafts.
         width: tokens that a cached position holds: 2 for slots.
+        stride: positions that a step adds to a row at most.
         with_mtp: whether rows also keep the MTP block's keys and values.
     """
 
@@ -58,6 +59,7 @@ class Method:
     advance: Callable[[Qwen3_5ForCausalPIPO, Any], Emitted]
     options: tuple[Any, ...] = ()
     width: Literal[1, 2] = 1
+    stride: int = 1
     with_mtp: bool = False
 
     def open_reader(
@@ -123,5 +125,5 @@ def open_method(
             f"method {name} needs an MTP head, and the checkpoint has none", hint="use method regular"
         )
     if name == "mtp":
-        return Method(name, model, mtp.prefill, mtp.step, with_mtp=True)
-    return Method(name, model, eagle.prefill, eagle.step, (drafts,), with_mtp=True)
+        return Method(name, model, mtp.prefill, mtp.step, stride=2, with_mtp=True)
+    return Method(name, model, eagle.prefill, eagle.step, (drafts,), stride=drafts + 1, with_mtp=True)
