@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipo_cli.commands import bench, download, eval, merge, plain, recipes, run, train
+from pipo_cli.commands import bench, compare, download, eval, merge, plain, recipes, run, train
 from pipo_cli.failures import describe
 from pipo_cli.options import Debug
 from pipo_cli.session import emit_json, session
@@ -82,6 +82,7 @@ train.register(app)
 merge.register(app)
 eval.register(app)
 bench.register(app)
+compare.register(app)
 app.add_typer(recipes.app, name="recipes")
 
 

@@ -54,7 +54,8 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
     elif isinstance(recipe, EvalRecipe) and recipe.problems.count is not None:
         yield "answers", _decodings(recipe.arms) * recipe.problems.count * recipe.samples
     elif isinstance(recipe, BenchRecipe):
-        yield "trials", _decodings(recipe.arms) * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
+        rows = sum(len(arm.variants()) for arm in recipe.arms)
+        yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
 
 
 def _plan_training(plan: dict[str, Any], recipe: TrainRecipe, paths: Mapping[str, Path]) -> None:

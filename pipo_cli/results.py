@@ -87,9 +87,9 @@ def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:
 
         return tables(summary)
     if kind == "bench":
-        from pipo_core.bench.table import latency_table
+        from pipo_core.bench.table import latency_table, throughput_table
 
-        return [latency_table(summary)]
+        return [latency_table(summary), *([throughput_table(summary)] if summary["throughput"] else [])]
     return []
 
 

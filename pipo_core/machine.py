@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -29,6 +30,20 @@ def machine() -> dict[str, str | int | float | list[str]]:
         "gpus": _gpus(),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def clocks() -> list[str]:
+    """Return what the GPUs' driver says of their clocks, one line each, or the cores' current MHz on a CPU."""
+    words = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        asked = None
+    if asked is not None and asked.returncode == 0:
+        return asked.stdout.strip().splitlines()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    return [line.partition(":")[2].strip() + " MHz" for line in lines if line.startswith("cpu MHz")]
 
 
 def peak_memory() -> float:

@@ -64,6 +64,7 @@ def bench() -> dict[str, Any]:
             "speedup": {"ttft_s": quartiles(speed), "tpot_s": quartiles(speed)},
             "tokens_per_slot": 1.0 if tau is None else 1.8,
             "drafts_kept": None if tau is None else 0.8,
+            "of_limit": {"ttft_s": None, "tpot_s": 0.5},
         }
 
     return {
@@ -77,4 +78,5 @@ def bench() -> dict[str, Any]:
         "lengths": [
             {"prompt_tokens": 64, "arms": [one("regular", None, 1.0), one("pipo@0.5", 0.5, 1.5)]},
         ],
+        "throughput": [],
     }

@@ -16,7 +16,8 @@ def latency_table(results: Mapping[str, Any]) -> Table:
         f"{results['trials']} trials of {results['new_tokens']} new tokens, batch {results['batch']}, "
         f"on {results['machine']['device']}; medians [quartiles]{over}"
     )
-    columns = ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT speed-up", "TPOT speed-up", "tokens a slot"]
+    columns = ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT speed-up", "TPOT speed-up"]
+    columns += ["tokens a slot", "TTFT of limit", "TPOT of limit"]
     rows = [_row(length["prompt_tokens"], arm) for length in results["lengths"] for arm in length["arms"]]
     return without_empty_columns(Table(title, columns, rows, words=(1,)))
 
@@ -31,7 +32,29 @@ def _row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
         ABSENT if speedup is None else f"{speedup['ttft_s']['median']:.2f}×",
         ABSENT if speedup is None else f"{speedup['tpot_s']['median']:.2f}×",
         f"{arm['tokens_per_slot']:.2f}",
+        *(_share(arm["of_limit"] and arm["of_limit"][time]) for time in ("ttft_s", "tpot_s")),
     ]
+
+
+def throughput_table(results: Mapping[str, Any]) -> Table:
+    """Return real tokens a second by requests at once: a row for each number and arm, medians with quartiles."""
+    over = f"; speed-ups over {results['baseline']}" if results["baseline"] else ""
+    title = f"throughput: real tokens a second of all requests together, prompts included{over}"
+    rows = [
+        [
+            f"{row['requests']:,}",
+            arm["label"],
+            "{median:.1f} [{q1:.1f}, {q3:.1f}]".format(**arm["tokens_per_second"]),
+            ABSENT if arm["speedup"] is None else f"{arm['speedup']['median']:.2f}×",
+        ]
+        for row in results["throughput"]
+        for arm in row["arms"]
+    ]
+    return without_empty_columns(Table(title, ["requests", "arm", "tokens/s", "speed-up"], rows, words=(1,)))
+
+
+def _share(share: float | None) -> str:
+    return ABSENT if share is None else f"{100 * share:.0f} %"
 
 
 def _milliseconds(times: Mapping[str, float]) -> str:

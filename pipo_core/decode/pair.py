@@ -37,6 +37,7 @@ class PairState:
         pair: the slot that each row reads next, ``[B, 2]``.
         ends: ids that end a row, ``[B, E]``.
         draft_vocab: the ids that drafts come from; all where None.
+        acceptance: for measuring, the share of drafts that is kept, whatever their confidence; None: as τ says.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class PairState:
         pad_id: int,
         ends: torch.Tensor,
         draft_vocab: DraftVocab | None = None,
+        acceptance: float | None = None,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -56,6 +58,7 @@ class PairState:
         self.pad_id = pad_id
         self.ends = ends
         self.draft_vocab = draft_vocab
+        self.acceptance = acceptance
         self.pair = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "PairState") -> None:
@@ -85,6 +88,7 @@ def prefill(
     settings: RowSettings,
     tau: float,
     draft_vocab: DraftVocab | None = None,
+    acceptance: float | None = None,
     *,
     reader: PromptReader | None = None,
 ) -> tuple[PairState, Emitted]:
@@ -94,7 +98,7 @@ def prefill(
     mtp_cache = read.open_mtp_cache() if tau < 1 else None
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab, acceptance)
     return state, _emit(model, state, read.hidden)
 
 
@@ -119,7 +123,7 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
         drafted = _run_mtp(model, state.mtp_cache, first, hidden)  # m_i
         confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
         ended = (first[:, None] == state.ends).any(dim=1)
-        kept = (confidence >= state.tau) & ~ended
+        kept = _is_kept(state, confidence) & ~ended
         rows = kept.nonzero().squeeze(1)
         if rows.numel():
             few = state.draft_vocab
@@ -130,6 +134,13 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
     state.sampler.advance()
     state.pair = torch.stack([first, draft], dim=1)
     return Emitted(state.pair, 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
+
+
+def _is_kept(state: PairState, confidence: torch.Tensor) -> torch.Tensor:
+    """Return the gate's decision, ``[B]``: ``c_i ≥ τ``, or a coin where a measurement fixes the share."""
+    if state.acceptance is None:
+        return confidence >= state.tau
+    return state.sampler.noise(place=2).squeeze(1) < state.acceptance
 
 
 def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -145,7 +145,7 @@ class RowSampler:
         mass_before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(mass_before >= top_p, 0.0)
         cumulative = probabilities.cumsum(dim=-1)
-        threshold = self._uniform(place, rows, ahead) * cumulative[:, -1:]
+        threshold = self.noise(place, rows, ahead) * cumulative[:, -1:]
         index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=widest - 1)
         sampled = ids.gather(1, index).squeeze(1)
         return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
@@ -221,8 +221,8 @@ class RowSampler:
         scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
         return scores - presence * written - frequency * counts.output
 
-    def _uniform(self, place: int, rows: torch.Tensor | None, ahead: int) -> torch.Tensor:
-        """Return noise in [0, 1), ``[N, 1]``."""
+    def noise(self, place: int, rows: torch.Tensor | None = None, ahead: int = 0) -> torch.Tensor:
+        """Return the requests' noise in [0, 1), ``[N, 1]``, of a place in a slot; see `draw`."""
         seeds, slots = self._seeds, self._slots
         if rows is not None:
             chosen = rows.cpu().numpy()

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipo_core.engine.api import Completion, Delta, Engine, EngineStats, Request
@@ -50,7 +51,7 @@ class LiveStream:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits
                 loop.call_soon_threadsafe(arrived.set)
 
         with self._arrived:

@@ -49,6 +49,7 @@ class Method:
         advance: its `step`.
         options: what it has beside prompts and settings: τ, draft vocabulary, drafts.
         width: tokens that a cached position holds: 2 for slots.
+        stride: positions that a step adds to a row at most.
         with_mtp: whether rows also keep the MTP block's keys and values.
     """
 
@@ -58,6 +59,7 @@ class Method:
     advance: Callable[[Qwen3_5ForCausalPIPO, Any], Emitted]
     options: tuple[Any, ...] = ()
     width: Literal[1, 2] = 1
+    stride: int = 1
     with_mtp: bool = False
 
     def open_reader(
@@ -84,6 +86,7 @@ def open_method(
     *,
     drafts: int = 3,
     draft_vocab: DraftVocab | None = None,
+    acceptance: float | None = None,
 ) -> Method:
     """Return a method by its name.
 
@@ -93,6 +96,7 @@ def open_method(
         tau: confidence threshold of ``pipo``; 0.95 where None.
         drafts: length of ``eagle``'s chain.
         draft_vocab: where ``pipo`` takes drafts from; the whole vocabulary where None.
+        acceptance: ``pipo``: fix the share of drafts kept, for measuring; None leaves it to the confidence.
 
     Raises:
         UsageError: for another name, or a threshold that does not fit the method.
@@ -113,11 +117,13 @@ def open_method(
         threshold = DEFAULT_TAU if tau is None else tau
         if not math.isfinite(threshold):
             raise UsageError(f"tau = {threshold} is not a number")
-        return Method(name, model, pair.prefill, pair.step, (threshold, draft_vocab), width=2, with_mtp=threshold < 1)
+        return Method(
+            name, model, pair.prefill, pair.step, (threshold, draft_vocab, acceptance), width=2, with_mtp=threshold < 1
+        )
     if "mtp" in model.fresh_parts:
         raise CheckpointError(
             f"method {name} needs an MTP head, and the checkpoint has none", hint="use method regular"
         )
     if name == "mtp":
-        return Method(name, model, mtp.prefill, mtp.step, with_mtp=True)
-    return Method(name, model, eagle.prefill, eagle.step, (drafts,), with_mtp=True)
+        return Method(name, model, mtp.prefill, mtp.step, stride=2, with_mtp=True)
+    return Method(name, model, eagle.prefill, eagle.step, (drafts,), stride=drafts + 1, with_mtp=True)

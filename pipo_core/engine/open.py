@@ -1,10 +1,11 @@
 """Opening an engine on a checkpoint folder."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from pipo_core.decode.backbone import compile_steps
 from pipo_core.decode.draft_vocab import DraftVocab
@@ -14,7 +15,7 @@ from pipo_core.engine.memory import free_bytes, plan_memory
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError
-from pipo_core.model import load_checkpoint
+from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import read_draft_vocab
 from pipo_core.recipes.common import EngineSettings
 
@@ -37,6 +38,19 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         CheckpointError: if the folder is not a readable checkpoint, or has no draft vocabulary where one is asked for.
         MachineError: if the device is not there, or the batch does not fit its memory.
     """
+    device, dtype = prepare(settings)
+    tokenizer = load_tokenizer(ckpt)
+    model = load_checkpoint(ckpt, dtype=dtype, device=device)
+    asked = settings.draft_vocab is not None and method == "pipo"
+    return engine_on(model, tokenizer, method, tau, settings, by_frequency=read_draft_vocab(ckpt) if asked else ())
+
+
+def prepare(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:
+    """Set what is set for the whole process; return the device and the number format of the weights.
+
+    Raises:
+        MachineError: if the device is not there.
+    """
     device = find_device(settings.device)
     precision = settings.precision
     if precision == "auto":
@@ -46,19 +60,44 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
     if device.type == "cpu":
         # It names kernels to install, which are for GPUs.
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
-    tokenizer = load_tokenizer(ckpt)
-    model = load_checkpoint(ckpt, dtype=_DTYPES[precision], device=device)
+    return device, _DTYPES[precision]
+
+
+def engine_on(
+    model: Qwen3_5ForCausalPIPO,
+    tokenizer: PreTrainedTokenizerBase,
+    method: str,
+    tau: float | None,
+    settings: EngineSettings,
+    *,
+    by_frequency: Iterable[int] = (),
+    acceptance: float | None = None,
+) -> TorchEngine:
+    """Return an engine on a model that is loaded already.
+
+    Args:
+        model: the network; several engines may share it.
+        tokenizer: the model's.
+        method: see `open_engine`, as are ``tau`` and ``settings``.
+        tau: confidence threshold.
+        settings: rows at once, memory, draft vocabulary.
+        by_frequency: ids, most frequent first, that a draft vocabulary is taken from.
+        acceptance: fix the share of drafts kept, for measuring.
+
+    Raises:
+        MachineError: if the batch does not fit the memory.
+    """
     if settings.compile:
         compile_steps(model)
     few = None
     if settings.draft_vocab is not None and method == "pipo":
-        few = DraftVocab(model, settings.draft_vocab, read_draft_vocab(ckpt), end_ids(tokenizer))
-    opened = open_method(method, model, tau, drafts=settings.drafts, draft_vocab=few)
+        few = DraftVocab(model, settings.draft_vocab, by_frequency, end_ids(tokenizer))
+    opened = open_method(method, model, tau, drafts=settings.drafts, draft_vocab=few, acceptance=acceptance)
     memory = plan_memory(
         model.config,
-        _DTYPES[precision],
+        model.lm_head.weight.dtype,
         with_mtp=opened.with_mtp,
-        free=free_bytes(device),
+        free=free_bytes(model.device),
         batch=settings.batch,
         chunk=settings.prefill_chunk,
         max_length=settings.max_length,

@@ -23,11 +23,6 @@ class Writer:
         self._handed_out = 0  # tokens
         self._started = time.perf_counter()
 
-    @property
-    def slots_left(self) -> int:
-        """The most slots that the row can still write."""
-        return self.request.most_slots - self.completion.slots
-
     def write(
         self, tokens: Sequence[int], *, count: int, offered: int, now: float, confidence: float | None = None
     ) -> Delta:

@@ -44,7 +44,7 @@ def _eval(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 def _bench(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
-    from pipo_core.bench.latency import run_bench
+    from pipo_core.bench.runner import run_bench
 
     return run_bench(recipe, out, reporter=reporter)
 

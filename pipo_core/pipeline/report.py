@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.bench import plots
-from pipo_core.bench.table import latency_table
+from pipo_core.bench.table import latency_table, throughput_table
 from pipo_core.evaluate.table import tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline.journal import now
@@ -79,8 +79,10 @@ def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:
-    table = markdown(latency_table(results)).rstrip()
-    return "\n\n".join([f"### {name}", table, _images(plots.latency(results, folder, name))])
+    tables = [latency_table(results), *([throughput_table(results)] if results["throughput"] else [])]
+    return "\n\n".join(
+        [f"### {name}", *(markdown(table).rstrip() for table in tables), _images(plots.latency(results, folder, name))]
+    )
 
 
 def _training(path: Path, record: Record, folder: Path) -> str:

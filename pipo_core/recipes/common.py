@@ -1,7 +1,7 @@
 """Settings that several recipes share: sampling, budgets, the engine, problems, arms of a comparison."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
@@ -134,7 +134,7 @@ class Arm(RecipeModel):
         return self.tau if isinstance(self.tau, list) else [self.tau]
 
 
-def baseline_findings(baseline: str | None, arms: list[Arm]) -> Iterator[Finding]:
+def baseline_findings(baseline: str | None, arms: Sequence[Arm]) -> Iterator[Finding]:
     """Yield a finding if `baseline` is not the name of an arm."""
     names = [arm.name for arm in arms]
     if baseline is not None and baseline not in names:

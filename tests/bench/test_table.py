@@ -20,5 +20,5 @@ def test_without_a_baseline_there_are_no_speed_ups() -> None:
         arm["speedup"] = None
     table = latency_table(results)
     assert "speed-up" not in table.title
-    assert table.columns == ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "tokens a slot"]
+    assert table.columns == ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "tokens a slot", "TPOT of limit"]
     assert [table.columns[number] for number in table.words] == ["arm"]

@@ -1,0 +1,76 @@
+"""`pipo bench`: opens the arms, measures latency and throughput, writes the results."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipo_core.bench.arms import Opener, open_arms
+from pipo_core.bench.bandwidth import read_bandwidth
+from pipo_core.bench.latency import check_latency, measure_latency
+from pipo_core.bench.roofline import Device, known_device
+from pipo_core.bench.throughput import measure_throughput
+from pipo_core.files import write_json
+from pipo_core.machine import clocks, machine, versions
+from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.common import Sampling
+from pipo_core.reporting import Reporter, SilentReporter
+
+RESULTS = "results.json"
+DEFINITIONS = {
+    "ttft_s": "seconds from the request to the end of the first step (one or more real tokens)",
+    "tpot_s": "seconds after the first step / real tokens after the first step",
+    "speedup": "baseline's time / this arm's time in the same round; median and quartiles over rounds",
+    "tokens_per_slot": "real tokens / decode steps, over all measured trials",
+    "tokens_per_second": "real tokens of all answers / seconds from the first request to the last answer",
+    "of_limit": "the device's limit (bytes for TPOT, operations for TTFT) / the median; 1 is all that it allows",
+}
+
+
+def run_bench(
+    recipe: BenchRecipe,
+    out: Path,
+    *,
+    reporter: Reporter | None = None,
+    opener: Opener | None = None,
+) -> dict[str, Any]:
+    """Measure, write `out/results.json`, and return it without the single trials.
+
+    Raises:
+        UsageError: where no token would follow the first step, the baseline is not one row, or a shape is unknown.
+        CheckpointError: for a checkpoint that cannot be read.
+        MachineError: for a device that is not there, or a batch that does not fit.
+    """
+    reporter = reporter or SilentReporter()
+    check_latency(recipe)
+    rows = max([1, *recipe.concurrency])
+    arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": rows}), opener)
+    on_gpu = recipe.engine.device != "cpu" and torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if on_gpu else "cpu"
+    known = any(arm.opened.config is not None for arm in arms)
+    device = None
+    if known:
+        device = known_device(name) if on_gpu else Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0)
+    lengths, trials = measure_latency(recipe, arms, device, reporter)
+    throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
+    results: dict[str, Any] = {
+        "kind": "bench",
+        "batch": 1,
+        "weights": recipe.random_weights or "checkpoints",
+        "new_tokens": recipe.new_tokens,
+        "trials": recipe.trials,
+        "warmup": recipe.warmup,
+        "baseline": recipe.baseline,
+        "sampling": Sampling().model_dump(mode="json"),
+        "definitions": DEFINITIONS,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "machine": {**machine(), "device": name, "threads": torch.get_num_threads(), "clocks": clocks()},
+        "limits_of": None if device is None else asdict(device),
+        "versions": versions(),
+        "lengths": lengths,
+        "throughput": throughput,
+    }
+    write_json(out / RESULTS, {**results, "raw": trials, "raw_throughput": concurrent})
+    return results

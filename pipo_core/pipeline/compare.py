@@ -1,0 +1,119 @@
+"""Two results of one kind side by side: what the second brings over the first, and how they were made differently."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.files import read_object
+from pipo_core.tables import ABSENT, Table, without_empty_columns
+
+RESULTS = "results.json"
+_ROWS = {"eval": ("arms",), "bench": ("lengths", "throughput", "raw", "raw_throughput")}
+_ASIDE = {"definitions", "command"}
+"""What is no setting."""
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Return the results in a file, a stage's folder, or a run's folder that holds one eval or bench.
+
+    Raises:
+        MissingInputError: if there are none, or several.
+        UsageError: if they are not of an eval or a bench.
+    """
+    file = path if path.is_file() else path / RESULTS
+    if not file.is_file():
+        found = sorted(path.glob(f"*/{RESULTS}"))
+        if len(found) != 1:
+            what = f"{len(found)} results, such as {found[0].parent}" if found else f"no {RESULTS}"
+            raise MissingInputError(f"{path} holds {what}", hint="name a stage's folder of pipo eval or pipo bench")
+        file = found[0]
+    results = read_object(file)
+    if results.get("kind") not in _ROWS:
+        raise UsageError(f"{file} holds no results of pipo eval or pipo bench")
+    return results
+
+
+def compare_results(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``rows`` that both have, ``only`` in one of them, and ``settings`` that differ, by name.
+
+    A row of a bench has the ratios of times (first over second: above 1 the second is faster) and of throughput (second
+    over first); a row of an eval the difference of accuracies (second less first, in points) and the ratio of tokens a
+    slot.
+
+    Raises:
+        UsageError: if they are of different kinds.
+    """
+    kind = first["kind"]
+    if second["kind"] != kind:
+        raise UsageError(f"one is of pipo {kind}, the other of pipo {second['kind']}")
+    figures = _bench_figures if kind == "bench" else _eval_figures
+    ours, theirs = dict(figures(first)), dict(figures(second))
+    rows = [{"row": list(key), **_ratios(ours[key], theirs[key])} for key in ours if key in theirs]
+    if not rows:
+        raise UsageError("the two have no row in common: arms, lengths, numbers of requests or budgets differ")
+    return {
+        "kind": kind,
+        "rows": rows,
+        "only_first": [list(key) for key in ours if key not in theirs],
+        "only_second": [list(key) for key in theirs if key not in ours],
+        "settings": dict(_differences("", _settings(first), _settings(second))),
+    }
+
+
+def comparison_table(found: Mapping[str, Any]) -> Table:
+    """Return the rows as text."""
+    names = list(dict.fromkeys(name for row in found["rows"] for name in row if name != "row"))
+    rows = [[" · ".join(row["row"]), *(_shown(name, row.get(name)) for name in names)] for row in found["rows"]]
+    return without_empty_columns(Table("the second against the first", ["row", *names], rows))
+
+
+def _bench_figures(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, float | None]]]:
+    for length in results["lengths"]:
+        for arm in length["arms"]:
+            key = (f"{length['prompt_tokens']:,} prompt tokens", arm["label"])
+            yield key, {"TTFT": arm["ttft_s"]["median"], "TPOT": arm["tpot_s"]["median"]}
+    for row in results.get("throughput", ()):
+        for arm in row["arms"]:
+            key = (f"{row['requests']:,} requests", arm["label"])
+            yield key, {"tokens/s": arm["tokens_per_second"]["median"]}
+
+
+def _eval_figures(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, float | None]]]:
+    for arm in results["arms"]:
+        for unit, at in arm["budgets"].items():
+            key = (f"{results['budget'][unit]:,} {unit}", arm["label"])
+            points = {f"avg@{results['samples']}": at["avg"]["value"]}
+            yield key, {**points, "tokens a slot": at["tokens_per_slot"]}
+
+
+def _ratios(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for name, one in first.items():
+        other = second.get(name)
+        if one is None or other is None:
+            found[name] = None
+        elif name.startswith("avg@"):
+            found[name] = 100 * (other - one)
+        else:
+            found[name] = one / other if name in ("TTFT", "TPOT") else other / one
+    return found
+
+
+def _shown(name: str, value: float | None) -> str:
+    if value is None:
+        return ABSENT
+    return f"{value:+.1f} points" if name.startswith("avg@") else f"{value:.2f}×"
+
+
+def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in results.items() if key not in {*_ROWS[results["kind"]], *_ASIDE}}
+
+
+def _differences(name: str, first: Any, second: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yield dotted names of what differs, with both values; None where one has no such key."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        for key in dict.fromkeys([*first, *second]):
+            yield from _differences(f"{name}.{key}" if name else str(key), first.get(key), second.get(key))
+    elif first != second:
+        yield name, [first, second]

@@ -1,0 +1,78 @@
+"""Limits against published figures, and counts of weights against the models themselves."""
+
+import pytest
+import torch
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.bench.roofline import DEVICES, known_device, parts, prefill_flops, step_bytes, tpot_limit
+from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.model.shapes import shape_config
+
+H200 = DEVICES["H200"]
+B4, B9, B08 = (shape_config(f"qwen3.5-{size}") for size in ("4b", "9b", "0.8b"))
+
+
+@pytest.mark.parametrize("name", ["qwen3.5-0.8b", "qwen3.5-4b", "qwen3.5-9b"])
+def test_parts_are_those_of_the_model(name: str) -> None:
+    config = shape_config(name)
+    with torch.device("meta"):
+        model = Qwen3_5ForCausalPIPO(config)
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    found = parts(config)
+    assert found.layers == count(model.text_model) - config.vocab_size * config.hidden_size
+    assert found.head == count(model.lm_head)
+    assert (found.compressor, found.mtp) == (count(model.compressor), count(model.mtp))
+    assert found.confidence == count(model.confidence_head)
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens_per_second", "every", "reduced"), [(B4, 571, 1.68, 1.89), (B9, 302, 1.70, 1.88)]
+)
+def test_tokens_a_second_at_batch_one_on_an_h200(
+    config: Qwen3_5TextConfig, tokens_per_second: float, every: float, reduced: float
+) -> None:
+    regular = tpot_limit(config, "regular", H200, 1.0)
+    # The published limit leaves the recurrent states out, 1 % of what a step moves.
+    assert 1 / regular == pytest.approx(tokens_per_second, rel=0.015)
+    assert regular / tpot_limit(config, "pipo", H200, 2.0) == pytest.approx(every, rel=0.01)
+    assert regular / tpot_limit(config, "pipo", H200, 2.0, draft_vocab=32768) == pytest.approx(reduced, rel=0.01)
+
+
+def test_a_draft_that_is_rejected_is_not_projected_at_batch_one() -> None:
+    assert step_bytes(B4, "pipo", acceptance=0.0) + 2 * parts(B4).head == step_bytes(B4, "pipo", acceptance=1.0)
+    larger = {a: step_bytes(B4, "pipo", acceptance=a, batch=2) for a in (0.1, 1.0)}
+    assert larger[0.1] == larger[1.0]
+
+
+@pytest.mark.parametrize(("tokens", "ratio"), [(2048, 1.99), (8192, 2.04), (32768, 2.23), (131072, 2.72)])
+def test_half_the_positions_are_more_than_twice_as_fast_where_attention_counts(tokens: int, ratio: float) -> None:
+    assert prefill_flops(B4, "regular", tokens) / prefill_flops(B4, "pipo", tokens) == pytest.approx(ratio, rel=0.01)
+
+
+@pytest.mark.parametrize(("batch", "context", "ratio"), [(16, 32768, 2.55), (64, 32768, 3.03), (64, 131072, 3.39)])
+def test_the_ceiling_rises_where_keys_and_values_dominate(batch: int, context: int, ratio: float) -> None:
+    at = {"context": context, "batch": batch}
+    assert 2 * step_bytes(B4, "regular", **at) / step_bytes(B4, "pipo", **at) == pytest.approx(ratio, rel=0.01)
+
+
+def test_keys_and_values_of_half_the_positions_and_one_more_layer() -> None:
+    for config, share in ((B4, 9 / 16), (B08, 7 / 12)):
+        found = parts(config)
+        assert (found.kv + found.kv_mtp) / 2 / found.kv == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "draft_vocab", "ratio"), [(1.0, None, 1.45), (1.0, 32768, 1.85), (0.335, None, 1.16)]
+)
+def test_ceilings_of_the_smallest_shape(acceptance: float, draft_vocab: int | None, ratio: float) -> None:
+    pipo = step_bytes(B08, "pipo", acceptance=acceptance, draft_vocab=draft_vocab)
+    assert step_bytes(B08, "regular") * (1 + acceptance) / pipo == pytest.approx(ratio, rel=0.01)
+
+
+def test_devices_are_known_by_the_names_that_pytorch_gives_them() -> None:
+    assert known_device("NVIDIA H100 80GB HBM3") == DEVICES["H100"]
+    assert known_device("NVIDIA A100-SXM4-80GB") == DEVICES["A100-SXM4-80GB"]
+    assert known_device("A card of next year") is None

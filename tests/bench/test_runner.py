@@ -1,0 +1,80 @@
+"""A whole bench on a small shape with random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipo_core.bench import arms as bench_arms
+from pipo_core.bench.runner import run_bench
+from pipo_core.errors import UsageError
+from pipo_core.files import read_json
+from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.recipes.bench import BenchRecipe
+from tests.train.tiny_training import make_model
+
+ENGINE = {"device": "cpu", "precision": "fp32", "threads": 1}
+ARMS = [
+    {"name": "regular", "method": "regular"},
+    {"name": "mtp", "method": "mtp"},
+    {"name": "eagle", "method": "eagle"},
+    {"name": "pipo", "method": "pipo", "acceptance": [0.0, 0.5, 1.0]},
+    {"name": "few", "method": "pipo", "acceptance": [1.0], "draft_vocab": 40},
+]
+
+
+def recipe(**changes: Any) -> BenchRecipe:
+    values = {
+        "arms": ARMS,
+        "random_weights": "qwen3.5-0.8b",
+        "prompt_tokens": [9, 24],
+        "new_tokens": 40,
+        "trials": 2,
+        "warmup": 0,
+        "concurrency": [1, 3],
+        "concurrent_prompt_tokens": 8,
+        "concurrent_new_tokens": 6,
+        "concurrent_trials": 1,
+        "baseline": "regular",
+        "engine": ENGINE,
+    }
+    return BenchRecipe.model_validate({**values, **changes})
+
+
+@pytest.fixture
+def small_shape(monkeypatch: pytest.MonkeyPatch, reference: Qwen3_5ForCausalPIPO) -> None:
+    """Stands in for the published shape."""
+    monkeypatch.setattr(bench_arms, "random_shape_model", lambda name, **options: reference)
+
+
+@pytest.mark.usefixtures("small_shape")
+def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(tmp_path: Path) -> None:
+    results = run_bench(recipe(), tmp_path)
+    labels = ["regular", "mtp", "eagle", "pipo@0%", "pipo@50%", "pipo@100%", "few@100%"]
+    for length in results["lengths"]:
+        found = {arm["label"]: arm for arm in length["arms"]}
+        assert list(found) == labels
+        assert found["regular"]["tokens_per_slot"] == found["pipo@0%"]["tokens_per_slot"] == 1.0
+        assert found["mtp"]["tokens_per_slot"] == found["pipo@100%"]["tokens_per_slot"] == 2.0
+        assert 0.3 < found["pipo@50%"]["drafts_kept"] < 0.7
+        assert all(0 < arm["of_limit"]["tpot_s"] < 1 for arm in found.values())
+    for row in results["throughput"]:
+        assert [arm["label"] for arm in row["arms"]] == labels
+        assert row["arms"][0]["speedup"]["median"] == 1.0
+    raw = read_json(tmp_path / "results.json")["raw_throughput"]
+    assert {trial["tokens"] for trial in raw} == {6, 18}  # real tokens, no more than asked for
+
+
+def test_a_checkpoint_is_loaded_once_for_all_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    load = bench_arms.load_checkpoint
+    monkeypatch.setattr(bench_arms, "load_checkpoint", lambda path, **at: loaded.append(path) or load(path, **at))
+    ckpt = str(make_model(tmp_path / "pair", layout="pipo"))
+    arms = [{**arm, "ckpt": ckpt} for arm in ARMS[:4]]
+    run_bench(recipe(arms=arms, random_weights=None, prompt_tokens=[9], concurrency=[]), tmp_path)
+    assert loaded == [Path(ckpt)]
+
+
+def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no shape is called"):
+        run_bench(recipe(random_weights="qwen9"), tmp_path)
