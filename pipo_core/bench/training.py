@@ -1,0 +1,212 @@
+"""Speed and memory of a training pass, pair model against the uncompressed one, on the same text and random weights.
+
+    python -m pipo_core.bench.training --shape qwen3.5-0.8b --tokens 2048 8192 --device cuda --out training.json
+
+A pass is forward with its losses and backward through `Qwen3_5ForCausalPIPO.forward`; the optimizer is left out, for it
+costs both the same. Of ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``, so
+at most half its time and half what it keeps for the gradient is saved; the losses of both heads stay at ``T``.
+
+Each figure comes from processes of its own, whose peak is therefore of this pass alone; they run in the order regular,
+pipo, pipo, regular, so that a machine that grows steadily slower favours neither. Rows have
+no PAD.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.errors import MachineError, UsageError
+from pipo_core.files import write_json
+from pipo_core.machine import machine, versions
+from pipo_core.model import LossWeights
+from pipo_core.model.checkpoint import random_weights
+from pipo_core.model.modeling import Objective
+from pipo_core.model.shapes import shape_config
+
+ORDER: tuple[Objective, ...] = ("regular", "pipo", "pipo", "regular")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One row of text to train on.
+
+    Attributes:
+        config: the model's.
+        tokens: of the row, even.
+        trials: passes that are timed.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``fp32`` or ``bf16``; of weights, gradients and arithmetic.
+        checkpointing: whether activations are computed again in the backward pass.
+        chunk: positions that the LM head projects at once.
+
+    Raises:
+        UsageError: for an odd or too short row, no trial, or an unknown precision.
+    """
+
+    config: Qwen3_5TextConfig
+    tokens: int
+    trials: int = 3
+    device: str = "cpu"
+    precision: str = "bf16"
+    checkpointing: bool = True
+    chunk: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.tokens < 8 or self.tokens % 2:
+            raise UsageError(f"tokens = {self.tokens}: a row has an even number of tokens, 8 or more")
+        if self.trials < 1:
+            raise UsageError(f"trials = {self.trials}: at least one pass must be timed")
+        if self.precision not in DTYPES:
+            raise UsageError(f"precision {self.precision!r} is neither fp32 nor bf16")
+
+
+def measure_training(case: TrainingCase) -> dict[str, Any]:
+    """Return both objectives' tokens a second and peak memory, every trial, and the ratios pipo over regular.
+
+    Raises:
+        MachineError: if a process was killed, as it is when memory does not suffice, or the device is not there.
+    """
+    if case.device.startswith("cuda") and not torch.cuda.is_available():
+        raise MachineError(f"device {case.device} was asked for, but PyTorch sees no GPU", hint="--device cpu")
+    runs = [(objective, _in_own_process(case, objective)) for objective in ORDER]
+    arms = {}
+    for objective in ("regular", "pipo"):
+        own = [run for name, run in runs if name == objective]
+        seconds = [second for run in own for second in run["seconds"]]
+        arms[objective] = {
+            "tokens_per_second": case.tokens / float(np.median(seconds)),
+            "seconds": seconds,
+            "peak_bytes": max(run["peak_bytes"] for run in own),
+            "weights_bytes": own[0]["weights_bytes"],
+        }
+    regular, pipo = arms["regular"], arms["pipo"]
+    return {
+        "tokens": case.tokens,
+        "arms": arms,
+        "speedup": pipo["tokens_per_second"] / regular["tokens_per_second"],
+        "peak_ratio": pipo["peak_bytes"] / regular["peak_bytes"],
+    }
+
+
+def run_passes(case: TrainingCase, objective: Objective) -> dict[str, Any]:
+    """Return seconds of each timed pass, after one that warms up, and peak bytes since the weights were there.
+
+    On a CPU the peak is the process's resident memory, interpreter and libraries included; on a GPU, what PyTorch
+    allocated. Call it in a process of its own: memory that an earlier case freed may still be resident.
+    """
+    device = torch.device(case.device)
+    torch.manual_seed(0)
+    model = random_weights(case.config, dtype=DTYPES[case.precision], device=device)
+    model.train()
+    if case.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    ids = torch.randint(min(1000, case.config.vocab_size), (1, case.tokens)).to(device)
+    labels = ids.clone()
+    labels[:, :2] = -100
+    _forget_peak(device)
+    seconds = []
+    for _ in range(1 + case.trials):
+        _wait(device)
+        began = time.perf_counter()
+        out = model(input_ids=ids, labels=labels, objective=objective, loss_weights=LossWeights(chunk=case.chunk))
+        out.loss.backward()
+        _wait(device)
+        seconds.append(time.perf_counter() - began)
+        model.zero_grad(set_to_none=True)
+    return {
+        "seconds": seconds[1:],
+        "peak_bytes": _peak(device),
+        "weights_bytes": sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+    }
+
+
+def _in_own_process(case: TrainingCase, objective: Objective) -> dict[str, Any]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(run_passes, case, objective).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            raise MachineError(
+                f"a {objective} pass of {case.tokens:,} tokens did not end: memory does not suffice",
+                hint="fewer --tokens, or a smaller --shape",
+            ) from error
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    # Linux: 5 sets the high-water mark to what is resident now. Elsewhere building the weights counts too.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    # Not ru_maxrss where it can be helped: Linux hands a parent's peak on to the programs that it starts.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what the arguments say, show a line a length, and write all as JSON."""
+    parser = argparse.ArgumentParser(description="Training passes, pipo against regular, on random weights.")
+    parser.add_argument("--shape", default="qwen3.5-0.8b")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[2048])
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=tuple(DTYPES), default="bf16")
+    parser.add_argument("--no-checkpointing", action="store_true")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args(arguments)
+    rows = []
+    for tokens in given.tokens:
+        case = TrainingCase(
+            shape_config(given.shape),
+            tokens,
+            trials=given.trials,
+            device=given.device,
+            precision=given.precision,
+            checkpointing=not given.no_checkpointing,
+        )
+        row = measure_training(case)
+        rows.append(row)
+        for name, arm in row["arms"].items():
+            sys.stdout.write(
+                f"{tokens:>8,} tokens  {name:<8}{arm['tokens_per_second']:>12,.1f} tokens/s"
+                f"{arm['peak_bytes'] / 2**30:>9.2f} GiB\n"
+            )
+        sys.stdout.write(f"{'':>8} pipo / regular: speed {row['speedup']:.2f}, peak {row['peak_ratio']:.2f}\n")
+    if given.out is not None:
+        settings = {key: value for key, value in vars(given).items() if key not in ("tokens", "out")}
+        write_json(
+            given.out,
+            {"kind": "training", **settings, "machine": machine(), "versions": versions(), "lengths": rows},
+        )
+
+
+if __name__ == "__main__":
+    main()
