@@ -205,19 +205,22 @@ def decode_inputs(cache: RowCache) -> dict[str, Any]:
     }
 
 
-def prefill_states(prefilled: DynamicCache, fills: torch.Tensor) -> list[list[torch.Tensor]]:
+def prefill_states(prefilled: DynamicCache, fills: torch.Tensor, *, padded: bool = True) -> list[list[torch.Tensor]]:
     """Return the states of a left-padded prefill, one list a layer, with every row's first position at index 0.
 
     Args:
         prefilled: the stock cache after the prompt.
         fills: how many positions each row was padded by, ``[B]``.
+        padded: False where no row was, which spares a copy.
     """
     states = []
     for layer in prefilled.layers:
         if hasattr(layer, "recurrent_states"):
             states.append([layer.conv_states[0], layer.recurrent_states[0]])
-        else:
+        elif padded:
             states.append([shift_left(layer.keys, fills), shift_left(layer.values, fills)])
+        else:
+            states.append([layer.keys, layer.values])
     return states
 
 

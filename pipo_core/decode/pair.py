@@ -15,13 +15,12 @@ never projected to the vocabulary.
 from collections.abc import Sequence
 
 import torch
-from transformers.cache_utils import DynamicCache
 
-from pipo_core.decode.cache import RowCache, decode_inputs, prefill_states, shift_left
-from pipo_core.decode.rows import Emitted, RowSettings, end_table, open_cache
+from pipo_core.decode.cache import RowCache, decode_inputs
+from pipo_core.decode.prefill import PromptReader
+from pipo_core.decode.rows import Emitted, RowSettings, end_table
 from pipo_core.decode.sampling import RowSampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.slots import even_prompt, left_pad, pair_up
 
 
 class PairState:
@@ -76,41 +75,36 @@ class PairState:
 
 @torch.inference_mode()
 def prefill(
-    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, tau: float
+    model: Qwen3_5ForCausalPIPO,
+    prompts: Sequence[Sequence[int]],
+    settings: RowSettings,
+    tau: float,
+    *,
+    reader: PromptReader | None = None,
 ) -> tuple[PairState, Emitted]:
-    """Read the prompts as slots and return their rows and the first slot of each, draft included.
+    """Return the rows of the prompts and the first slot of each, draft included; ``reader`` may have read them."""
+    read = (reader or open_reader(model, prompts, settings, tau)).read()
+    cache = read.open_cache()
+    mtp_cache = read.open_mtp_cache() if tau < 1 else None
+    sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
+    ends = end_table(settings.end_ids, len(prompts), model.device)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
+    return state, _emit(model, state, read.hidden)
+
+
+def open_reader(
+    model: Qwen3_5ForCausalPIPO,
+    prompts: Sequence[Sequence[int]],
+    settings: RowSettings,
+    tau: float,
+    chunk: int | None = None,
+) -> PromptReader:
+    """Return what reads the prompts as slots, ``chunk`` of them at a time.
 
     The MTP block's cache is filled for every prompt slot, as training saw it; on all but the last only keys and values
     are computed, for nobody needs their drafts.
     """
-    even = [even_prompt(prompt, settings.pad_id) for prompt in prompts]
-    ids, token_fills = left_pad(even, settings.pad_id, model.device)
-    slots, fills = ids.shape[1] // 2, token_fills // 2
-    numbers = torch.arange(slots, device=ids.device)
-    positions = (numbers - fills[:, None]).clamp(min=0)
-    prefilled = DynamicCache(config=model.config)
-    hidden = model.text_model(
-        inputs_embeds=model.compress(ids),
-        attention_mask=(numbers >= fills[:, None]).long() if fills.any() else None,
-        position_ids=positions,
-        past_key_values=prefilled,
-        use_cache=True,
-    ).last_hidden_state
-
-    lengths = [len(prompt) // 2 for prompt in even]
-    cache = open_cache(model, model.config, settings, lengths)
-    cache.load(prefill_states(prefilled, fills), lengths)
-    mtp_cache = None
-    if tau < 1:
-        mtp_cache = open_cache(model, model.mtp.config, settings, lengths)
-        next_first = model.embed(pair_up(ids)[:, 1:, 0])  # e(t_{2i+2}) for every slot i but the last
-        keys, values = model.mtp.keys_and_values(next_first, hidden[:, :-1], positions[:, :-1])
-        mtp_cache.load([[shift_left(keys, fills), shift_left(values, fills)]], [length - 1 for length in lengths])
-
-    sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
-    ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
-    return state, _emit(model, state, hidden[:, -1])
+    return PromptReader(model, prompts, settings, width=2, with_mtp=tau < 1, chunk=chunk)
 
 
 @torch.inference_mode()

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from transformers.cache_utils import DynamicCache
 
-from pipo_core.decode.cache import RowCache, decode_inputs, prefill_states
-from pipo_core.decode.rows import Emitted, RowSettings, open_cache
+from pipo_core.decode.cache import RowCache, decode_inputs
+from pipo_core.decode.prefill import PromptReader
+from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.slots import left_pad
 
 
 class RegularState:
@@ -35,25 +34,24 @@ class RegularState:
 
 @torch.inference_mode()
 def prefill(
-    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings
+    model: Qwen3_5ForCausalPIPO,
+    prompts: Sequence[Sequence[int]],
+    settings: RowSettings,
+    *,
+    reader: PromptReader | None = None,
 ) -> tuple[RegularState, Emitted]:
-    """Read the prompts and return their rows and the first token of each."""
-    ids, fills = left_pad(prompts, settings.pad_id, model.device)
-    steps = torch.arange(ids.shape[1], device=ids.device)
-    prefilled = DynamicCache(config=model.config)
-    hidden = model.text_model(
-        inputs_embeds=model.embed(ids),
-        attention_mask=(steps >= fills[:, None]).long() if fills.any() else None,
-        position_ids=(steps - fills[:, None]).clamp(min=0),
-        past_key_values=prefilled,
-        use_cache=True,
-    ).last_hidden_state
-    lengths = [len(prompt) for prompt in prompts]
-    cache = open_cache(model, model.config, settings, lengths)
-    cache.load(prefill_states(prefilled, fills), lengths)
+    """Return the rows of the prompts and the first token of each; ``reader`` may have read them in pieces."""
+    read = (reader or open_reader(model, prompts, settings)).read()
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
-    state = RegularState(cache, sampler)
-    return state, _emit(model, state, hidden[:, -1])
+    state = RegularState(read.open_cache(), sampler)
+    return state, _emit(model, state, read.hidden)
+
+
+def open_reader(
+    model: Qwen3_5ForCausalPIPO, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
+) -> PromptReader:
+    """Return what reads the prompts, ``chunk`` tokens at a time."""
+    return PromptReader(model, prompts, settings, chunk=chunk)
 
 
 @torch.inference_mode()

@@ -1,6 +1,28 @@
 """Many requests at once behind one interface: evaluation, rollouts and benchmarks know only `Engine`."""
 
-from pipo_core.engine.api import Completion, Engine, Request, request_seed
+from pipo_core.engine.api import (
+    CapacityError,
+    Completion,
+    Delta,
+    Engine,
+    EngineStats,
+    FinishReason,
+    Request,
+    Written,
+    request_seed,
+)
 from pipo_core.engine.open import EngineOpener, open_engine
 
-__all__ = ["Completion", "Engine", "EngineOpener", "Request", "open_engine", "request_seed"]
+__all__ = [
+    "CapacityError",
+    "Completion",
+    "Delta",
+    "Engine",
+    "EngineOpener",
+    "EngineStats",
+    "FinishReason",
+    "Request",
+    "Written",
+    "open_engine",
+    "request_seed",
+]

@@ -1,6 +1,8 @@
 """The interface of an engine: requests in, completions out.
 
 Counts are of real tokens. A PAD, which stands where a draft was rejected, is in no text, count, stop or penalty.
+An engine is driven either by `generate`, or request by request: `add`, then `step` for as long as it `has_work`. One
+thread drives it at a time (`pipo_core.engine.live` serves many).
 """
 
 import hashlib
@@ -11,7 +13,12 @@ from typing import Literal, Protocol
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.errors import UsageError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+Kind = Literal["first", "kept", "rejected"]
+
+
+class CapacityError(UsageError):
+    """A request whose prompt and budget can never fit the engine."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,11 @@ class Request:
         if not budgets or not all(isinstance(budget, int) and budget >= 1 for budget in budgets):
             raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to a whole number from 1 on")
 
+    @property
+    def most_slots(self) -> int:
+        """The most steps that the answer can take: one token a step, as where every draft is rejected."""
+        return min(budget for budget in (self.max_tokens, self.max_slots) if budget is not None)
+
 
 @dataclass
 class Completion:
@@ -63,7 +75,9 @@ class Completion:
         drafts: drafts that the model offered (one a slot, except where the first token ended the text).
         kept: drafts that the gate kept.
         slot_token_counts: real tokens written in each step, the end token counted; 1 or 2 where a step is a slot.
-        finish_reason: ``stop`` (end token or stop string) or ``length`` (a budget was reached).
+        finish_reason: ``stop`` (end token or stop string), ``length`` (a budget was reached), ``cancelled``, or
+            ``error``; what was written before a cancellation or an error is here.
+        error: what went wrong, where ``finish_reason`` is ``error``.
         ttft_s: seconds from admission to the first slot.
         time_s: seconds from admission to the last slot.
     """
@@ -76,8 +90,65 @@ class Completion:
     kept: int = 0
     slot_token_counts: list[int] = field(default_factory=list)
     finish_reason: FinishReason = "length"
+    error: str | None = None
     ttft_s: float = 0.0
     time_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Written:
+    """One token that a step wrote, or a draft that the gate rejected.
+
+    Attributes:
+        token_id: the token; of a rejected draft that its method never projected, PAD.
+        kind: a step's ``first`` token, a ``kept`` draft, or a ``rejected`` one, which is no part of the answer.
+        confidence: ``c_i`` of a draft, in [0, 1]; None for first tokens and for methods without a gate.
+    """
+
+    token_id: int
+    kind: Kind
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What one step added to one request.
+
+    Attributes:
+        id: the request's.
+        text: final text: an incomplete character and what may be the beginning of a stop string are held back. A
+            request's texts, one after the other, are its completion's text.
+        tokens: in the order in which they stand in the answer, without the end token; rejected drafts in their places.
+        completion: set on the request's last delta.
+    """
+
+    id: str
+    text: str = ""
+    tokens: tuple[Written, ...] = ()
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Where an engine stands: rows now, and counts since it was opened.
+
+    Attributes:
+        running: requests that are being read or written.
+        waiting: requests that wait for a row.
+        rows_free: rows without a request.
+        steps: pieces of prompts read and method steps taken.
+        tokens: real tokens written, end tokens included.
+        drafts: drafts offered.
+        kept: drafts kept.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    rows_free: int = 0
+    steps: int = 0
+    tokens: int = 0
+    drafts: int = 0
+    kept: int = 0
 
 
 def request_seed(*keys: object) -> int:
@@ -93,7 +164,38 @@ class Engine(Protocol):
         """Yield the completions in the order in which they end."""
         ...
 
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
+            CapacityError: if its prompt and budget can never fit.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request and free its row at once; a request that has ended, or never was, is let be."""
+        ...
+
+    def step(self) -> list[Delta]:
+        """Read one piece of prompts or advance every row by one step; return what that added."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request has not ended, or its last delta was not handed out."""
+        ...
+
     @property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a text of this model."""
+        ...
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Return where the engine stands."""
         ...

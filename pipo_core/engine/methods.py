@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipo_core.decode import pair, regular
+from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -26,28 +27,55 @@ class RowState(Protocol):
 
 
 class Method(Protocol):
-    """One decoding method on one model."""
+    """One decoding method on one model.
+
+    Attributes:
+        model: the network.
+        width: tokens that a cached position holds: 2 for slots.
+        with_mtp: whether rows also keep the MTP block's keys and values.
+    """
 
     model: Qwen3_5ForCausalPIPO
+    width: int
+    with_mtp: bool
 
-    def prefill(self, prompts: Sequence[Sequence[int]], settings: RowSettings) -> tuple[Any, Emitted]:
-        """Read prompts; return their rows and what each writes first."""
+    def open_reader(
+        self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
+    ) -> PromptReader:
+        """Return what reads the prompts, a single one ``chunk`` positions at a time."""
+        ...
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
+    ) -> tuple[Any, Emitted]:
+        """Return the rows of the prompts and what each writes first; ``reader`` may have read them."""
         ...
 
     def step(self, state: Any) -> Emitted:
-        """Advance every row by one slot."""
+        """Advance every row by one step."""
         ...
 
 
 class RegularMethod:
     """`pipo_core.decode.regular` on a model."""
 
+    width = 1
+    with_mtp = False
+
     def __init__(self, model: Qwen3_5ForCausalPIPO) -> None:
         self.model = model
 
-    def prefill(self, prompts: Sequence[Sequence[int]], settings: RowSettings) -> tuple[regular.RegularState, Emitted]:
-        """Read prompts; return their rows and first tokens."""
-        return regular.prefill(self.model, prompts, settings)
+    def open_reader(
+        self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
+    ) -> PromptReader:
+        """Return what reads the prompts."""
+        return regular.open_reader(self.model, prompts, settings, chunk)
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
+    ) -> tuple[regular.RegularState, Emitted]:
+        """Return rows and first tokens."""
+        return regular.prefill(self.model, prompts, settings, reader=reader)
 
     def step(self, state: regular.RegularState) -> Emitted:
         """Write one token a row."""
@@ -57,13 +85,24 @@ class RegularMethod:
 class PairMethod:
     """`pipo_core.decode.pair` on a model at one threshold."""
 
+    width = 2
+
     def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float) -> None:
         self.model = model
         self.tau = tau
+        self.with_mtp = tau < 1
 
-    def prefill(self, prompts: Sequence[Sequence[int]], settings: RowSettings) -> tuple[pair.PairState, Emitted]:
-        """Read prompts; return their rows and first slots."""
-        return pair.prefill(self.model, prompts, settings, self.tau)
+    def open_reader(
+        self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
+    ) -> PromptReader:
+        """Return what reads the prompts as slots."""
+        return pair.open_reader(self.model, prompts, settings, self.tau, chunk)
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
+    ) -> tuple[pair.PairState, Emitted]:
+        """Return rows and first slots."""
+        return pair.prefill(self.model, prompts, settings, self.tau, reader=reader)
 
     def step(self, state: pair.PairState) -> Emitted:
         """Write one slot a row."""

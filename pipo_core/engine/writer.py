@@ -6,85 +6,100 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.engine.api import Completion, FinishReason, Request
-
-_STOP_TAIL = 8
-"""Tokens decoded beyond a stop string's own length, so that a string that begins inside a token is found."""
+from pipo_core.engine.api import Completion, Delta, FinishReason, Request, Written
+from pipo_core.engine.detokenizer import Detokenizer
 
 
 class Writer:
-    """Turns the slots of a row into a `Completion`."""
+    """Turns the steps of a row into deltas and a `Completion`."""
 
     def __init__(self, request: Request, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.request = request
         self.completion = Completion(request.id)
         self.done = False
         self.end_ids: frozenset[int] = frozenset() if request.ignore_end else request.stop_ids
-        self._request = request
-        self._tokenizer = tokenizer
+        self._detokenizer = Detokenizer(tokenizer, request.stop)
+        self._texts: list[str] = []  # what was handed out
         self._started = time.perf_counter()
 
     @property
     def slots_left(self) -> int:
         """The most slots that the row can still write."""
-        limits = [limit for limit in (self._request.max_tokens, self._request.max_slots) if limit is not None]
-        return min(limits) - self.completion.slots
+        return self.request.most_slots - self.completion.slots
 
-    def write(self, tokens: Sequence[int], *, offered: int, now: float) -> None:
+    def write(
+        self, tokens: Sequence[int], *, count: int, offered: int, now: float, confidence: float | None = None
+    ) -> Delta:
         """Take what one step wrote.
 
         Args:
-            tokens: the first token and the kept drafts.
+            tokens: the first token and the kept drafts, ``count`` of them, then the rejected drafts.
+            count: how many of the tokens are real.
             offered: how many drafts there were.
             now: when the step ended, `time.perf_counter` seconds.
+            confidence: the gate's, of the draft.
         """
         completion = self.completion
         completion.slots += 1
         completion.time_s = now - self._started
         if completion.slots == 1:
             completion.ttft_s = completion.time_s
-        written = 0
-        for token in tokens:
+        had = len(completion.token_ids)
+        drafts_before = completion.drafts
+        texts: list[str] = []
+        taken = 0
+        for token in tokens[:count]:
             if self.done or not self._tokens_left:
                 break
-            self._take(token)
-            written += 1
-            if written == 1 and not self.done:
+            texts.append(self._take(token))
+            taken += 1
+            if taken == 1 and not self.done:
                 completion.drafts += offered
-        completion.kept += written - 1
-        completion.slot_token_counts.append(written)
-        if not self.done and (not self._tokens_left or completion.slots == self._request.max_slots):
+        completion.kept += taken - 1
+        completion.slot_token_counts.append(taken)
+        if not self.done and (not self._tokens_left or completion.slots == self.request.max_slots):
             self._finish("length")
+
+        rejected = max(completion.drafts - drafts_before - (count - 1), 0)
+        written = [
+            Written(token, "kept" if place else "first", confidence if place else None)
+            for place, token in enumerate(completion.token_ids[had:])
+        ]
+        written += [Written(token, "rejected", confidence) for token in tokens[count : count + rejected]]
+        return self._delta("".join(texts), tuple(written))
+
+    def end(self, reason: FinishReason, error: str | None = None) -> Delta:
+        """End the answer where it is: it was cancelled, or something failed."""
+        self.completion.error = error
+        self._finish(reason)
+        return self._delta("", ())
 
     @property
     def _tokens_left(self) -> float:
-        limit = self._request.max_tokens
+        limit = self.request.max_tokens
         return math.inf if limit is None else limit - len(self.completion.token_ids)
 
-    def _take(self, token: int) -> None:
-        """Take one token; it may end the text, by itself or by completing a stop string."""
+    def _take(self, token: int) -> str:
+        """Take one token, which may end the text, by itself or by completing a stop string; return final text."""
         if token in self.end_ids:
             self._finish("stop")
-            return
+            return ""
         self.completion.token_ids.append(token)
-        self._stop_at_string()
-
-    def _stop_at_string(self) -> None:
-        """End the text before the first stop string in it, if the newest tokens complete one."""
-        if not self._request.stop:
-            return
-        longest = max(len(stop.encode()) for stop in self._request.stop)
-        tail = self._decode(self.completion.token_ids[-(longest + _STOP_TAIL) :])
-        if any(stop in tail for stop in self._request.stop):
-            text = self._decode(self.completion.token_ids)
-            places = [text.find(stop) for stop in self._request.stop if stop in text]
-            if places:
-                self._finish("stop")
-                self.completion.text = text[: min(places)]
+        text = self._detokenizer.add(token)
+        if self._detokenizer.stopped:
+            self._finish("stop")
+        return text
 
     def _finish(self, reason: FinishReason) -> None:
         self.done = True
         self.completion.finish_reason = reason
-        self.completion.text = self._decode(self.completion.token_ids)
 
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+    def _delta(self, text: str, written: tuple[Written, ...]) -> Delta:
+        """Return a delta with `text`; if it is the last one, with what was held back, and the completion."""
+        if self.done and not self._detokenizer.stopped and self.completion.finish_reason != "error":
+            text += self._detokenizer.finish()
+        self._texts.append(text)
+        if not self.done:
+            return Delta(self.request.id, text, written)
+        self.completion.text = "".join(self._texts)
+        return Delta(self.request.id, text, written, self.completion)

@@ -162,7 +162,7 @@ def test_space_grows_with_the_rows_and_not_with_the_budget(engine: Any, monkeypa
 
     monkeypatch.setattr(RowCache, "__init__", spy)
     pair_engine = engine(tau=0.0, batch=64)
-    generated = pair_engine.generate([ask(1, max_tokens=10**9), ask(2, max_tokens=10)])
+    generated = pair_engine.generate([ask(1, max_tokens=30_000), ask(2, max_tokens=10)])
     assert next(generated).id == "2"
     generated.close()
     assert all(rows == 2 and capacity < 300 for rows, capacity in opened)

@@ -1,0 +1,116 @@
+"""Reading prompts, whole or piece by piece, for every method.
+
+A long prompt is read ``chunk`` positions at a time, so that its activations stay small and the running rows may step in
+between. A position is a token, or for pair decoding a slot. What comes out does not depend on the pieces (fp32: about
+1e-4): keys, values and states go on in one stock ``DynamicCache``.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from pipo_core.decode.cache import RowCache, prefill_states, shift_left
+from pipo_core.decode.rows import RowSettings, open_cache
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.slots import even_prompt, left_pad
+
+
+class PromptReader:
+    """Prompts that are being read: one in pieces, or several at once, left-padded.
+
+    Args:
+        model: the network.
+        prompts: token ids; with ``width`` 2, odd ones get a PAD at their end.
+        settings: of the rows.
+        width: tokens a position: 1, or 2 for slots.
+        with_mtp: whether the MTP block's keys and values are computed too, for every position but the last, whose next
+            token is not known yet.
+        chunk: positions read at once; None reads all. Several prompts are always read at once.
+
+    Attributes:
+        lengths: positions of each prompt.
+        hidden: final-normed hidden states of the last position, ``[B, H]``; there once all is read.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3_5ForCausalPIPO,
+        prompts: Sequence[Sequence[int]],
+        settings: RowSettings,
+        *,
+        width: Literal[1, 2] = 1,
+        with_mtp: bool = False,
+        chunk: int | None = None,
+    ) -> None:
+        rows = [even_prompt(prompt, settings.pad_id) for prompt in prompts] if width == 2 else prompts
+        self.lengths = [len(row) // width for row in rows]
+        self.hidden = torch.empty(0)
+        self._model = model
+        self._settings = settings
+        self._width = width
+        self._with_mtp = with_mtp
+        self._ids, token_fills = left_pad(rows, settings.pad_id, model.device)
+        self._fills = token_fills // width
+        self._padded = min(self.lengths) < max(self.lengths)
+        self._read = 0
+        self._chunk = chunk if chunk is not None and len(rows) == 1 else max(self.lengths)
+        self._cache = DynamicCache(config=model.config)
+        self._mtp_pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all is read."""
+        return self._read == max(self.lengths)
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Read the next piece."""
+        model, width = self._model, self._width
+        begin, end = self._read, min(self._read + self._chunk, max(self.lengths))
+        ids = self._ids[:, begin * width : end * width]
+        numbers = torch.arange(begin, end, device=ids.device)
+        positions = (numbers - self._fills[:, None]).clamp(min=0)
+        hidden = model.text_model(
+            inputs_embeds=model.compress(ids) if width == 2 else model.embed(ids),
+            attention_mask=(numbers >= self._fills[:, None]).long() if self._padded else None,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+        ).last_hidden_state
+        if self._with_mtp:
+            # e(t_{2i+2}), for slots: the first token of the next position. For a piece's last position it is the next
+            # piece's first token; only behind the prompt's last position there is none.
+            next_first = self._ids[:, (begin + 1) * width : end * width + 1 : width]
+            known = next_first.shape[1]
+            self._mtp_pieces.append(
+                model.mtp.keys_and_values(model.embed(next_first), hidden[:, :known], positions[:, :known])
+            )
+        self.hidden = hidden[:, -1]
+        self._read = end
+
+    def read(self) -> "PromptReader":
+        """Read all that is left and return this reader."""
+        while not self.done:
+            self.advance()
+        return self
+
+    @torch.inference_mode()
+    def open_cache(self) -> RowCache:
+        """Return the backbone's row cache, filled with the prompts. The reader lets go of them."""
+        cache = open_cache(self._model, self._model.config, self._settings, self.lengths)
+        cache.load(prefill_states(self._cache, self._fills, padded=self._padded), self.lengths)
+        self._cache = DynamicCache(config=self._model.config)
+        return cache
+
+    @torch.inference_mode()
+    def open_mtp_cache(self) -> RowCache:
+        """Return the MTP block's row cache, filled with all positions but the last. The reader lets go of them."""
+        cache = open_cache(self._model, self._model.mtp.config, self._settings, self.lengths)
+        states = [torch.cat(pieces, dim=2) for pieces in zip(*self._mtp_pieces, strict=True)]
+        if self._padded:
+            states = [shift_left(state, self._fills) for state in states]
+        cache.load([states], [length - 1 for length in self.lengths])
+        self._mtp_pieces = []
+        return cache

@@ -1,0 +1,81 @@
+"""From tokens to text as they come: a token's text is final as soon as no later token can change it.
+
+Three things can: a character may be spread over tokens; a stop string may have begun; and some tokenizers write a
+token differently at the beginning of a text. Each token costs the decoding of at most `_WINDOW` tokens.
+"""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+_CONTEXT = 8
+"""Tokens before the newest ones that are decoded with them. A character has at most four bytes, hence four tokens."""
+_WINDOW = 2 * _CONTEXT
+_PARTIAL = "\N{REPLACEMENT CHARACTER}"
+
+
+class Detokenizer:
+    """The text of one answer while it grows, cut before its first stop string.
+
+    Attributes:
+        stopped: whether a stop string was found; the text is then complete.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self._backend = tokenizer.backend_tokenizer
+        self._stop = tuple(stop)
+        self._window: list[int] = []  # the newest tokens
+        self._taken = 0  # characters of the window's text that were handed on
+        self._held = ""  # decoded, but it may be the beginning of a stop string
+
+    def add(self, token: int) -> str:
+        """Take one token; return the text that has become final."""
+        self._window.append(token)
+        text = self._decode(self._window)
+        final = len(text) - text.endswith(_PARTIAL)  # more bytes may come for the last character
+        new = text[self._taken : final]
+        self._taken = max(self._taken, final)
+        if len(self._window) > _WINDOW:
+            self._window = self._window[-_CONTEXT:]
+            self._taken -= len(text) - len(self._decode(self._window))
+        return self._release(new)
+
+    def finish(self) -> str:
+        """Return what was held back: nothing more comes."""
+        rest = self._held + self._decode(self._window)[self._taken :]
+        self._held, self._window, self._taken = "", [], 0
+        place = self._find_stop(rest)
+        return rest if place is None else rest[:place]
+
+    def _release(self, new: str) -> str:
+        """Return what of the held text and `new` is final; hold the rest."""
+        if not self._stop:
+            return new
+        text = self._held + new
+        place = self._find_stop(text)
+        if place is None:
+            place = self._beginning(text)
+        else:
+            self.stopped = True
+            self._window, self._taken = [], 0
+        self._held = "" if self.stopped else text[place:]
+        return text[:place]
+
+    def _find_stop(self, text: str) -> int | None:
+        """Return where the first stop string begins."""
+        places = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
+        return min(places, default=None)
+
+    def _beginning(self, text: str) -> int:
+        """Return from where on `text` may be the beginning of a stop string."""
+        longest = max(len(stop) for stop in self._stop) - 1
+        for place in range(max(len(text) - longest, 0), len(text)):
+            tail = text[place:]
+            if any(stop.startswith(tail) for stop in self._stop):
+                return place
+        return len(text)
+
+    def _decode(self, ids: list[int]) -> str:
+        # The library's own decoder, without the clean-up of spaces, which would change text that was handed out.
+        return str(self._backend.decode(ids, skip_special_tokens=True))
