@@ -34,6 +34,7 @@ class PairState:
         tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
         pair: the slot that each row reads next, ``[B, 2]``.
         ends: ids that end a row, ``[B, E]``.
+        draw_all: whether rejected drafts are projected and drawn too: distillation learns from them.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class PairState:
         tau: float,
         pad_id: int,
         ends: torch.Tensor,
+        *,
+        draw_all: bool = False,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -51,6 +54,7 @@ class PairState:
         self.tau = tau
         self.pad_id = pad_id
         self.ends = ends
+        self.draw_all = draw_all
         self.pair = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "PairState") -> None:
@@ -81,6 +85,7 @@ def prefill(
     tau: float,
     *,
     reader: PromptReader | None = None,
+    draw_all: bool = False,
 ) -> tuple[PairState, Emitted]:
     """Return the rows of the prompts and the first slot of each, draft included; ``reader`` may have read them."""
     read = (reader or open_reader(model, prompts, settings, tau)).read()
@@ -88,7 +93,7 @@ def prefill(
     mtp_cache = read.open_mtp_cache() if tau < 1 else None
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draw_all=draw_all)
     return state, _emit(model, state, read.hidden)
 
 
@@ -129,13 +134,14 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
         confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = (confidence >= state.tau) & ~ended
-        rows = kept.nonzero().squeeze(1)
+        rows = (~ended if state.draw_all else kept).nonzero().squeeze(1)
         if rows.numel():
             draft[rows] = state.sampler.draw(model.lm_head(drafted[rows]), place=1, rows=rows)
-            state.sampler.observe(draft[rows], rows)
+            written = kept.nonzero().squeeze(1)
+            state.sampler.observe(draft[written], written)
     state.sampler.advance()
-    state.pair = torch.stack([first, draft], dim=1)
-    return Emitted(state.pair, 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
+    state.pair = torch.stack([first, draft.where(kept, state.pad_id)], dim=1)
+    return Emitted(torch.stack([first, draft], dim=1), 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
 
 
 def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -83,13 +83,14 @@ class RegularMethod:
 
 
 class PairMethod:
-    """`pipo_core.decode.pair` on a model at one threshold."""
+    """`pipo_core.decode.pair` on a model at one threshold; with ``draw_all``, rejected drafts are drawn too."""
 
     width = 2
 
-    def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float) -> None:
+    def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float, *, draw_all: bool = False) -> None:
         self.model = model
         self.tau = tau
+        self.draw_all = draw_all
         self.with_mtp = tau < 1
 
     def open_reader(
@@ -102,7 +103,7 @@ class PairMethod:
         self, prompts: Sequence[Sequence[int]], settings: RowSettings, *, reader: PromptReader | None = None
     ) -> tuple[pair.PairState, Emitted]:
         """Return rows and first slots."""
-        return pair.prefill(self.model, prompts, settings, self.tau, reader=reader)
+        return pair.prefill(self.model, prompts, settings, self.tau, reader=reader, draw_all=self.draw_all)
 
     def step(self, state: pair.PairState) -> Emitted:
         """Write one slot a row."""
