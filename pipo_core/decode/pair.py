@@ -141,7 +141,12 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
             state.sampler.observe(draft[written], written)
     state.sampler.advance()
     state.pair = torch.stack([first, draft.where(kept, state.pad_id)], dim=1)
-    return Emitted(torch.stack([first, draft], dim=1), 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
+    return Emitted(
+        torch.stack([first, draft], dim=1),
+        1 + kept.long(),
+        offered=int(state.mtp_cache is not None),
+        confidence=confidence,
+    )
 
 
 def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,9 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
         _section("In plain words", _bullets(conclusions(evals, benches))),
         _section("Accuracy", *(_accuracy(name, results, folder) for name, results in evals.items())),
         _section("Speed", *(_speed(name, results, folder) for name, results in benches.items())),
-        _section("Training", *_each(records, "train", lambda path, record: _training(path, record, folder))),
+        _section(
+            "Training", *_each(records, ("train", "distill"), lambda path, record: _training(path, record, folder))
+        ),
         _section(
             "Data",
             _bullets([line for _, record in records for line in data_line(record)]),
@@ -56,8 +58,10 @@ def _results(records: Sequence[tuple[Path, Record]], kind: str) -> dict[str, dic
     return {record["name"]: read_json(path / "results.json") for path, record in records if record["kind"] == kind}
 
 
-def _each(records: Sequence[tuple[Path, Record]], kind: str, part: Callable[[Path, Record], str]) -> list[str]:
-    return [part(path, record) for path, record in records if record["kind"] == kind]
+def _each(
+    records: Sequence[tuple[Path, Record]], kinds: Sequence[str], part: Callable[[Path, Record], str]
+) -> list[str]:
+    return [part(path, record) for path, record in records if record["kind"] in kinds]
 
 
 def _section(title: str, *parts: str) -> str:

@@ -15,7 +15,7 @@ from pipo_core.data.augment import IGNORED
 from pipo_core.errors import CheckpointError, Interrupted, MachineError, MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.reporting import SilentProgress, SilentReporter
-from pipo_core.train import sft
+from pipo_core.train import parent, sft
 from pipo_core.train.events import EventWriter, as_error, parse_event
 from pipo_core.train.rows import encode_rows, rows_folder
 from pipo_core.train.sft import run_train
@@ -157,7 +157,7 @@ def test_where_tokens_lie_makes_no_other_training(base_model, rows):
 
 
 def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(sft.subprocess, "Popen", None)
+    monkeypatch.setattr(parent.subprocess, "Popen", None)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         run_train(recipe(tmp_path, rows), tmp_path)
     bad = tmp_path / "bad.jsonl"
