@@ -234,8 +234,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
     ) -> PIPOOutput:
         """``KL(p1 ‖ p_t) + λ_mtp · KL(p2 ‖ p_t) + λ_conf · BCE(c_i, min(1, p_t/p2))`` (section 4.2).
 
-        The backbone's head at slot ``i`` speaks of place ``2i + 2`` after the text up to ``2i + 1``, the draft's of place
-        ``2i + 3`` after the text up to ``2i + 2``.
+        The backbone's head at slot ``i`` speaks of place ``2i + 2`` after the text up to ``2i + 1``, the draft's of
+        place ``2i + 3`` after the text up to ``2i + 2``.
         """
         if teaching is None:
             raise ValueError("objective distill needs what the teacher says")

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from pipo_core.recipes.base import DataRef, Finding, ModelRef, RecipeModel
+from pipo_core.recipes.base import DataRef, Finding, Loc, ModelRef, RecipeModel
 from pipo_core.recipes.common import Sampling
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.recipes.training import TrainingRecipe
@@ -38,7 +38,7 @@ class Rollouts(RecipeModel):
     slots: int = Field(
         default=8192,
         ge=1,
-        description="Most slots of an answer; one that reaches them is learned from as far as it is.",
+        description="Most slots of an answer; one that reaches them is learned from so far.",
     )
     batch: int = Field(
         default=16, ge=1, description="Answers in progress at once; all passes of a step are answered together."
@@ -91,7 +91,7 @@ class DistillRecipe(TrainingRecipe):
     )
     offload: bool = Field(
         default=False,
-        description="Keep the teacher in the CPU's memory while it has nothing to say; its LM head stays.",
+        description="Keep the teacher in the CPU's memory between steps; its LM head stays.",
     )
     data: DistillData = Field(description="The questions.", examples=[{"train": "x/y"}])
     rollout: Rollouts = Rollouts()
@@ -102,7 +102,7 @@ class DistillRecipe(TrainingRecipe):
         """Settings that cannot go together."""
         yield from super().findings()
         if self.rollout.sampling.temperature == 0:
-            at = ("rollout", "sampling", "temperature")
+            at: Loc = ("rollout", "sampling", "temperature")
             yield Finding(at, "must be above 0: the student learns from what it draws, at this temperature")
         if self.launch.deepspeed == "zero3":
             at = ("launch", "deepspeed")

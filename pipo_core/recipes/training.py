@@ -1,7 +1,7 @@
 """What every training has: which weights move, how, in what batches, on which processes."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -84,7 +84,7 @@ class Launch(RecipeModel):
 class TrainingRecipe(JobRecipe):
     """The part that fine-tuning and distillation share."""
 
-    kind: str = Field(description="What sort of recipe this is.")
+    kind: Any = Field(description="What sort of recipe this is.")
     seed: Seed = 0
     tuning: Tuning = Tuning()
     optimizer: Optimizer = Optimizer()

@@ -51,11 +51,10 @@ def environment(recipe: AnyTraining, inherited: Mapping[str, str] | None = None)
     }
     if recipe.launch.threads is not None:
         added["OMP_NUM_THREADS"] = str(recipe.launch.threads)
-    if recipe.launch.processes * recipe.launch.nodes == 1:
+    if recipe.launch.processes * recipe.launch.nodes == 1 and not _teacher_gpu(recipe):
         # With several GPUs in sight, one process would spread the model over them.
-        if not _teacher_gpu(recipe):
-            visible = given.get("CUDA_VISIBLE_DEVICES", "0")
-            added["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+        visible = given.get("CUDA_VISIBLE_DEVICES", "0")
+        added["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
     return added
 
 
@@ -172,8 +171,9 @@ def plan(recipe: AnyTraining, out: Path) -> dict[str, Any]:
     Paths in the recipe are as a job gets them.
     ``rows`` and ``steps`` are None where the data is not there yet; rows that turn out too long make fewer of both.
     ``tokens`` counts the rows' tokens if an earlier training has tokenized them, into the folder ``tokenized``.
-    ``longest_row`` is the most tokens that a row may have. ``memory`` is the estimate for one GPU, None if the model is not known. ``kernels`` says of each package for linear
-    attention whether it is installed; None on a CPU, which uses none.
+    ``longest_row`` is the most tokens that a row may have. ``memory`` is the estimate for one GPU, None if the model is
+    not known. ``kernels`` says of each package for linear attention whether it is installed; None on a CPU, which uses
+    none.
 
     Raises:
         MissingInputError: if the data is there and has a bad row.

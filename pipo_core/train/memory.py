@@ -155,7 +155,8 @@ def teacher_bytes(recipe: DistillRecipe, config: Qwen3_5TextConfig) -> int:
     with torch.device("meta"):
         backbone = sum(weight.numel() for weight in Qwen3_5TextModel(config).parameters())
     # A tied LM head is the embedding, but an offloaded backbone comes and goes without it.
-    return number * (backbone + (lm_head if recipe.offload or not config.tie_word_embeddings else 0))
+    total: int = number * (backbone + (lm_head if recipe.offload or not config.tie_word_embeddings else 0))
+    return total
 
 
 def count_weights(recipe: AnyTraining, config: Qwen3_5TextConfig) -> tuple[int, int]:

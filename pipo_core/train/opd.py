@@ -140,7 +140,7 @@ class PairDistillation(PairSession):
     def _stop_at(self, what: str, lines: str) -> None:
         raise PipoError(
             f"{what}, on the questions of lines {lines} of {self._settings.data.train}",
-            hint="the last checkpoint is from before it; give a lower optimizer.learning_rate, with run=NAME or --restart",
+            hint="the last checkpoint is from before it; lower optimizer.learning_rate, with run=NAME or --restart",
         )
 
 

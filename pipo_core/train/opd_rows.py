@@ -139,8 +139,8 @@ def collate_drawn(rows: Sequence[DrawnRow], pad_id: int) -> DrawnBatch:
 def without_pads(input_ids: torch.Tensor, pads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the text without PADs, ``[B, T']`` filled on the right, and where each place's word of it stands.
 
-    ``places``, ``[B, T]``, is the running count of tokens that are no PADs, minus one: a PAD stands where the token before
-    it does.
+    ``places``, ``[B, T]``, is the running count of tokens that are no PADs, minus one: a PAD stands where the token
+    before it does.
 
     Args:
         input_ids: ``[B, T]``; the first place of each row is no PAD.

@@ -45,7 +45,7 @@ class Teacher:
         if self._offload:
             self._backbone.to(self._device)
         # Rows are filled on the right and every layer is causal, so no mask is needed.
-        hidden = self._backbone(input_ids=text.to(self._device), use_cache=False).last_hidden_state
+        hidden: torch.Tensor = self._backbone(input_ids=text.to(self._device), use_cache=False).last_hidden_state
         if self._offload:
             self._backbone.to("cpu")
         hidden = hidden.to(self._student_device)

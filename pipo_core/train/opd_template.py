@@ -43,7 +43,7 @@ class DistillTemplate(PairTemplate):
 
     lesson: DistillPlan
 
-    def _data_collator(self, batch: list[Question], *, padding_to: int | None = None) -> dict[str, Any]:
+    def _data_collator(self, batch: list[Any], *, padding_to: int | None = None) -> dict[str, Any]:
         return {"questions": batch}
 
     def compute_sft_loss(
