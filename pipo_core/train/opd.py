@@ -177,8 +177,11 @@ class _GradientCheck(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Look at every gradient. DeepSpeed keeps its own, and skips such steps itself."""
+        if args.deepspeed:
+            return
         gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
-        if gradients and not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
+        # ms-swift takes all gradients away where their norm is NaN, and would go on without a word.
+        if not gradients or not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
             self._refuse()
 
 
