@@ -115,8 +115,10 @@ def missing_gpus(recipe: AnyTraining) -> MachineError | None:
     if found == 0:
         return MachineError("precision: bf16 needs a GPU, and there is none", hint="give precision=fp32")
     if found < needed:
-        asked = "launch.processes" if needed == recipe.launch.processes else "teacher_device"
-        return MachineError(f"{asked} needs {needed} GPUs, and there are {found}")
+        asked = f"launch.processes: {needed} need a GPU each"
+        if needed != recipe.launch.processes:
+            asked = f"teacher_device: cuda:{needed - 1} is GPU number {needed}"
+        return MachineError(f"{asked}, and there are {found}")
     return None
 
 

@@ -10,8 +10,9 @@ several processes, checkpoints and progress are those of `pipo train`, tested th
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from swift import SftArguments
@@ -26,6 +27,8 @@ from pipo_core.train.opd_rows import Question, Questions, collate_drawn, read_qu
 from pipo_core.train.opd_teacher import Teacher
 from pipo_core.train.opd_template import DistillPlan
 from pipo_core.train.session import PairSession
+
+Thing = TypeVar("Thing")
 
 _TIMED = ("rollout_share", "teacher_share", "student_share")
 
@@ -65,7 +68,7 @@ class PairDistillation(PairSession):
             mode=kl.mode,
             temperature=kl.temperature or settings.rollout.sampling.temperature,
             top_k=kl.top_k,
-            refuse=self._refuse,
+            check=self._check_loss,
             took=self._took,
         )
 
@@ -128,18 +131,26 @@ class PairDistillation(PairSession):
 
     # ------------------------------------------------------------------ numbers that are none
 
-    def _refuse(self, loss: float, questions: list[Question]) -> None:
-        """Raise, naming the batch; nothing of it has reached the weights."""
-        lines = ", ".join(str(question.line) for question in questions)
-        self._stop_at(f"the loss is {loss} at step {self.trainer.state.global_step + 1}", lines)
+    def _check_loss(self, loss: torch.Tensor, questions: list[Question]) -> None:
+        """Raise on every process if the loss of one is no number; nothing of the batch has reached the weights."""
+        total = loss.detach().clone()
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(total)
+        if not torch.isfinite(total):
+            bad = [(value, lines) for value, lines in _of_all((loss.item(), _lines(questions))) if not isfinite(value)]
+            value, lines = bad[0] if bad else (total.item(), _lines(questions))
+            self._stop_at(f"the loss is {value}", lines)
 
     def _refuse_gradient(self) -> None:
-        lines = ", ".join(str(question.line) for question in self._step_questions)
-        self._stop_at(f"the gradient is no number at step {self.trainer.state.global_step + 1}", lines)
+        """Raise: the gradient that all processes have is no number."""
+        lines = [line for own in _of_all(_lines(self._step_questions)) for line in own]
+        self._stop_at("the gradient is no number", lines)
 
-    def _stop_at(self, what: str, lines: str) -> None:
+    def _stop_at(self, what: str, numbers: list[int]) -> None:
+        lines = ", ".join(map(str, numbers))
+        step, file = self.trainer.state.global_step + 1, self._settings.data.train
         raise PipoError(
-            f"{what}, on the questions of lines {lines} of {self._settings.data.train}",
+            f"{what} at step {step}, on the questions of lines {lines} of {file}",
             hint="the last checkpoint is from before it; lower optimizer.learning_rate, with run=NAME or --restart",
         )
 
@@ -183,6 +194,19 @@ class _GradientCheck(TrainerCallback):
         # ms-swift takes all gradients away where their norm is NaN, and would go on without a word.
         if not gradients or not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
             self._refuse()
+
+
+def _lines(questions: list[Question]) -> list[int]:
+    return [question.line for question in questions]
+
+
+def _of_all(mine: Thing) -> list[Thing]:
+    """Return what each process has; all must call this."""
+    if not torch.distributed.is_initialized():
+        return [mine]
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, mine)
+    return everyone
 
 
 def _now() -> float:

@@ -22,7 +22,7 @@ class DistillPlan:
         mode: form of the divergence.
         temperature: divides both models' logits.
         top_k: of the ``topk`` forms.
-        refuse: called with the loss and the batch's questions if the loss is no number; raises.
+        check: called with each loss and the batch's questions; raises if the loss is no number.
         took: called with a part's name to time what is done within.
     """
 
@@ -31,7 +31,7 @@ class DistillPlan:
     mode: Any
     temperature: float
     top_k: int
-    refuse: Callable[[float, list[Question]], None]
+    check: Callable[[torch.Tensor, list[Question]], None]
     took: Callable[[str], Any]
 
 
@@ -61,8 +61,8 @@ class DistillTemplate(PairTemplate):
             loss_weights=lesson.weights,
             teaching=Teaching(hidden, lesson.teacher.head, lesson.mode, lesson.temperature, lesson.top_k),
         )
-        if outputs.loss is not None and not torch.isfinite(outputs.loss):
-            lesson.refuse(outputs.loss.item(), questions)
+        if outputs.loss is not None:
+            lesson.check(outputs.loss, questions)
         metrics = trainer.custom_metrics["train"]
         for name, value in loss_figures(outputs).items():
             metrics[name].update(value)

@@ -318,6 +318,23 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(student, teacher
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
+def test_processes_can_be_traded_for_accumulation(student, teacher, rows, tmp_path):
+    """What two processes learn together is what one learns in two passes: the rollouts, and the mean gradient."""
+    made = []
+    for name, batch, processes in (("deep", {"accumulation": 2}, 1), ("wide", {}, 2)):
+        launch = {"threads": 1, "processes": processes}
+        settings = distill_recipe(
+            student, teacher, rows, batch=batch, launch=launch, max_steps=2, save={"every_steps": 2}
+        )
+        (tmp_path / name).mkdir()
+        run_distill(settings, tmp_path / name)
+        made.append(weights(tmp_path / name / "model"))
+    before = weights(student)
+    for name, one in made[0].items():
+        assert (one - made[1][name]).abs().max() < 2e-6, name
+    assert max((made[0][name] - before[name]).abs().max().item() for name in before) > 1e-4
+
+
 def test_an_answer_that_fails_is_told_by_its_line(student, teacher, rows, tmp_path, monkeypatch):
     def broken(self, *args, **kwargs):
         raise RuntimeError("no such kernel")
