@@ -8,7 +8,7 @@ several processes, checkpoints and progress are those of `pipo train`, tested th
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -181,7 +181,7 @@ class TimeShare(Metric):
 class _GradientCheck(TrainerCallback):
     """Stops before a gradient that is no number reaches the weights: a checkpoint of them would be worth nothing."""
 
-    def __init__(self, refuse: Any) -> None:
+    def __init__(self, refuse: Callable[[], None]) -> None:
         self._refuse = refuse
 
     def on_pre_optimizer_step(

@@ -1,6 +1,6 @@
 """The student's answers, drawn by its own pair decoder with the weights that it has at that step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ class RolloutMaker:
         model: Qwen3_5ForCausalPIPO,
         tokenizer: PreTrainedTokenizerBase,
         recipe: DistillRecipe,
-        precision: "type[AbstractContextManager[None]]",
+        precision: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._wrapped = wrapped
         self._model = model

@@ -1,12 +1,14 @@
 """Distillation's batches and loss, as ms-swift's template hooks."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from pipo_core.model import LossWeights, PIPOOutput, Teaching
+from pipo_core.model.distillation import DivergenceMode
 from pipo_core.train.opd_rows import Question
 from pipo_core.train.opd_teacher import Teacher
 from pipo_core.train.template import Loss, PairTemplate, loss_figures
@@ -28,11 +30,11 @@ class DistillPlan:
 
     teacher: Teacher
     weights: LossWeights
-    mode: Any
+    mode: DivergenceMode
     temperature: float
     top_k: int
     check: Callable[[torch.Tensor, list[Question]], None]
-    took: Callable[[str], Any]
+    took: Callable[[str], AbstractContextManager[None]]
 
 
 class DistillTemplate(PairTemplate):
