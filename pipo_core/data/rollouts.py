@@ -49,6 +49,7 @@ def run_rollout(
     append_jsonl(path, [])  # cuts off the line that a killed run left half-written
     done = {(answer.problem, answer.sample) for answer in read_index(path)}
     missing = {key: problem for key, problem in wanted.items() if key not in done}
+    failed = ""
     if missing:
         requests = list(_requests(recipe, missing))
         engine = open_engine(Path(recipe.model), recipe.method, None, recipe.engine)
@@ -57,6 +58,9 @@ def run_rollout(
             solved = tokens = 0
             keys = {_id(*key): key for key in missing}
             for number, completion in enumerate(engine.generate(requests), start=1):
+                if completion.finish_reason == "error":
+                    failed = f": {completion.error}"
+                    continue
                 _, sample = key = keys[completion.id]
                 row = _row(completion, missing[key], sample, grade)
                 # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
@@ -68,7 +72,7 @@ def run_rollout(
     answers = {(answer.problem, answer.sample): answer for answer in read_index(path)}
     lost = [_id(*key) for key in wanted if key not in answers]
     if lost:
-        raise PipoError(f"the engine gave no answer to {len(lost)} of {len(wanted)} requests, e.g. {lost[0]}")
+        raise PipoError(f"the engine gave no answer to {len(lost)} of {len(wanted)} requests, e.g. {lost[0]}{failed}")
     return _summary(problems, [answers[key] for key in wanted])
 
 

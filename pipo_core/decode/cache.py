@@ -7,6 +7,7 @@ longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
 ``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -82,6 +83,7 @@ class RowCache:
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
+        most: Sequence[int] = (),
     ) -> None:
         self.config = config
         self.max_rows = max_rows
@@ -90,6 +92,7 @@ class RowCache:
         self.device = device
         self.count = 0
         self._lengths: list[int] = []
+        self._most = list(most) or [sys.maxsize] * max_rows  # positions that each row can reach
         self.layers: list[_AttentionRows | _LinearRows] = [
             _AttentionRows(self, config.num_key_value_heads, config.head_dim)
             if kind == "full_attention"
@@ -143,10 +146,11 @@ class RowCache:
 
     @torch.inference_mode()
     def join(self, other: "RowCache") -> None:
-        """Append the rows of ``other``, making room for more or longer ones if needed."""
+        """Append the rows of ``other``, which gives them up, making room for more or longer ones if needed."""
         needed_rows, needed_slots = self.count + other.count, other.longest + 1
         if needed_rows > self.max_rows or needed_slots > self.capacity:
-            self._grow(max(needed_rows, self.max_rows), _doubled(self.capacity, needed_slots))
+            most = max([needed_slots, *self._most[: self.count], *other._most])
+            self._move(needed_rows, min(_doubled(self.capacity, needed_slots), most))
         rows = slice(self.count, self.count + other.count)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             for buffer, source in zip(mine.buffers, theirs.buffers, strict=True):
@@ -154,13 +158,19 @@ class RowCache:
                 if isinstance(mine, _AttentionRows):
                     block = block[:, :, : other.longest]
                 _part(buffer, rows, block).copy_(block)
+        self._most = self._most[: self.count] + other._most
         self.count += other.count
         self._lengths += other._lengths
         self._refresh()
+        other.keep([])
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied."""
+        """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied.
+
+        Where half of the rows are gone, so are their buffers. Without rows nothing is held: cache and layers know each
+        other, so Python would free them only when it looks for cycles.
+        """
         moves = [(target, source) for target, source in enumerate(rows) if target != source]
         if moves:
             targets = torch.tensor([target for target, _ in moves], device=self.device)
@@ -170,15 +180,19 @@ class RowCache:
                     buffer[targets] = buffer[sources]
         self.count = len(rows)
         self._lengths = [self._lengths[row] for row in rows]
+        self._most = [self._most[row] for row in rows]
         self._refresh()
+        if 2 * self.count <= self.max_rows:
+            self._move(self.count, min(self.capacity, max([self.longest + 1, *self._most])))
 
     def reserve(self) -> None:
         """Make sure that every row has room for one more slot."""
         if self.longest >= self.capacity:
-            self._grow(self.max_rows, _doubled(self.capacity, self.longest + 1))
+            needed = self.longest + 1
+            self._move(self.count, min(_doubled(self.capacity, needed), max(needed, *self._most)))
 
-    def _grow(self, max_rows: int, capacity: int) -> None:
-        """Move to larger buffers, one at a time, so that only one is there twice."""
+    def _move(self, max_rows: int, capacity: int) -> None:
+        """Move to larger or smaller buffers, one at a time, so that only one is there twice."""
         self.max_rows, self.capacity = max_rows, capacity
         for layer in self.layers:
             for index, old in enumerate(layer.buffers):
@@ -186,7 +200,8 @@ class RowCache:
                 if isinstance(layer, _AttentionRows):
                     shape[2] = capacity
                 new = old.new_zeros(shape)
-                _part(new, slice(0, self.count), old)[:] = old[: self.count]
+                part = old[: self.count, :, :capacity] if isinstance(layer, _AttentionRows) else old[: self.count]
+                _part(new, slice(0, self.count), part).copy_(part)
                 layer.buffers[index] = new
 
     def _refresh(self) -> None:

@@ -20,12 +20,14 @@ class RowSettings:
         pad_id: the PAD that makes prompts even.
         end_ids: token ids that end a row, one set a row; a draft after such a first token is dropped.
         room: slots of decoding for which space is set aside at once; more is made when needed.
+        most: positions that each row can reach; buffers do not grow beyond the largest. Empty for no limit.
     """
 
     sampling: Sequence[SamplingParams]
     pad_id: int
     end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
     room: int = 64
+    most: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def open_cache(
         config,
         max_rows=len(lengths),
         capacity=max(lengths) + settings.room,
+        most=settings.most,
         dtype=model.lm_head.weight.dtype,
         device=model.device,
     )

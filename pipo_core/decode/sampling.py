@@ -76,7 +76,11 @@ class _Counts:
 
 
 class RowSampler:
-    """The sampling state of the running rows: parameters, penalty counts, and how many slots each row has drawn."""
+    """The sampling state of the running rows: parameters, penalty counts, and how many slots each row has drawn.
+
+    Attributes:
+        broken: rows that drew from scores of which one was not a number, or the best was infinite, ``[B]``.
+    """
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class RowSampler:
         self._slots = np.zeros(len(params), dtype=np.uint64)
         self._vocabulary = vocabulary
         self._device = device
+        self.broken = torch.zeros(len(params), dtype=torch.bool, device=device)
         self._counts: _Counts | None = None
         if any(p.penalises for p in params):
             self._counts = _Counts.of_prompts(prompts, vocabulary, device)
@@ -105,6 +110,11 @@ class RowSampler:
         """
         scores = self._penalised(logits.float(), rows)
         greedy = scores.argmax(dim=-1)
+        broken = ~scores.gather(1, greedy[:, None]).squeeze(1).isfinite()  # argmax finds NaN before any number
+        if rows is None:
+            self.broken |= broken
+        else:
+            self.broken[rows] |= broken
         if self._all_greedy:
             return greedy
         settings = self._table if rows is None else self._table[rows]
@@ -139,6 +149,7 @@ class RowSampler:
                 torch.cat([part.output for part in parts]), torch.cat([part.in_prompt for part in parts])
             )
         self._params += other._params
+        self.broken = torch.cat([self.broken, other.broken])
         self._slots = np.concatenate([self._slots, other._slots])
         self._collect()
 
@@ -146,6 +157,7 @@ class RowSampler:
         """Make row ``i`` what row ``rows[i]`` was and forget the others."""
         self._params = [self._params[row] for row in rows]
         self._slots = self._slots[list(rows)]
+        self.broken = self.broken[list(rows)]
         if self._counts is not None:
             self._counts = self._counts.of_rows(torch.tensor(rows, dtype=torch.long, device=self._device))
         self._collect()

@@ -59,10 +59,10 @@ class Request:
         if not budgets or not all(isinstance(budget, int) and budget >= 1 for budget in budgets):
             raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to a whole number from 1 on")
 
-    @property
-    def most_slots(self) -> int:
-        """The most steps that the answer can take: one token a step, as where every draft is rejected."""
-        return min(budget for budget in (self.max_tokens, self.max_slots) if budget is not None)
+    def most_positions(self, stride: int) -> int:
+        """Return how many positions the answer can fill in a cache, ``stride`` at most a step and one at least."""
+        limits = [self.max_tokens, None if self.max_slots is None else self.max_slots * stride]
+        return min(limit for limit in limits if limit is not None)
 
 
 class Slot(NamedTuple):
@@ -110,8 +110,7 @@ class Completion:
     time_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """One token that a step wrote, or a draft that the gate rejected.
 
     Attributes:
@@ -125,8 +124,7 @@ class Written:
     confidence: float | None = None
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """What one step added to one request.
 
     Attributes:
@@ -151,7 +149,7 @@ class EngineStats:
         running: requests that are being read or written.
         waiting: requests that wait for a row.
         rows_free: rows without a request.
-        steps: pieces of prompts read and method steps taken.
+        steps: calls of `step`: pieces of prompts read and method steps taken.
         tokens: real tokens written, end tokens included.
         drafts: drafts offered.
         kept: drafts kept.

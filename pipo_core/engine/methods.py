@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from pipo_core.decode import pair, regular
+from pipo_core.decode.cache import RowCache
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
+from pipo_core.decode.sampling import RowSampler
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
@@ -15,7 +17,15 @@ DEFAULT_TAU = 0.95
 
 
 class RowState(Protocol):
-    """The running rows of any method."""
+    """The running rows of any method.
+
+    Attributes:
+        cache: the backbone's; a method's others have as many rows and positions.
+        sampler: what draws the rows' tokens.
+    """
+
+    cache: RowCache
+    sampler: RowSampler
 
     def join(self, other: Any) -> None:
         """Append the rows of another state of the same method."""
@@ -32,11 +42,13 @@ class Method(Protocol):
     Attributes:
         model: the network.
         width: tokens that a cached position holds: 2 for slots.
+        stride: positions that a step adds to a row at most.
         with_mtp: whether rows also keep the MTP block's keys and values.
     """
 
     model: Qwen3_5ForCausalPIPO
     width: int
+    stride: int
     with_mtp: bool
 
     def open_reader(
@@ -60,6 +72,7 @@ class RegularMethod:
     """`pipo_core.decode.regular` on a model."""
 
     width = 1
+    stride = 1
     with_mtp = False
 
     def __init__(self, model: Qwen3_5ForCausalPIPO) -> None:
@@ -86,6 +99,7 @@ class PairMethod:
     """`pipo_core.decode.pair` on a model at one threshold; with ``draw_all``, rejected drafts are drawn too."""
 
     width = 2
+    stride = 1
 
     def __init__(self, model: Qwen3_5ForCausalPIPO, tau: float, *, draw_all: bool = False) -> None:
         self.model = model

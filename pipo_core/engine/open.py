@@ -8,6 +8,7 @@ import torch
 
 from pipo_core.engine.api import Engine
 from pipo_core.engine.chat import load_tokenizer
+from pipo_core.engine.memory import free_bytes, plan_memory
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError
@@ -27,13 +28,13 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         ckpt: a checkpoint folder.
         method: ``regular`` or ``pipo``.
         tau: confidence threshold of ``pipo``; 0.95 where None.
-        settings: rows at once, device, precision, threads.
+        settings: rows at once, device, precision, threads, memory.
 
     Raises:
         CheckpointError: if the folder is not a readable checkpoint.
-        MachineError: if the device is not there.
+        MachineError: if the device is not there, or the batch does not fit its memory.
     """
-    device = _device(settings.device)
+    device = find_device(settings.device)
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
@@ -44,12 +45,44 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     tokenizer = load_tokenizer(ckpt)
     model = load_checkpoint(ckpt, dtype=_DTYPES[precision], device=device)
-    return TorchEngine(open_method(method, model, tau), tokenizer, batch=settings.batch)
+    opened = open_method(method, model, tau)
+    memory = plan_memory(
+        model.config,
+        _DTYPES[precision],
+        with_mtp=opened.with_mtp,
+        free=free_bytes(device),
+        batch=settings.batch,
+        chunk=settings.prefill_chunk,
+        max_length=settings.max_length,
+        memory_gib=settings.memory_gib,
+    )
+    return TorchEngine(
+        opened,
+        tokenizer,
+        batch=settings.batch,
+        prefill_chunk=settings.prefill_chunk,
+        max_length=settings.max_length,
+        memory=memory,
+    )
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """Return a device by its name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        MachineError: if it is not there.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+        return torch.device("cuda" if gpus else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise MachineError(f"there is no device {name!r}", hint="engine.device is auto, cpu, cuda or cuda:N")
+    if not gpus:
         raise MachineError(f"device {name} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
+    if int(number or 0) >= gpus:
+        seen = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
+        raise MachineError(f"device {name} was asked for, but PyTorch sees {seen}", hint="set engine.device=cuda:0")
     return torch.device(name)

@@ -2,18 +2,18 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
 
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
-from pipo_core.engine.api import CapacityError, Completion, Delta, EngineStats, FinishReason, Request
+from pipo_core.engine.admission import Admission
+from pipo_core.engine.api import Completion, Delta, EngineStats, FinishReason, Request
 from pipo_core.engine.chat import end_ids
+from pipo_core.engine.memory import MemoryPlan
 from pipo_core.engine.methods import Method, RowState
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
@@ -21,11 +21,8 @@ from pipo_core.recipes.suggest import one_line
 
 _LOG = logging.getLogger(__name__)
 
-_ADMIT_SHARE = 4
-"""New rows start when a quarter of the batch is free: prefilling rows one by one would starve the running ones."""
-
 _ROOM = 128
-"""Slots of decoding for which new rows get space at once; whole budgets would not fit, and most answers end sooner."""
+"""Positions of decoding for which new rows get space at once; most answers end long before their budgets."""
 
 
 @dataclass
@@ -45,7 +42,8 @@ class TorchEngine:
         tokenizer: the model's.
         batch: rows that run together.
         prefill_chunk: prompt positions (for pair decoding slots) that are read at once.
-        max_length: the most tokens of prompt and budget; what the model was made for where None.
+        max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
+        memory: what rows may take; no limit where None.
     """
 
     def __init__(
@@ -56,13 +54,13 @@ class TorchEngine:
         batch: int,
         prefill_chunk: int = 2048,
         max_length: int | None = None,
+        memory: MemoryPlan | None = None,
     ) -> None:
         self._method = method
         self._tokenizer = tokenizer
         self._batch = batch
         self._chunk = prefill_chunk
-        self._max_length = max_length or int(method.model.config.max_position_embeddings)
-        self._waiting: deque[Request] = deque()
+        self._admission = Admission(method, batch=batch, chunk=prefill_chunk, max_length=max_length, memory=memory)
         self._reading: _Reading | None = None
         self._running: list[Writer] = []
         self._state: RowState | None = None
@@ -70,7 +68,6 @@ class TorchEngine:
         self._deltas: list[Delta] = []  # of requests that ended between two steps
         self._decode_next = False  # a piece of prompts was the last thing done: now the rows that run
         self._group_next = False  # a piece of the long prompt was the last one read: now waiting requests
-        self._filling = False  # more requests could have started with the last group
         self._steps = self._tokens = self._drafts = self._kept = 0
 
     # ------------------------------------------------------------ what others see
@@ -83,7 +80,7 @@ class TorchEngine:
     @property
     def max_length(self) -> int:
         """The most tokens that prompt and budget of a request may have together and are sure to fit."""
-        return self._max_length
+        return self._admission.max_length
 
     @property
     def has_work(self) -> bool:
@@ -95,7 +92,7 @@ class TorchEngine:
         running = len(self._running) + (self._reading is not None)
         return EngineStats(
             running=running,
-            waiting=len(self._waiting),
+            waiting=len(self._admission.waiting),
             rows_free=self._batch - running,
             steps=self._steps,
             tokens=self._tokens,
@@ -135,20 +132,11 @@ class TorchEngine:
             UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
             CapacityError: if its prompt and budget can never fit.
         """
-        vocabulary = self._method.model.config.vocab_size
         if request.id in self._ids:
             raise UsageError(f"request {request.id} is already here")
-        if not all(0 <= token < vocabulary for token in request.prompt_ids):
-            raise UsageError(f"request {request.id}: a prompt id is outside the vocabulary of {vocabulary}")
-        length = len(request.prompt_ids) + request.most_slots
-        if length > self._max_length:
-            raise CapacityError(
-                f"request {request.id}: a prompt of {len(request.prompt_ids)} tokens and a budget of "
-                f"{request.most_slots} do not fit {self._max_length}",
-                hint="a smaller budget or a shorter prompt; engine.max_length sets the limit",
-            )
+        self._admission.check(request)
         self._ids.add(request.id)
-        self._waiting.append(request)
+        self._admission.waiting.append(request)
 
     def cancel(self, request_id: str) -> None:
         """End a request and free its row at once; a request that has ended, or never was, is let be."""
@@ -164,8 +152,9 @@ class TorchEngine:
                 self._end(writer, "cancelled")
                 self._retire()
                 return
-        request = next(request for request in self._waiting if request.id == request_id)
-        self._waiting.remove(request)
+        waiting = self._admission.waiting
+        request = next(request for request in waiting if request.id == request_id)
+        waiting.remove(request)
         self._end(Writer(request, self._tokenizer), "cancelled")
 
     def step(self) -> list[Delta]:
@@ -176,7 +165,6 @@ class TorchEngine:
         try:
             return self._advance()
         except Exception as error:  # noqa: BLE001 - whatever it was, other requests must go on
-            _LOG.debug("a step failed: the running requests end", exc_info=True)
             self._lose_rows(error)
             return self._hand_out()
 
@@ -187,9 +175,10 @@ class TorchEngine:
         rows_are_next = self._running and self._decode_next
         self._decode_next = not rows_are_next and self._prefill()
         if self._running and not self._decode_next:
-            self._write(self._running, self._method.step(self._state))
+            emitted = self._method.step(self._state)
+            self._write(self._running, emitted, self._broken(self._state))
             self._retire()
-            self._steps += 1
+        self._steps += 1
         return self._hand_out()
 
     def _hand_out(self) -> list[Delta]:
@@ -198,56 +187,33 @@ class TorchEngine:
 
     def _prefill(self) -> bool:
         """Read a piece of the long prompt, or start waiting requests, in turn; return whether there was any."""
-        group = self._next_group()
-        if self._reading is not None and not (group and self._group_next):
+        reading = self._reading
+        if reading is not None and not self._group_next:
             self._group_next = True
-            self._read_piece(self._reading)
+            self._read_piece(reading)
+            return True
+        group = self._admission.take(
+            running=[writer.request for writer in self._running],
+            reading=None if reading is None else reading.writer.request,
+            cache=None if self._state is None else self._state.cache,
+        )
+        self._group_next = False
+        if group and self._admission.is_long(group[0]):
+            self._open_reader(group[0])
         elif group:
-            self._group_next = False
-            for _ in group:
-                self._waiting.popleft()
-            if self._positions(group[0]) > self._chunk:
-                self._open_reader(group[0])
-            else:
-                self._start(group)
-        else:
-            return False
-        self._steps += 1
-        return True
-
-    def _next_group(self) -> list[Request]:
-        """Return the requests that can start now, first come first served: short ones together, a long one alone.
-
-        Together they are as many positions as are read at once, padding counted.
-        """
-        free = self.stats().rows_free
-        if not self._waiting or not (self._filling or free * _ADMIT_SHARE >= min(self._batch, len(self._waiting))):
-            return []
-        self._filling = False
-        group: list[Request] = []
-        widest = 0
-        for request in islice(self._waiting, free):
-            positions = self._positions(request)
-            widest = max(widest, positions)
-            if group and (len(group) + 1) * widest > self._chunk:
-                self._filling = True  # go on with the next group as soon as the rows have had their step
-                break
-            if positions > self._chunk and self._reading is not None:
-                break
-            group.append(request)
-        return group
-
-    def _positions(self, request: Request) -> int:
-        """Return how many positions a prompt fills."""
-        return -(-len(request.prompt_ids) // self._method.width)
+            self._start(group)
+        elif reading is not None:
+            self._read_piece(reading)
+        return bool(group) or reading is not None
 
     def _open_reader(self, request: Request) -> None:
         """Begin to read a long prompt."""
         writer = Writer(request, self._tokenizer)
-        settings = self._settings([writer])
         with self._failing_alone(writer):
+            settings = self._settings([writer])
             reader = self._method.open_reader([request.prompt_ids], settings, self._chunk)
             self._reading = _Reading(writer, settings, reader)
+        if self._reading is not None:
             self._read_piece(self._reading)
 
     def _read_piece(self, reading: _Reading) -> None:
@@ -266,50 +232,68 @@ class TorchEngine:
     def _start(self, requests: Sequence[Request]) -> None:
         """Start rows for the requests, one by one if they fail together, so that the faulty one fails alone."""
         writers = [Writer(request, self._tokenizer) for request in requests]
+        prompts = [request.prompt_ids for request in requests]
+        started = None
         try:
-            prompts = [request.prompt_ids for request in requests]
-            state, emitted = self._method.prefill(prompts, self._settings(writers))
+            started = self._method.prefill(prompts, self._settings(writers))
         except Exception as error:  # noqa: BLE001 - one of them may be at fault, whatever it was
-            _LOG.debug("requests that start together failed", exc_info=True)
             if len(requests) == 1:
                 self._fail(writers[0], error)
                 return
-            for request in requests:
-                self._start([request])
+            _LOG.debug("requests that start together failed", exc_info=True)
+        if started is not None:
+            self._join(writers, *started)
             return
-        self._join(writers, state, emitted)
+        for request in requests:  # out here, where the error and what its traceback holds are gone
+            self._start([request])
 
     def _settings(self, writers: Sequence[Writer]) -> RowSettings:
+        requests = [writer.request for writer in writers]
         return RowSettings(
-            sampling=[writer.request.sampling for writer in writers],
+            sampling=[request.sampling for request in requests],
             pad_id=int(self._tokenizer.pad_token_id),
             end_ids=[writer.end_ids for writer in writers],
-            room=min(max(writer.slots_left for writer in writers), _ROOM),
+            room=min(max(request.most_positions(self._method.stride) for request in requests), _ROOM),
+            most=[self._admission.reach(request) for request in requests],
         )
 
     def _join(self, writers: list[Writer], state: RowState, emitted: Emitted) -> None:
         """Let new rows run with the others."""
+        broken = self._broken(state)
         self._running += writers
         if self._state is None:
             self._state = state
         else:
             self._state.join(state)
-        self._write(writers, emitted)
+        self._write(writers, emitted, broken)
         self._retire()
 
-    def _write(self, writers: Sequence[Writer], emitted: Emitted) -> None:
-        """Hand every row what it wrote."""
+    @staticmethod
+    def _broken(state: RowState) -> list[bool]:
+        """Return which rows drew from scores that are no numbers."""
+        rows: list[bool] = state.sampler.broken.tolist()
+        return rows
+
+    def _write(self, writers: Sequence[Writer], emitted: Emitted, broken: Sequence[bool]) -> None:
+        """Hand every row what it wrote; broken ones end."""
         now = time.perf_counter()
         tokens, counts = emitted.tokens.tolist(), emitted.counts.tolist()
         sure = [None] * len(counts) if emitted.confidence is None else emitted.confidence.tolist()
-        for writer, row, count, confidence in zip(writers, tokens, counts, sure, strict=True):
+        for writer, row, count, confidence, lost in zip(writers, tokens, counts, sure, broken, strict=True):
+            if lost:
+                self._end(writer, "error", "the model's scores are not finite")
+                continue
             completion = writer.completion
             drafts, kept = completion.drafts, completion.kept
-            with self._failing_alone(writer):
-                self._deltas.append(
-                    writer.write(row, count=count, offered=emitted.offered, now=now, confidence=confidence)
-                )
-            self._tokens += sum(completion.slot_token_counts[-1:])
+            try:
+                delta = writer.write(row, count=count, offered=emitted.offered, now=now, confidence=confidence)
+            except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
+                self._fail(writer, error)
+                continue
+            self._deltas.append(delta)
+            if writer.done:
+                self._ids.discard(writer.request.id)
+            self._tokens += completion.slot_token_counts[-1]
             self._drafts += completion.drafts - drafts
             self._kept += completion.kept - kept
 
@@ -318,14 +302,14 @@ class TorchEngine:
         rows = list(range(len(self._running)))
         for index in range(len(self._running) - 1, -1, -1):
             if self._running[index].done:
-                self._ids.discard(self._running[index].request.id)
                 rows[index] = rows[-1]
                 rows.pop()
+        if self._state is None or len(rows) == len(self._running):
+            return
+        self._running = [self._running[row] for row in rows]
+        self._state.keep(rows)
         if not rows:
-            self._running, self._state = [], None
-        elif self._state is not None and len(rows) < len(self._running):
-            self._running = [self._running[row] for row in rows]
-            self._state.keep(rows)
+            self._state = None
 
     def _end(self, writer: Writer, reason: FinishReason, error: str | None = None) -> None:
         self._ids.discard(writer.request.id)
@@ -337,10 +321,10 @@ class TorchEngine:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
-            _LOG.debug("request %s failed", writer.request.id, exc_info=True)
             self._fail(writer, error)
 
     def _fail(self, writer: Writer, error: Exception) -> None:
+        _LOG.debug("request %s failed", writer.request.id, exc_info=error)
         self._end(writer, "error", one_line(error))
 
     def _lose_rows(self, error: Exception) -> None:

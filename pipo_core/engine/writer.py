@@ -20,12 +20,8 @@ class Writer:
         self.end_ids: frozenset[int] = frozenset() if request.ignore_end else request.stop_ids
         self._detokenizer = Detokenizer(tokenizer, request.stop)
         self._texts: list[str] = []  # what was handed out
+        self._handed_out = 0  # tokens
         self._started = time.perf_counter()
-
-    @property
-    def slots_left(self) -> int:
-        """The most slots that the row can still write."""
-        return self.request.most_slots - self.completion.slots
 
     def write(
         self, tokens: Sequence[int], *, count: int, offered: int, now: float, confidence: float | None = None
@@ -44,7 +40,6 @@ class Writer:
         completion.time_s = now - self._started
         if completion.slots == 1:
             completion.ttft_s = completion.time_s
-        had = len(completion.token_ids)
         drafts_before = completion.drafts
         texts: list[str] = []
         taken = 0
@@ -63,16 +58,18 @@ class Writer:
         if not self.done and (not self._tokens_left or completion.slots == self.request.max_slots):
             self._finish("length")
 
-        rejected = max(completion.drafts - drafts_before - (count - 1), 0)
-        written = [
-            Written(token, "kept" if place else "first", confidence if place else None)
-            for place, token in enumerate(completion.token_ids[had:])
-        ]
-        written += [Written(token, "rejected", confidence) for token in tokens[count : count + rejected]]
+        new = completion.token_ids[self._handed_out :]
+        written = [Written(token, "kept", confidence) for token in new]
+        if new:
+            written[0] = Written(new[0], "first", None)
+        rejected = completion.drafts - drafts_before - (count - 1)
+        if rejected > 0:
+            written += [Written(token, "rejected", confidence) for token in tokens[count : count + rejected]]
         return self._delta("".join(texts), tuple(written))
 
     def end(self, reason: FinishReason, error: str | None = None) -> Delta:
-        """End the answer where it is: it was cancelled, or something failed."""
+        """End the answer behind what was handed out: it was cancelled, or something failed."""
+        del self.completion.token_ids[self._handed_out :]
         self.completion.error = error
         self._finish(reason)
         return self._delta("", ())
@@ -102,6 +99,7 @@ class Writer:
         if self.done and not self._detokenizer.stopped and self.completion.finish_reason != "error":
             text += self._detokenizer.finish()
         self._texts.append(text)
+        self._handed_out = len(self.completion.token_ids)
         if not self.done:
             return Delta(self.request.id, text, written)
         self.completion.text = "".join(self._texts)

@@ -148,10 +148,14 @@ def _answer(
         return
     engine = open_engine(run.ckpt, run.method, run.tau, recipe.engine)
     tokens = slots = right = 0
+    failed = ""
     with reporter.progress(f"eval {run.label}", len(wanted), "answer") as bar:
         bar.update(len(wanted) - len(missing))
         requests = _requests(recipe, run, suite, engine, [wanted[key] for key in missing])
         for number, completion in enumerate(engine.generate(requests), start=1):
+            if completion.finish_reason == "error":
+                failed = f": {completion.error}"
+                continue
             problem, sample = wanted[completion.id]
             ended = completion.finish_reason == "stop"
             correct = ended and suite.grade(problem, completion.text)
@@ -162,7 +166,7 @@ def _answer(
             bar.advance(1, right=right / number, tokens_per_slot=tokens / max(1, slots))
     lost = [key for key in missing if key not in file.rows]
     if lost:
-        raise PipoError(f"{run.label}: the engine gave no answer to {len(lost)} requests, e.g. {lost[0]}")
+        raise PipoError(f"{run.label}: the engine gave no answer to {len(lost)} requests, e.g. {lost[0]}{failed}")
 
 
 def _requests(

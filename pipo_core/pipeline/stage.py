@@ -58,6 +58,7 @@ PREVIOUS = ".previous"
 _NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "outputs"}
 
 # Settings that change how fast or how loudly a stage works, not what it makes: it goes on under new ones.
+_ENGINE = ("engine.batch", "engine.threads", "engine.prefill_chunk", "engine.max_length", "engine.memory_gib")
 NEUTRAL: dict[str, tuple[str, ...]] = {
     "train": ("launch.threads", "launch.master", "launch.node_rank", "log_every_steps", "save.*", "data.cache"),
     "distill": (
@@ -70,8 +71,8 @@ NEUTRAL: dict[str, tuple[str, ...]] = {
         "teacher_device",
         "offload",
     ),
-    "rollout": ("engine.batch", "engine.threads"),
-    "eval": ("engine.batch", "engine.threads"),
+    "rollout": _ENGINE,
+    "eval": _ENGINE,
 }
 
 # What hours of work leave, by kind: where one of these lies, the folder is kept for good. Other kinds are cheap.

@@ -1,5 +1,6 @@
 """Settings that several recipes share: sampling, budgets, the engine, problems, arms of a comparison."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -49,11 +50,25 @@ class EngineSettings(RecipeModel):
     """Where and how answers are generated."""
 
     batch: int = Field(default=64, ge=1, description="Answers in progress at once (rows of the batch).")
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU if there is one.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto is bf16 on a GPU and fp32 on a CPU."
     )
     threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice.")
+    prefill_chunk: int = Field(
+        default=2048, ge=1, description="Prompt positions (pipo: slots) read at once; running answers step in between."
+    )
+    max_length: int | None = Field(
+        default=None, ge=2, description="Most tokens of prompt and budget together; null: what model and memory allow."
+    )
+    memory_gib: float | None = Field(
+        default=None, gt=0, description="Memory beside the weights (GiB); null: nine tenths of what is free."
+    )
+
+    def findings(self) -> Iterator[Finding]:
+        """Devices of other kinds are unknown; whether there is one of this kind, only the machine knows."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 
 
 class Problems(RecipeModel):

@@ -1,6 +1,7 @@
 """A small engine: the reference weights cannot read the tiny tokenizer, so a random model of its size can."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ def random_model(reference: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizer
 
 @pytest.fixture
 def engine(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> OpenEngine:
-    def make(method: str = "pipo", tau: float | None = 0.5, batch: int = 4) -> TorchEngine:
-        return TorchEngine(open_method(method, random_model, tau if method == "pipo" else None), tokenizer, batch=batch)
+    def make(method: str = "pipo", tau: float | None = 0.5, batch: int = 4, **options: Any) -> TorchEngine:
+        opened = open_method(method, random_model, tau if method == "pipo" else None)
+        return TorchEngine(opened, tokenizer, batch=batch, **options)
 
     return make

@@ -8,20 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from pipo_core.decode.cache import RowCache
-from pipo_core.decode.sampling import RowSampler, SamplingParams
-from pipo_core.engine import Completion, Request
+from pipo_core.decode.sampling import RowSampler
 from pipo_core.engine.methods import open_method
 from pipo_core.errors import CheckpointError, UsageError
-
-
-def ask(number: int, length: int = 9, **changes: Any) -> Request:
-    sampling = SamplingParams(temperature=1.0, top_k=20, presence_penalty=0.5, seed=number)
-    prompt = tuple((7 * number + 13 * place) % 380 + 3 for place in range(length))
-    return replace(Request(str(number), prompt, sampling, max_tokens=20), **changes)
-
-
-def run(engine: Any, requests: list[Request]) -> dict[str, Completion]:
-    return {completion.id: completion for completion in engine.generate(requests)}
+from tests.engine.asking import ask, run
 
 
 @pytest.mark.parametrize("method", ["regular", "pipo"])

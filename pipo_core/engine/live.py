@@ -1,0 +1,241 @@
+"""An engine for many threads: one thread steps it, others submit requests and read what comes.
+
+Only the stepping thread touches the engine. Others leave their wishes in a queue, which it empties before every step:
+a submission waits for at most one step.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from pipo_core.engine.api import Completion, Delta, Engine, EngineStats, Request
+from pipo_core.errors import PipoError, UsageError
+
+_LOG = logging.getLogger(__name__)
+
+
+class LiveStream:
+    """One request's deltas: iterate in any thread, or with ``async for``; once, in one place.
+
+    Iterating ends behind the delta that has the completion.
+    """
+
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id
+        self._deltas: deque[Delta] = deque()
+        self._arrived = threading.Condition()
+        self._wake: Callable[[], None] | None = None  # wakes who waits asynchronously
+        self._ended = False
+
+    def put(self, delta: Delta) -> None:
+        """Hand on a delta; called by the engine's thread."""
+        with self._arrived:
+            self._deltas.append(delta)
+            self._arrived.notify()
+            if self._wake is not None:
+                self._wake()
+
+    def __iter__(self) -> Iterator[Delta]:
+        while not self._ended:
+            with self._arrived:
+                self._arrived.wait_for(lambda: self._deltas)
+                delta = self._take()
+            yield delta
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop has been closed: nobody waits
+                loop.call_soon_threadsafe(arrived.set)
+
+        with self._arrived:
+            self._wake = wake
+        try:
+            while not self._ended:
+                arrived.clear()
+                with self._arrived:
+                    delta = self._take() if self._deltas else None
+                if delta is None:
+                    await arrived.wait()
+                else:
+                    yield delta
+        finally:
+            with self._arrived:
+                self._wake = None
+
+    def result(self) -> Completion:
+        """Wait for the end and return the completion, for those who want no deltas.
+
+        Raises:
+            UsageError: if the last delta was read before.
+        """
+        completion = None
+        for delta in self:
+            completion = delta.completion
+        if completion is None:
+            raise UsageError(f"request {self.id}: its deltas were read before")
+        return completion
+
+    def _take(self) -> Delta:
+        delta = self._deltas.popleft()
+        self._ended = delta.completion is not None
+        return delta
+
+
+@dataclass(frozen=True)
+class _Submission:
+    request: Request
+    stream: LiveStream
+    accepted: "Future[None]" = field(default_factory=Future)
+
+
+class LiveEngine:
+    """Steps an engine in a thread of its own for as long as it has work.
+
+    Every accepted request gets a last delta, whatever happens.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()  # guards all of the following
+        self._wishes: deque[_Submission | str] = deque()  # a string is the id of a request to cancel
+        self._streams: dict[str, LiveStream] = {}  # of accepted requests that have not ended
+        self._accepting = True
+        self._closing = False
+        self._stats = engine.stats()
+        self._thread = threading.Thread(target=self._run, name="pipo-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def accepting(self) -> bool:
+        """Whether requests are still taken."""
+        return self._accepting
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The ids that end a text of this model."""
+        return self._engine.end_ids
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        return self._engine.max_length
+
+    def stats(self) -> EngineStats:
+        """Return where the engine stood after its last step."""
+        return self._stats
+
+    def submit(self, request: Request) -> LiveStream:
+        """Queue a request and return its stream; waits for the step that runs.
+
+        Raises:
+            UsageError: what `Engine.add` raises: ids outside the vocabulary, an id that is in use, `CapacityError`.
+            PipoError: after `drain` or `close`.
+        """
+        submission = self._enqueue(request)
+        submission.accepted.result()
+        return submission.stream
+
+    async def submit_async(self, request: Request) -> LiveStream:
+        """Do what `submit` does without keeping the event loop waiting."""
+        submission = self._enqueue(request)
+        await asyncio.wrap_future(submission.accepted)
+        return submission.stream
+
+    def cancel(self, request_id: str) -> None:
+        """End a request before the next step; its stream ends with a completion that was ``cancelled``."""
+        with self._changed:
+            self._wishes.append(request_id)
+            self._changed.notify_all()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Take no more requests and wait, at most ``timeout`` seconds, for those accepted; return whether all ended."""
+        with self._changed:
+            self._accepting = False
+            return self._changed.wait_for(lambda: not self._streams and not self._wishes, timeout)
+
+    def close(self) -> None:
+        """Cancel what still runs and end the thread."""
+        with self._changed:
+            self._accepting = False
+            self._closing = True
+            self._wishes.extend(self._streams)
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _enqueue(self, request: Request) -> _Submission:
+        submission = _Submission(request, LiveStream(request.id))
+        with self._changed:
+            if not self._accepting:
+                raise PipoError("the engine takes no more requests: it is shutting down")
+            self._wishes.append(submission)
+            self._changed.notify_all()
+        return submission
+
+    def _run(self) -> None:
+        """Fulfil wishes and step, until closed and without work."""
+        try:
+            while self._wait():
+                for delta in self._engine.step():
+                    self._hand_on(delta)
+                self._stats = self._engine.stats()
+        except Exception:  # noqa: BLE001 - of whatever kind
+            # Engines end what failed with an error; one that raises instead is not to be trusted any further.
+            _LOG.exception("the engine broke down")
+        finally:
+            self._give_up()
+
+    def _wait(self) -> bool:
+        """Fulfil wishes and return True as soon as there is work; return False to end."""
+        with self._changed:
+            while True:
+                while self._wishes:
+                    self._fulfil(self._wishes.popleft())
+                self._changed.notify_all()
+                if self._engine.has_work:
+                    return True
+                if self._closing:
+                    return False
+                self._changed.wait()
+
+    def _fulfil(self, wish: "_Submission | str") -> None:
+        if isinstance(wish, str):
+            self._engine.cancel(wish)
+        elif self._closing:
+            wish.accepted.set_exception(PipoError("the engine takes no more requests: it is shutting down"))
+        else:
+            try:
+                self._engine.add(wish.request)
+            except Exception as error:  # noqa: BLE001 - whoever submitted the request gets it
+                wish.accepted.set_exception(error)
+            else:
+                self._streams[wish.request.id] = wish.stream
+                wish.accepted.set_result(None)
+
+    def _hand_on(self, delta: Delta) -> None:
+        stream = self._streams[delta.id]
+        stream.put(delta)
+        if delta.completion is not None:
+            with self._changed:
+                del self._streams[delta.id]
+                self._changed.notify_all()
+
+    def _give_up(self) -> None:
+        """Let nobody wait for a thread that ends: after `close` all has ended, after a breakdown it has not."""
+        with self._changed:
+            self._accepting = False
+            for stream in self._streams.values():
+                lost = Completion(stream.id, finish_reason="error", error="the engine broke down")
+                stream.put(Delta(stream.id, completion=lost))
+            for wish in self._wishes:
+                if isinstance(wish, _Submission):
+                    wish.accepted.set_exception(PipoError("the engine broke down"))
+            self._streams.clear()
+            self._wishes.clear()
+            self._changed.notify_all()

@@ -1,0 +1,164 @@
+"""Memory: what a row costs, what is free, and which rows fit together.
+
+Rows lie in rectangular buffers, so ``R`` rows of which the longest may reach ``L`` positions cost
+``R · (row + L · position)`` bytes. A row is only started if it fits with its whole budget: a running answer never dies
+of want of memory.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+from pipo_core.errors import MachineError
+
+GIB = 2**30
+_SHARE = 0.9
+"""Of the free memory: the rest is for fragments and for what else runs."""
+_SHORTEST = 256
+"""Positions that every row of a batch must be able to have."""
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class RowCost:
+    """Bytes of a row: ``row`` whatever its length, ``position`` for every cached position."""
+
+    row: int
+    position: int
+
+    def of(self, rows: int, positions: int) -> int:
+        """Return the bytes of ``rows`` rows with buffers for ``positions``."""
+        return rows * (self.row + positions * self.position)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What rows may take: ``budget`` bytes at ``cost``."""
+
+    cost: RowCost
+    budget: int
+
+    def fits(self, *, held: int, rows: int, longest: int, new: int, prompt: int) -> bool:
+        """Return whether new rows can start.
+
+        While they start they are there up to three times: in the stock cache that read them, in a row cache of their
+        own, and, where other rows run, in theirs.
+
+        Args:
+            held: bytes that the buffers of the running rows take now.
+            rows: rows afterwards.
+            longest: positions that the longest of them may reach.
+            new: how many of them are new.
+            prompt: positions of their longest prompt.
+        """
+        copies = 2 if rows > new else 1
+        return max(held, self.cost.of(rows, longest)) + copies * self.cost.of(new, prompt) <= self.budget
+
+    @property
+    def most_positions(self) -> int:
+        """Positions that one row alone may have, be they prompt or answer."""
+        return max((self.budget // 2 - self.cost.row) // self.cost.position, 0)
+
+
+def row_cost(config: Qwen3_5TextConfig, dtype: torch.dtype, *, with_mtp: bool) -> RowCost:
+    """Return what a row of this network costs, the sampler's working memory included."""
+    width = dtype.itemsize
+    kinds = config.layer_types[: config.num_hidden_layers]
+    keys = config.linear_key_head_dim * config.linear_num_key_heads
+    values = config.linear_value_head_dim * config.linear_num_value_heads
+    convolution = (2 * keys + values) * config.linear_conv_kernel_dim * width
+    recurrent = config.linear_num_value_heads * config.linear_key_head_dim * config.linear_value_head_dim * 4
+    linear = sum(kind != "full_attention" for kind in kinds) * (convolution + recurrent)
+    sampler = config.vocab_size * (5 + 8 * 5)  # counts of penalties; scores, sorted scores, sums and ids
+    buffers = 2 * (sum(kind == "full_attention" for kind in kinds) + with_mtp)  # keys and values
+    position: int = (
+        (buffers + 1) * config.num_key_value_heads * config.head_dim * width
+    )  # one is there twice while it grows
+    return RowCost(linear + sampler, position)
+
+
+def reading_bytes(config: Qwen3_5TextConfig, dtype: torch.dtype, chunk: int) -> int:
+    """Return about what the activations of reading ``chunk`` positions take at their peak, in one layer."""
+    mixed = 2 * config.linear_key_head_dim * config.linear_num_key_heads
+    mixed += config.linear_value_head_dim * config.linear_num_value_heads
+    per_position: int = (8 * config.hidden_size + 3 * config.intermediate_size) * dtype.itemsize + 8 * mixed * 4
+    return chunk * per_position
+
+
+def plan_memory(
+    config: Qwen3_5TextConfig,
+    dtype: torch.dtype,
+    *,
+    with_mtp: bool,
+    free: int,
+    batch: int,
+    chunk: int,
+    max_length: int | None = None,
+    memory_gib: float | None = None,
+) -> MemoryPlan:
+    """Return what rows may take of ``free`` bytes, or of ``memory_gib`` where it is given.
+
+    Raises:
+        MachineError: if ``batch`` short rows, or one row of ``max_length``, cannot fit; the hint says what would.
+    """
+    if memory_gib is not None and memory_gib * GIB > free:
+        raise MachineError(
+            f"engine.memory_gib is {memory_gib:g}, but only {free / GIB:.2f} GiB are free",
+            hint="a smaller engine.memory_gib, or null for most of what is free",
+        )
+    allowed = int(free * _SHARE if memory_gib is None else memory_gib * GIB)
+    cost = row_cost(config, dtype, with_mtp=with_mtp)
+    plan = MemoryPlan(cost, allowed - reading_bytes(config, dtype, chunk))
+    shortest = min(_SHORTEST, max_length or _SHORTEST)
+    if cost.of(batch + 1, shortest) > plan.budget:  # one of them is being read
+        rows = plan.budget // cost.of(1, shortest) - 1
+        raise MachineError(
+            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: a row of only {shortest} tokens takes "
+            f"{cost.of(1, shortest) / 2**20:.1f} MiB, and reading prompts {(allowed - plan.budget) / 2**20:.1f} MiB",
+            hint=f"engine.batch={rows}" if rows >= 1 else "a smaller engine.prefill_chunk, or more memory",
+        )
+    if max_length is not None and max_length > plan.most_positions:
+        raise MachineError(
+            f"rows of engine.max_length = {max_length} tokens do not fit {allowed / GIB:.2f} GiB",
+            hint=f"engine.max_length={plan.most_positions}",
+        )
+    return plan
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that this process can still take on ``device``."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min(_available(Path("/proc/meminfo")), cgroup_free(_CGROUPS))
+
+
+def _available(meminfo: Path) -> int:
+    for line in meminfo.read_text(encoding="ascii").splitlines():
+        name, _, amount = line.partition(":")
+        if name == "MemAvailable":
+            return int(amount.split()[0]) * 1024
+    raise MachineError(f"{meminfo} has no MemAvailable", hint="set engine.memory_gib")
+
+
+def cgroup_free(root: Path) -> int:
+    """Return what the control group that is mounted at ``root`` leaves to this process; 2^62 where it sets no limit.
+
+    Files that are only cached count as free. Containers see their own group as the root, in version 2 or 1.
+    """
+    for folder, limit, used, cached in (
+        (root, "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        if not (folder / limit).is_file():
+            continue
+        most = (folder / limit).read_text(encoding="ascii").strip()
+        if most == "max":
+            break
+        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        statistics = dict(line.split(maxsplit=1) for line in lines)
+        taken = int((folder / used).read_text(encoding="ascii")) - int(statistics.get(cached, 0))
+        return max(int(most) - taken, 0)
+    return 2**62
