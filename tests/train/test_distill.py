@@ -26,7 +26,8 @@ from pipo_core.train.events import EventWriter
 from pipo_core.train.launch import command, environment, longest_row, plan
 from pipo_core.train.memory import longest_pass, teacher_bytes
 from pipo_core.train.merge import run_merge
-from pipo_core.train.opd_rows import collate_drawn, lay_out, read_questions, without_pads
+from pipo_core.train.opd_rollouts import RolloutMaker
+from pipo_core.train.opd_rows import Question, collate_drawn, lay_out, read_questions, without_pads
 from pipo_core.train.opd_run import run_distill
 from pipo_core.train.opd_teacher import Teacher
 from pipo_core.train.worker import Job, train
@@ -179,6 +180,29 @@ def test_drawing_rejected_drafts_changes_no_text(student):
     slots = [slot for answer in made[1].values() for slot in answer.record if slot.draft is not None]
     assert 0 < sum(slot.kept for slot in slots) < len(slots)
     assert any(slot.draft != PAD for slot in slots if not slot.kept)
+
+
+@pytest.mark.parametrize("kept_in_fp32", ["", "compressor"], ids=["all", "new parts"])
+def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(student, teacher, rows, kept_in_fp32):
+    """On a GPU training is bf16 arithmetic on fp32 weights: all of them, or those beside frozen bf16 ones."""
+    model = load_checkpoint(student, dtype=torch.bfloat16).train()
+    for name, weight in model.named_parameters():
+        if kept_in_fp32 in name:
+            weight.data = weight.data.float()
+    maker = RolloutMaker(
+        model,
+        model,
+        TOKENIZER,
+        distill_recipe(student, teacher, rows),
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    questions = [Question(line, (1, 2, line)) for line in (1, 2, 3)]
+    answers, figures = maker.answer(questions, 0)
+    assert [len(row.input_ids) for row in answers] == [4 + 2 * 6] * 3 and figures.rollouts_finished == 0
+    assert model.training
+    again = [maker.answer([question], 0)[0][0] for question in questions]
+    assert again == answers, "keyed by the question, not by who else is there"
+    assert maker.answer(questions, 1)[0] != answers
 
 
 # ---------------------------------------------------------------------- loss
