@@ -51,6 +51,4 @@ def run_distill(recipe: DistillRecipe, out: Path, *, reporter: Reporter | None =
             "models": [model_prints(Path(recipe.model)), model_prints(Path(recipe.teacher))],
         }
     )
-    return run_training(
-        recipe, out, made_by=made_by, rows=rows, counts=lambda: None, reporter=reporter or SilentReporter()
-    )
+    return run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter or SilentReporter())

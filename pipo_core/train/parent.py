@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,13 +30,8 @@ from pipo_core.train.models import base_name
 _SHOWN = ("loss", "learning_rate", "tokens_per_second")
 _TAIL_LINES = 15
 
-Counts = Callable[[], tuple[int, int] | None]
-"""Rows to train on and rows that were too long, where that is known without training."""
 
-
-def run_training(
-    recipe: AnyTraining, out: Path, *, made_by: str, rows: int, counts: Counts, reporter: Reporter
-) -> dict[str, Any]:
+def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, reporter: Reporter) -> dict[str, Any]:
     """Train, or go on with an interrupted training, and return its summary.
 
     Args:
@@ -44,7 +39,6 @@ def run_training(
         out: the stage's folder, which exists.
         made_by: fingerprint of everything that the weights depend on.
         rows: of the data.
-        counts: asked when it was all trained, and only the artifact was lacking.
         reporter: hears of progress, losses and trouble.
 
     Raises:
@@ -71,10 +65,6 @@ def run_training(
     began = time.monotonic()
     run = _Run(out, reporter, rows=rows, is_first_node=recipe.launch.node_rank == 0)
     run.start(command(recipe, out.absolute() / JOB), environment(recipe))
-    if not run.began:
-        known = counts()
-        if known is not None:
-            run.rows, run.dropped = known
     summary = {
         **run.summary(),
         "artifact": artifact.name,
@@ -175,6 +165,7 @@ class _Run:
         elif kind in ("stopped", "done", "error"):
             self._ended = event
             if kind == "done":
+                self.rows, self.dropped = event["rows"], event["dropped"]
                 if not self.began:
                     self._settle_metrics(event["step"])
                 self._go_to(event["step"])

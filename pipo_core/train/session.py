@@ -6,7 +6,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -27,16 +27,6 @@ from pipo_core.train.rows import EncodedRows, encode_rows, rows_folder
 from pipo_core.train.template import LessonPlan, Position
 
 _WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors")
-
-
-class TrainingRows(Protocol):
-    """A map-style dataset that knows how many rows were too long for it."""
-
-    dropped: int
-
-    def __len__(self) -> int:
-        """Return how many rows there are."""
-        ...
 
 
 class PairSession(SwiftSft):

@@ -12,7 +12,7 @@ from pipo_core.reporting import Reporter, SilentReporter
 from pipo_core.train.launch import plan
 from pipo_core.train.models import check_model, model_prints
 from pipo_core.train.parent import run_training
-from pipo_core.train.rows import cache_folder, check_rows, count_rows, rows_folder
+from pipo_core.train.rows import check_rows
 
 __all__ = ["plan", "run_train"]
 
@@ -45,16 +45,7 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     rows = check_rows(Path(data.train), data.limit)
     if data.validation is not None:
         check_rows(Path(data.validation))
-
-    def counts() -> tuple[int, int] | None:
-        cache, file = cache_folder(data.cache, out), Path(data.train)
-        folder = rows_folder(cache, file, Path(recipe.model), max_length=data.max_length, limit=data.limit)
-        known = count_rows(folder)
-        return None if known is None else (known.rows, known.dropped)
-
-    return run_training(
-        recipe, out, made_by=_made_by(recipe), rows=rows, counts=counts, reporter=reporter or SilentReporter()
-    )
+    return run_training(recipe, out, made_by=_made_by(recipe), rows=rows, reporter=reporter or SilentReporter())
 
 
 def _made_by(recipe: TrainRecipe) -> str:

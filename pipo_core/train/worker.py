@@ -123,7 +123,8 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest")
     weights = session.final_weights()
     if is_first:
         _write_artifact(job, session, weights)
-    events.write("done", step=step)
+    dataset = session.trainer.train_dataset
+    events.write("done", step=step, rows=len(dataset), dropped=dataset.dropped)
 
 
 def _open_session(job: Job, arguments: Mapping[str, Any], **common: Any) -> "PairSession":
