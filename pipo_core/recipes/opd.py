@@ -51,7 +51,8 @@ class Divergence(RecipeModel):
     mode: Literal["topk", "topk_renormalised", "sampled", "full"] = Field(
         default="topk",
         description="topk: both models' likeliest tokens, the drawn one, and one bucket for the rest; "
-        "topk_renormalised: the same without the bucket (the paper's); sampled: the drawn token alone; "
+        "topk_renormalised: the same without the bucket (the paper's); sampled: the drawn token alone, unbiased "
+        "where nothing filters or penalises draws; "
         "full: the whole vocabulary.",
     )
     temperature: float | None = Field(

@@ -142,21 +142,21 @@ def estimate_memory(
     libraries = _LIBRARIES[recipe.precision]
     beside = 0
     if isinstance(recipe, DistillRecipe) and teacher is not None:
-        beside = teacher_bytes(recipe, teacher)
+        backbone, lm_head = teacher_bytes(recipe, teacher)
+        # One that comes and goes needs its room before the student's pass.
+        beside = lm_head + (max(0, backbone - held - work) if recipe.offload else backbone)
     return MemoryEstimate(positions, weights, gradients, optimizer, held + work, max(0, head - work), libraries, beside)
 
 
-def teacher_bytes(recipe: DistillRecipe, config: Qwen3_5TextConfig) -> int:
-    """Return what a teacher's weights take on the student's GPU: all of them, or the LM head alone."""
+def teacher_bytes(recipe: DistillRecipe, config: Qwen3_5TextConfig) -> tuple[int, int]:
+    """Return what a teacher's backbone takes on the student's GPU, and its LM head if that is a copy."""
     number = 4 if recipe.precision == "fp32" else 2
-    lm_head: int = config.vocab_size * config.hidden_size
+    lm_head: int = number * config.vocab_size * config.hidden_size
     if recipe.teacher_device != "same":
-        return number * lm_head
+        return 0, lm_head
     with torch.device("meta"):
-        backbone = sum(weight.numel() for weight in Qwen3_5TextModel(config).parameters())
-    # A tied LM head is the embedding, but an offloaded backbone comes and goes without it.
-    total: int = number * (backbone + (lm_head if recipe.offload or not config.tie_word_embeddings else 0))
-    return total
+        backbone = number * sum(weight.numel() for weight in Qwen3_5TextModel(config).parameters())
+    return backbone, 0 if config.tie_word_embeddings and not recipe.offload else lm_head
 
 
 def count_weights(recipe: AnyTraining, config: Qwen3_5TextConfig) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from pipo_core.train import opd_rollouts
 from pipo_core.train.callbacks import StopRequest
 from pipo_core.train.events import EventWriter
 from pipo_core.train.launch import command, environment, longest_row, plan
-from pipo_core.train.memory import longest_pass, teacher_bytes
+from pipo_core.train.memory import estimate_memory, longest_pass, teacher_bytes
 from pipo_core.train.merge import run_merge
 from pipo_core.train.opd_rollouts import RolloutMaker
 from pipo_core.train.opd_rows import Question, collate_drawn, lay_out, read_questions, without_pads
@@ -431,6 +431,14 @@ def test_the_plan_knows_the_longest_row_and_the_teachers_weights(student, teache
     assert (longest_row(settings), longest_pass(settings)) == (76, 38)
     model = load_checkpoint(teacher)
     everything = 4 * sum(weight.numel() for weight in model.text_model.parameters())
-    assert teacher_bytes(settings, model.config) == everything, "its LM head is its embedding"
+    lm_head = 4 * model.lm_head.weight.numel()
+    assert teacher_bytes(settings, model.config) == (everything, 0), "its LM head is its embedding"
+    offloaded = distill_recipe(student, teacher, rows, offload=True)
+    assert teacher_bytes(offloaded, model.config) == (everything, lm_head)
     away = distill_recipe(student, teacher, rows, teacher_device="cpu")
-    assert teacher_bytes(away, model.config) == 4 * model.lm_head.weight.numel()
+    assert teacher_bytes(away, model.config) == (0, lm_head)
+    totals = [
+        estimate_memory(one, model.config, fast_kernels=False, teacher=model.config).total
+        for one in (settings, offloaded, away)
+    ]
+    assert totals[0] > totals[1] == totals[2]

@@ -174,7 +174,7 @@ def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path
 
 def run_script(monkeypatch, base_model, rows, out: Path, script: str, reporter=None):
     """Let a short script stand for the worker: what it writes and how it ends is all the parent sees."""
-    monkeypatch.setattr(sft, "command", lambda recipe, job: [sys.executable, "-c", script])
+    monkeypatch.setattr(parent, "command", lambda recipe, job: [sys.executable, "-c", script])
     return run_train(recipe(base_model, rows), out, reporter=reporter)
 
 
@@ -214,7 +214,7 @@ def test_a_loss_that_is_no_number_is_said_once(monkeypatch, base_model, rows, tm
         "import json\n"
         "print(json.dumps({'event': 'begin', 'step': 0, 'steps': 6, 'rows': 40, 'dropped': 3}))\n"
         "for step in (1, 2): print(json.dumps({'event': 'log', 'step': step, 'loss': 'nan'}))\n"
-        "print(json.dumps({'event': 'done', 'step': 6}))\n"
+        "print(json.dumps({'event': 'done', 'step': 6, 'rows': 40, 'dropped': 3}))\n"
     )
     listener = Listener()
     summary = run_script(monkeypatch, base_model, rows, tmp_path, script, listener)
