@@ -104,8 +104,8 @@ def show_plan(plan: dict[str, Any]) -> None:
 
 
 def _next_command(recipe: "JobKind", folder: Path) -> str | None:
-    if recipe.kind == "train" and (folder / "adapter").is_dir():
+    if recipe.kind in ("train", "distill") and (folder / "adapter").is_dir():
         return shlex.join(["pipo", "merge", str(folder)])
-    if recipe.kind in ("train", "merge") and (folder / "model").is_dir():
+    if recipe.kind in ("train", "distill", "merge") and (folder / "model").is_dir():
         return shlex.join(["pipo", "eval", "--suite", "tiny", "--ckpt", str(folder / "model")])
     return None

@@ -44,6 +44,14 @@ Json = Annotated[
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show a traceback on errors.", callback=_note_debug, is_eager=True)
 ]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Where an earlier training was made from other settings or data: "
+        "keep it as STAGE.previous and start again.",
+    ),
+]
 DEFAULT_OUT = Path("outputs")
 
 

@@ -14,6 +14,7 @@ from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import Arm
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 
@@ -42,7 +43,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             plan |= {"action": "cannot start", "next": refusal.hint}
         plan["inputs"] = {item.key: {"name": item.value, "path": str(item.path)} for item in state.inputs}
     plan["work"] = dict(_work(recipe))
-    if isinstance(recipe, TrainRecipe):
+    if isinstance(recipe, TrainRecipe | DistillRecipe):
         _plan_training(plan, recipe, paths)
     plan["recipe"] = recipe.model_dump(mode="json")
     return plan
@@ -58,34 +59,34 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
         yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
 
 
-def _plan_training(plan: dict[str, Any], recipe: TrainRecipe, paths: Mapping[str, Path]) -> None:
+def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str, Path]) -> None:
     """Add a training's command and size to the plan, and what keeps it from starting."""
     # Imported here: other plans do without numpy.
     from pipo_core.train.launch import plan as plan_training
 
     inputs = {key: str(path) for key, path in paths.items()}
-    resolved = TrainRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs))
+    resolved = type(recipe).model_validate(put_inputs(recipe.model_dump(mode="json"), inputs))
     try:
         training = plan_training(resolved, Path(plan["folder"]))
-    except MissingInputError as error:
+    except PipoError as error:
         _cannot_start(plan, error)
         return
     work: dict[str, int | str] = {"command": shlex.join(training["command"]), "rows a step": training["batch_rows"]}
     if training["rows"] is not None:
         work["rows"] = training["rows"]
-    tokens = training["tokens"]
+    tokens, longest = training["tokens"], training["longest_row"]
     if recipe.max_steps is not None:
         work["steps"] = recipe.max_steps
     elif training["steps"] is not None:
         # Rows that are too long drop out; only tokens tell how many.
         work["steps"] = f"at most {training['steps']:,}" if tokens is None else training["steps"]
     if tokens is None:
-        work["tokens a step"] = f"at most {training['batch_rows'] * recipe.data.max_length:,}"
+        work["tokens a step"] = f"at most {training['batch_rows'] * longest:,}"
     else:
         work["tokens a step"] = f"about {round(training['batch_rows'] * tokens.tokens / tokens.rows):,}"
         work["tokenized rows"] = f"{_gigabytes(tokens.bytes)} GB in {training['tokenized']}"
     if training["memory"] is not None:
-        work["memory a process"] = _memory_line(training["memory"], recipe.data.max_length)
+        work["memory a process"] = _memory_line(training["memory"], longest)
         plan["memory"] = {**asdict(training["memory"]), "total": training["memory"].total}
     if training["kernels"] is not None:
         work["linear attention"] = _kernel_line(training["kernels"])

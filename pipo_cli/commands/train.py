@@ -1,20 +1,9 @@
 """`pipo train`."""
 
-from typing import Annotated
-
 import typer
 
 from pipo_cli.jobs import run_recipe
-from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, RecipeName
-
-Restart = Annotated[
-    bool,
-    typer.Option(
-        "--restart",
-        help="Where an earlier training was made from other settings or data: "
-        "keep it as train.previous and start again.",
-    ),
-]
+from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, RecipeName, Restart
 
 
 def register(app: typer.Typer) -> None:

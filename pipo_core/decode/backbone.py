@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qwen3_5TextModel
 
@@ -271,6 +272,8 @@ def decode_pass(model: Qwen3_5ForCausalPIPO, inputs: torch.Tensor, cache: RowCac
     The cache must have room for the position; it is stored there, and `RowCache.advance` makes it part of the past.
     """
     text: Qwen3_5TextModel = model.text_model
+    if not all(_is_bare(layer) for layer in text.layers):
+        return _stock_pass(text, inputs, cache)
     run = _kernels(model, len(inputs))
     cos, sin, mask = _angles(text.rotary_emb, inputs, cache)
     hidden = inputs
@@ -292,6 +295,8 @@ def mtp_pass(
 ) -> torch.Tensor:
     """Return ``m_i``, ``[B, H]``, from ``e(t_{2i+2})`` and ``h_i``, both ``[B, H]``, with the block's own cache."""
     block = model.mtp
+    if not _is_bare(block.layers[0]):
+        return _stock_mtp_pass(model, token_embeddings, backbone_hidden, cache)
     run = _kernels(model, len(backbone_hidden))
     norms = (block.pre_fc_norm_embedding, token_embeddings), (block.pre_fc_norm_hidden, backbone_hidden)
     halves = [rms_norm(half, norm.weight, norm.eps) for norm, half in norms]
@@ -299,6 +304,37 @@ def mtp_pass(
     cos, sin, mask = _angles(block.rotary_emb, fused, cache)
     hidden = _attend(block.layers[0], 0, fused, cache, cos, sin, mask, run)
     return rms_norm(hidden, block.norm.weight, block.norm.eps)
+
+
+def _is_bare(layer: Any) -> bool:
+    """Whether a layer's weights are all there is to it; adapters stand around its modules and must run with them."""
+    return isinstance(layer.mlp.down_proj, nn.Linear)
+
+
+def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: RowCache) -> torch.Tensor:
+    """Return what `decode_pass` does, by the modules' own forward."""
+    hidden: torch.Tensor = text(
+        inputs_embeds=inputs[:, None],
+        position_ids=cache.positions(),
+        attention_mask={"full_attention": cache.mask(), "linear_attention": None},
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return hidden[:, 0]
+
+
+def _stock_mtp_pass(
+    model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: RowCache
+) -> torch.Tensor:
+    """Return what `mtp_pass` does, by the modules' own forward."""
+    drafted: torch.Tensor = model.mtp(
+        token_embeddings[:, None],
+        backbone_hidden[:, None],
+        position_ids=cache.positions(),
+        attention_mask=cache.mask(),
+        cache=cache,
+    )
+    return drafted[:, 0]
 
 
 def lm_head(model: Qwen3_5ForCausalPIPO, hidden: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,7 @@ class PairState:
         ends: ids that end a row, ``[B, E]``.
         draft_vocab: the ids that drafts come from; all where None.
         acceptance: for measuring, the share of drafts that is kept, whatever their confidence; None: as τ says.
+        draw_all: whether rejected drafts are projected and drawn too: distillation learns from them.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class PairState:
         ends: torch.Tensor,
         draft_vocab: DraftVocab | None = None,
         acceptance: float | None = None,
+        *,
+        draw_all: bool = False,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -59,6 +62,7 @@ class PairState:
         self.ends = ends
         self.draft_vocab = draft_vocab
         self.acceptance = acceptance
+        self.draw_all = draw_all
         self.pair = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "PairState") -> None:
@@ -89,6 +93,7 @@ def prefill(
     tau: float,
     draft_vocab: DraftVocab | None = None,
     acceptance: float | None = None,
+    draw_all: bool = False,
     *,
     reader: PromptReader | None = None,
 ) -> tuple[PairState, Emitted]:
@@ -98,7 +103,7 @@ def prefill(
     mtp_cache = read.open_mtp_cache() if tau < 1 else None
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab, acceptance)
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab, acceptance, draw_all=draw_all)
     return state, _emit(model, state, read.hidden)
 
 
@@ -124,16 +129,22 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
         confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = _is_kept(state, confidence) & ~ended
-        rows = kept.nonzero().squeeze(1)
+        rows = (~ended if state.draw_all else kept).nonzero().squeeze(1)
         if rows.numel():
             few = state.draft_vocab
             logits = lm_head(model, drafted[rows]) if few is None else few.logits(model, drafted[rows])
             ids = None if few is None else few.ids
             draft[rows] = state.sampler.draw(logits, place=1, rows=rows, vocabulary=ids)
-            state.sampler.observe(draft[rows], rows)
+            written = kept.nonzero().squeeze(1) if state.draw_all else rows
+            state.sampler.observe(draft[written], written)
     state.sampler.advance()
-    state.pair = torch.stack([first, draft], dim=1)
-    return Emitted(state.pair, 1 + kept.long(), offered=int(state.mtp_cache is not None), confidence=confidence)
+    state.pair = torch.stack([first, draft.where(kept, state.pad_id)], dim=1)
+    return Emitted(
+        torch.stack([first, draft], dim=1),
+        1 + kept.long(),
+        offered=int(state.mtp_cache is not None),
+        confidence=confidence,
+    )
 
 
 def _is_kept(state: PairState, confidence: torch.Tensor) -> torch.Tensor:

@@ -62,9 +62,18 @@ def open_cache(
         max_rows=len(lengths),
         capacity=max(lengths) + settings.room,
         most=settings.most,
-        dtype=model.lm_head.weight.dtype,
+        dtype=_computed_dtype(model),
         device=model.device,
     )
+
+
+def _computed_dtype(model: Qwen3_5ForCausalPIPO) -> torch.dtype:
+    """Return the number format in which the model computes: not its weights' where a trainer keeps those in fp32."""
+    kind = model.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    dtype: torch.dtype = model.lm_head.weight.dtype
+    return dtype
 
 
 def end_table(end_ids: Sequence[frozenset[int]], count: int, device: torch.device) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pipo_core.engine.api import (
     EngineStats,
     FinishReason,
     Request,
+    Slot,
     Written,
     request_seed,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "Request",
+    "Slot",
     "Written",
     "open_engine",
     "request_seed",

@@ -34,6 +34,7 @@ class Request:
         stop_ids: tokens that end the text; they are not part of it.
         stop: strings that end the text; they are not part of it.
         ignore_end: go on after `stop_ids` (for measuring).
+        record: keep every slot in the completion (for distillation).
 
     Raises:
         UsageError: for an empty prompt, an empty stop string, or no positive whole budget.
@@ -47,6 +48,7 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
+    record: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt_ids:
@@ -61,6 +63,17 @@ class Request:
         """Return how many positions the answer can fill in a cache, ``stride`` at most a step and one at least."""
         limits = [self.max_tokens, None if self.max_slots is None else self.max_slots * stride]
         return min(limit for limit in limits if limit is not None)
+
+
+class Slot(NamedTuple):
+    """One slot as it was drawn: the first token, which may end the text, and the draft.
+
+    ``draft`` is None where the first token ended the text or the method made none.
+    """
+
+    first: int
+    draft: int | None
+    kept: bool
 
 
 @dataclass
@@ -78,6 +91,7 @@ class Completion:
         finish_reason: ``stop`` (end token or stop string), ``length`` (a budget was reached), ``cancelled``, or
             ``error``; what was written before a cancellation or an error is here.
         error: what went wrong, where ``finish_reason`` is ``error``.
+        record: every slot, end tokens and rejected drafts included, where the request asks for it.
         ttft_s: seconds from admission to the first slot.
         time_s: seconds from admission to the last slot.
     """
@@ -91,6 +105,7 @@ class Completion:
     slot_token_counts: list[int] = field(default_factory=list)
     finish_reason: FinishReason = "length"
     error: str | None = None
+    record: list[Slot] = field(default_factory=list)
     ttft_s: float = 0.0
     time_s: float = 0.0
 

@@ -87,6 +87,7 @@ def open_method(
     drafts: int = 3,
     draft_vocab: DraftVocab | None = None,
     acceptance: float | None = None,
+    draw_all: bool = False,
 ) -> Method:
     """Return a method by its name.
 
@@ -97,6 +98,7 @@ def open_method(
         drafts: length of ``eagle``'s chain.
         draft_vocab: where ``pipo`` takes drafts from; the whole vocabulary where None.
         acceptance: ``pipo``: fix the share of drafts kept, for measuring; None leaves it to the confidence.
+        draw_all: ``pipo``: project and draw rejected drafts too.
 
     Raises:
         UsageError: for another name, or a threshold that does not fit the method.
@@ -117,9 +119,8 @@ def open_method(
         threshold = DEFAULT_TAU if tau is None else tau
         if not math.isfinite(threshold):
             raise UsageError(f"tau = {threshold} is not a number")
-        return Method(
-            name, model, pair.prefill, pair.step, (threshold, draft_vocab, acceptance), width=2, with_mtp=threshold < 1
-        )
+        options = (threshold, draft_vocab, acceptance, draw_all)
+        return Method(name, model, pair.prefill, pair.step, options, width=2, with_mtp=threshold < 1)
     if "mtp" in model.fresh_parts:
         raise CheckpointError(
             f"method {name} needs an MTP head, and the checkpoint has none", hint="use method regular"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.engine.api import Completion, Delta, FinishReason, Request, Written
+from pipo_core.engine.api import Completion, Delta, FinishReason, Request, Slot, Written
 from pipo_core.engine.detokenizer import Detokenizer
 
 
@@ -52,6 +52,9 @@ class Writer:
                 completion.drafts += offered
         completion.kept += taken - 1
         completion.slot_token_counts.append(taken)
+        if self.request.record:
+            drafted = completion.drafts > drafts_before
+            completion.record.append(Slot(tokens[0], tokens[1] if drafted else None, taken > 1))
         if not self.done and (not self._tokens_left or completion.slots == self.request.max_slots):
             self._finish("length")
 

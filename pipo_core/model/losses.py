@@ -104,18 +104,17 @@ def head_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, 
     return HeadLoss(total / max(logprob.numel(), 1), valid, logprob)
 
 
-def confidence_loss(logits: torch.Tensor, draft: HeadLoss) -> ConfidenceLoss:
-    """Return ``mean BCE(c_i, p2(t_{2i+3}))`` over the draft head's labelled positions.
+def confidence_loss(logits: torch.Tensor, target: torch.Tensor) -> ConfidenceLoss:
+    """Return ``mean BCE(c_i, target)`` over the positions that have a draft; 0 (with a gradient path) where none has.
 
-    The target is the draft head's own probability of the right token, detached; the head's inputs are detached by the
-    caller, so this loss trains the confidence head alone.
+    In fine-tuning the target is the draft head's own probability of the right token, ``p2(t_{2i+3})``, in distillation
+    the probability that the teacher would accept the draft. The head's inputs are detached by the caller, so this loss
+    trains the confidence head alone.
 
     Args:
-        logits: the confidence head's logits, ``[B, S]``, fp32.
-        draft: the draft head's loss on the same positions.
+        logits: the confidence head's logits, ``[N]``, fp32.
+        target: ``[N]``, in [0, 1], detached.
     """
-    chosen = logits[draft.valid]
-    target = draft.label_logprob.exp()
-    count = max(chosen.numel(), 1)
-    loss = F.binary_cross_entropy_with_logits(chosen, target, reduction="sum") / count
-    return ConfidenceLoss(loss, chosen.detach().sigmoid().sum() / count, target.sum() / count)
+    count = max(logits.numel(), 1)
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / count
+    return ConfidenceLoss(loss, logits.detach().sigmoid().sum() / count, target.sum() / count)

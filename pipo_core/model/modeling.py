@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -13,11 +13,12 @@ from transformers.utils.generic import ModelOutput
 
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
 from pipo_core.model.confidence import ConfidenceHead
-from pipo_core.model.losses import HeadLoss, confidence_loss, head_loss
+from pipo_core.model.distillation import DistillationLoss, DivergenceMode, Head, distillation_loss
+from pipo_core.model.losses import IGNORED, ConfidenceLoss, HeadLoss, confidence_loss, head_loss
 from pipo_core.model.mtp import MTPBlock
 from pipo_core.model.slots import pair_up
 
-Objective = Literal["pipo", "regular"]
+Objective = Literal["pipo", "regular", "distill"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class LossWeights:
     """Weights of the loss terms (paper, equation of section 4.1) and how much of the LM head runs at once.
 
     Attributes:
-        mtp: λ_mtp, weight of the draft's cross-entropy.
+        mtp: λ_mtp, weight of the draft's loss.
         confidence: λ_conf, weight of the confidence head's binary cross-entropy.
         chunk: positions projected to the vocabulary at once.
     """
@@ -33,6 +34,25 @@ class LossWeights:
     mtp: float = 1.0
     confidence: float = 1.0
     chunk: int = 2048
+
+
+class Teaching(NamedTuple):
+    """What the teacher says of a batch ``[B, T]``, and how the student is compared with it (paper, section 4.2).
+
+    Attributes:
+        hidden: ``[B, T, H_teacher]``, the teacher's hidden state after the text up to and with each place's token; at a
+            PAD, which it does not see, that after the slot's first token.
+        head: its LM head, ``[V, H_teacher]``.
+        mode: form of the divergence, see `pipo_core.model.distillation`.
+        temperature: divides both models' logits; the rollout's.
+        top_k: ``k`` of the ``topk`` forms.
+    """
+
+    hidden: torch.Tensor
+    head: torch.Tensor
+    mode: DivergenceMode = "topk"
+    temperature: float = 1.0
+    top_k: int = 32
 
 
 @dataclass(frozen=True)
@@ -175,20 +195,28 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         labels: torch.Tensor,
         objective: Objective = "pipo",
         loss_weights: LossWeights | None = None,
+        teaching: Teaching | None = None,
     ) -> PIPOOutput:
         """Return the training losses of a right-padded batch.
 
         Losses are computed here, inside the module's call, so that DDP and ZeRO wrappers see every gradient.
 
         Args:
-            input_ids: ``[B, T]``; T even for ``pipo``.
-            labels: ``[B, T]``, the ids themselves, -100 on the prompt, on PADs and on padding.
-            objective: ``pipo``, or ``regular`` for the uncompressed model with its MTP head.
+            input_ids: ``[B, T]``; T even but for ``regular``.
+            labels: ``[B, T]``, the ids themselves, -100 on the prompt, on PADs and on padding. For ``distill`` the
+                tokens that the student drew; where PAD stands for a rejected draft, that draft.
+            objective: ``pipo``, ``distill``, or ``regular`` for the uncompressed model with its MTP head.
             loss_weights: λ's and chunk size; the paper's (1, 1) by default.
+            teaching: the teacher's word, for ``distill`` alone.
+
+        Raises:
+            ValueError: if ``distill`` has no ``teaching``, or the teacher another vocabulary.
         """
         weights = loss_weights or LossWeights()
         if objective == "regular":
             return self._regular_losses(input_ids, labels, weights)
+        if objective == "distill":
+            return self._distillation_losses(input_ids, labels, weights, teaching)
         return self._pair_losses(input_ids, labels, weights)
 
     def _pair_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
@@ -198,16 +226,48 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         hidden = hidden[:, :-1]
         first = self._head_loss(hidden, labels[:, 2::2], weights)
         draft = self._head_loss(mtp_hidden, labels[:, 3::2], weights)
-        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())
-        gate = confidence_loss(logits, draft)
-        return PIPOOutput(
-            loss=first.loss + weights.mtp * draft.loss + weights.confidence * gate.loss,
-            backbone_loss=first.loss.detach(),
-            mtp_loss=draft.loss.detach(),
-            confidence_loss=gate.loss.detach(),
-            confidence_mean=gate.mean,
-            confidence_target_mean=gate.target_mean,
-            confidence=logits.detach()[draft.valid].sigmoid(),
+        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[draft.valid]
+        gate = confidence_loss(logits, draft.label_logprob.exp())
+        return _pair_output(first.loss, draft.loss, gate, logits, weights)
+
+    def _distillation_losses(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, teaching: Teaching | None
+    ) -> PIPOOutput:
+        """``KL(p1 ‖ p_t) + λ_mtp · KL(p2 ‖ p_t) + λ_conf · BCE(c_i, min(1, p_t/p2))`` (section 4.2).
+
+        The backbone's head at slot ``i`` speaks of place ``2i + 2`` after the text up to ``2i + 1``, the draft's of
+        place ``2i + 3`` after the text up to ``2i + 2``.
+        """
+        if teaching is None:
+            raise ValueError("objective distill needs what the teacher says")
+        hidden = self.run_backbone(self.compress(input_ids))
+        mtp_hidden = self._draft(input_ids, hidden)
+        hidden = hidden[:, :-1]
+        first = self._divergence(hidden, labels[:, 2::2], teaching.hidden[:, 1:-1:2], teaching, weights)
+        drafted = labels[:, 3::2]
+        draft = self._divergence(mtp_hidden, drafted, teaching.hidden[:, 2::2], teaching, weights)
+        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[drafted != IGNORED]
+        gate = confidence_loss(logits, draft.acceptance)
+        return _pair_output(first.loss, draft.loss, gate, logits, weights)
+
+    def _divergence(
+        self,
+        hidden: torch.Tensor,
+        drawn: torch.Tensor,
+        teacher_hidden: torch.Tensor,
+        teaching: Teaching,
+        weights: LossWeights,
+    ) -> DistillationLoss:
+        """Return what one head's labelled places say; ``drawn`` is ``[B, S]``, the hidden states ``[B, S, …]``."""
+        valid = drawn != IGNORED
+        return distillation_loss(
+            Head(hidden[valid], self.lm_head.weight),
+            Head(teacher_hidden[valid], teaching.head),
+            drawn[valid],
+            mode=teaching.mode,
+            temperature=teaching.temperature,
+            top_k=teaching.top_k,
+            chunk=weights.chunk,
         )
 
     def _regular_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
@@ -240,3 +300,18 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         super()._init_weights(module)
         if isinstance(module, MLPCompressor | LinearCompressor):
             module.start_as_sum()
+
+
+def _pair_output(
+    first: torch.Tensor, draft: torch.Tensor, gate: ConfidenceLoss, logits: torch.Tensor, weights: LossWeights
+) -> PIPOOutput:
+    """Return the three losses with their sum, and what the gate says, ``logits`` being those of the drafts, ``[N]``."""
+    return PIPOOutput(
+        loss=first + weights.mtp * draft + weights.confidence * gate.loss,
+        backbone_loss=first.detach(),
+        mtp_loss=draft.detach(),
+        confidence_loss=gate.loss.detach(),
+        confidence_mean=gate.mean,
+        confidence_target_mean=gate.target_mean,
+        confidence=logits.detach().sigmoid(),
+    )

@@ -134,6 +134,7 @@ INPUTS: dict[str, dict[str, Resolver]] = {
         "data.train": resolve_rows("train.jsonl"),
         "data.validation": resolve_rows("validation.jsonl"),
     },
+    "distill": {"model": resolve_model, "teacher": resolve_model, "data.train": resolve_rows("train.jsonl")},
     "rollout": {"model": resolve_model, "problems.source": resolve_rows("problems.jsonl")},
     "build": {"rollouts": resolve_rows("rollouts.jsonl")},
     "merge": {"source": resolve_adapter, "base": resolve_model},

@@ -16,6 +16,12 @@ def _train(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
     return run_train(recipe, out, reporter=reporter)
 
 
+def _distill(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.train.opd_run import run_distill
+
+    return run_distill(recipe, out, reporter=reporter)
+
+
 def _merge(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
     from pipo_core.train.merge import run_merge
 
@@ -51,6 +57,7 @@ def _bench(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 JOBS: Mapping[str, Job] = {
     "train": _train,
+    "distill": _distill,
     "rollout": _rollout,
     "build": _build,
     "merge": _merge,

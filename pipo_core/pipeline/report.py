@@ -9,7 +9,7 @@ from pipo_core.bench.table import latency_table, throughput_table
 from pipo_core.evaluate.table import tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline.journal import now
-from pipo_core.pipeline.stage import RECORD, StageResult
+from pipo_core.pipeline.stage import RECORD, TRAININGS, StageResult
 from pipo_core.pipeline.words import (
     caveats,
     conclusions,
@@ -39,7 +39,7 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
         _section("In plain words", _bullets(conclusions(evals, benches))),
         _section("Accuracy", *(_accuracy(name, results, folder) for name, results in evals.items())),
         _section("Speed", *(_speed(name, results, folder) for name, results in benches.items())),
-        _section("Training", *_each(records, "train", lambda path, record: _training(path, record, folder))),
+        _section("Training", *_each(records, TRAININGS, lambda path, record: _training(path, record, folder))),
         _section(
             "Data",
             _bullets([line for _, record in records for line in data_line(record)]),
@@ -56,8 +56,10 @@ def _results(records: Sequence[tuple[Path, Record]], kind: str) -> dict[str, dic
     return {record["name"]: read_json(path / "results.json") for path, record in records if record["kind"] == kind}
 
 
-def _each(records: Sequence[tuple[Path, Record]], kind: str, part: Callable[[Path, Record], str]) -> list[str]:
-    return [part(path, record) for path, record in records if record["kind"] == kind]
+def _each(
+    records: Sequence[tuple[Path, Record]], kinds: Sequence[str], part: Callable[[Path, Record], str]
+) -> list[str]:
+    return [part(path, record) for path, record in records if record["kind"] in kinds]
 
 
 def _section(title: str, *parts: str) -> str:

@@ -61,15 +61,27 @@ _NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "output
 _ENGINE = ("engine.batch", "engine.threads", "engine.prefill_chunk", "engine.max_length", "engine.memory_gib")
 NEUTRAL: dict[str, tuple[str, ...]] = {
     "train": ("launch.threads", "launch.master", "launch.node_rank", "log_every_steps", "save.*", "data.cache"),
+    "distill": (
+        "launch.threads",
+        "launch.master",
+        "launch.node_rank",
+        "log_every_steps",
+        "save.*",
+        "rollout.batch",
+        "teacher_device",
+        "offload",
+    ),
     "rollout": _ENGINE,
     "eval": _ENGINE,
 }
 
 # What hours of work leave, by kind: where one of these lies, the folder is kept for good. Other kinds are cheap.
 COSTLY: dict[str, tuple[str, ...]] = {
-    "train": ("model", "adapter", "checkpoints/*/complete.json"),
+    **dict.fromkeys(("train", "distill"), ("model", "adapter", "checkpoints/*/complete.json")),
     "rollout": ("rollouts.jsonl",),
 }
+TRAININGS = ("train", "distill")
+"""Kinds that start again only when asked to."""
 _WORKERS_PATIENCE_SECONDS = 600.0
 
 Action = Literal["skip", "start", "go on", "start again", "refuse"]
@@ -147,7 +159,7 @@ def standing(
     files = {path: entry for artifact in artifacts.values() for path, entry in artifact.files.items()}
     earlier = _earlier(folder) or None
     action, reasons = _decide(recipe, folder, prints, earlier)
-    if action == "start again" and recipe.kind == "train" and not restart and _is_costly(folder, recipe.kind):
+    if action == "start again" and recipe.kind in TRAININGS and not restart and _is_costly(folder, recipe.kind):
         action = "refuse"
     return Standing(folder, action, reasons, found, prints, files, settings, earlier)
 

@@ -95,9 +95,11 @@ def machine_lines(records: Sequence[Record]) -> list[str]:
 def training_line(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what was trained on what and the losses it ended at."""
     settings = record["settings"]
-    what = "the pair model" if settings["objective"] == "pipo" else "the uncompressed model"
+    what = "the uncompressed model" if settings.get("objective") == "regular" else "the pair model"
     method = "all weights" if settings["tuning"]["method"] == "full" else "LoRA"
     line = f"{what}, {method}, from `{settings['model']}` on `{settings['data']['train']}`"
+    if record["kind"] == "distill":
+        line += f", taught by `{settings['teacher']}`"
     if not rows:
         return f"{line}."
     last = rows[-1]

@@ -91,6 +91,7 @@ CATALOG: dict[str, Entry] = {
         False,
         "questions solved in half the answers, for OPD",
         "data/rl_0.5.jsonl",
+        "pipo distill recipes/opd.yaml --dry-run",
     ),
     "aime25": Entry(
         "benchmark",

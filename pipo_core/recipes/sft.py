@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import DataRef, Finding, JobRecipe, ModelRef, RecipeModel, Seed
-
-Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ALL_TARGETS: list[Target] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from pipo_core.recipes.base import DataRef, Finding, ModelRef, RecipeModel
+from pipo_core.recipes.training import TrainingRecipe
 
 
 class TrainData(RecipeModel):
@@ -55,18 +53,6 @@ class PadPhase(RecipeModel):
             yield Finding(("all_pads",), "only kind: segment has sequences of nothing but PADs", (("kind",),))
 
 
-class Tuning(RecipeModel):
-    """Which weights move; compressor, confidence head, mtp.fc and MTP norms always train in full."""
-
-    method: Literal["lora", "full"] = Field(default="lora", description="Low-rank adapters or all weights.")
-    rank: int = Field(default=64, ge=1, description="LoRA r (paper: 64).")
-    alpha: int = Field(default=128, ge=1, description="LoRA alpha (paper: 128).")
-    dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA dropout (paper: 0.05).")
-    targets: Annotated[list[Target], Field(min_length=1)] = Field(
-        default=ALL_TARGETS, description="Layers with adapters, in the backbone and the MTP layer."
-    )
-
-
 class Compressor(RecipeModel):
     """The module that folds two embeddings into one latent (docs/algorithm.md)."""
 
@@ -82,65 +68,7 @@ class Loss(RecipeModel):
     chunk: int = Field(default=2048, ge=1, description="Positions projected to the vocabulary at once.")
 
 
-class Optimizer(RecipeModel):
-    """AdamW and its schedule."""
-
-    learning_rate: float = Field(default=1e-4, gt=0, lt=1, description="Peak rate (paper: 1e-4 LoRA, 1e-5 full).")
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up (paper: 5 %).")
-    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after warm-up.")
-    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decay (ms-swift's default).")
-    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
-        default=[0.9, 0.95], description="AdamW's two moments (ms-swift's defaults)."
-    )
-
-
-class Batch(RecipeModel):
-    """Rows of one optimizer step: per_device x accumulation x processes x nodes.
-
-    Every pass counts the same, on whichever process it runs: each of its losses is the mean over the pass's own
-    labelled positions (0 where there is none), and the gradient is the mean over all passes. At per_device: 1, the
-    paper's, every row weighs the same, and processes can be traded for accumulation without changing a weight.
-    """
-
-    per_device: int = Field(default=1, ge=1, description="Rows of one pass on one device.")
-    accumulation: int = Field(default=1, ge=1, description="Passes whose mean gradient makes one step.")
-    group_by_length: bool = Field(
-        default=False,
-        description="Put rows of like length into one pass: less padding. Of no use at per_device: 1.",
-    )
-
-
-class Save(RecipeModel):
-    """Checkpoints to resume from."""
-
-    every_steps: int = Field(default=500, ge=1, description="Optimizer steps between checkpoints.")
-    keep: int = Field(default=2, ge=2, description="Newest checkpoints kept; two, so that one is always whole.")
-
-
-class Launch(RecipeModel):
-    """The processes that train; more than one start under torchrun."""
-
-    processes: int = Field(default=1, ge=1, description="Processes of this node, one a GPU.")
-    nodes: int = Field(default=1, ge=1, description="Machines that train together.")
-    node_rank: int = Field(default=0, ge=0, description="This machine's number, from 0.")
-    master: str | None = Field(
-        default=None,
-        pattern=r"^[^:\s]+:[0-9]{1,5}$",
-        description="host:port of node 0; needed from 2 nodes on.",
-    )
-    deepspeed: Literal["zero2", "zero3"] | None = Field(default=None, description="Share optimizer state over GPUs.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads a process; null: torch's choice.")
-
-    def findings(self) -> Iterator[Finding]:
-        """Several nodes must find each other."""
-        if self.nodes > 1 and self.master is None:
-            yield Finding(("master",), f"{self.nodes} nodes need the host:port of node 0", (("nodes",),))
-        if self.node_rank >= self.nodes:
-            yield Finding(("node_rank",), f"must be below nodes ({self.nodes})", (("nodes",),))
-
-
-class TrainRecipe(JobRecipe):
+class TrainRecipe(TrainingRecipe):
     """Supervised fine-tuning with ms-swift."""
 
     kind: Literal["train"] = Field(default="train", description="What sort of recipe this is.")
@@ -152,31 +80,17 @@ class TrainRecipe(JobRecipe):
         default="weights",
         description="weights: the checkpoint's; random: take only its shape and tokenizer, and learn from nothing.",
     )
-    seed: Seed = 0
     data: TrainData = Field(description="What is learned from.", examples=[{"train": "x/y"}])
     pad_augmentation: list[PadPhase] = Field(
         default=[],
         description="Phases in order; the last ends at 1.0. Empty: no PADs in training. pipo only.",
     )
-    tuning: Tuning = Tuning()
     compressor: Compressor = Compressor()
     loss: Loss = Loss()
-    optimizer: Optimizer = Optimizer()
-    batch: Batch = Batch()
-    epochs: float | None = Field(default=None, gt=0, description="Passes over the data; or give max_steps.")
-    max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps; or give epochs.")
-    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Number format of the weights in training.")
-    gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")
-    save: Save = Save()
-    log_every_steps: int = Field(default=10, ge=1, description="Optimizer steps between rows of metrics.jsonl.")
-    launch: Launch = Launch()
 
     def findings(self) -> Iterator[Finding]:
         """One length of training; PADs only for pairs; phases in order up to the end."""
-        if self.epochs is not None and self.max_steps is not None:
-            yield Finding(("max_steps",), "give epochs or max_steps, not both", (("epochs",),))
-        if self.epochs is None and self.max_steps is None:
-            yield Finding((), "give epochs or max_steps", (("epochs",), ("max_steps",)))
+        yield from super().findings()
         phases = self.pad_augmentation
         if phases and self.objective == "regular":
             yield Finding(("pad_augmentation",), "objective: regular has no pairs to pad; remove it", (("objective",),))

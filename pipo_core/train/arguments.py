@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 
 MODEL_TYPE = "pipo_qwen3_5"
 TEMPLATE = "pipo_qwen3_5"
+DISTILL_TEMPLATE = "pipo_qwen3_5_distill"
 
 _MTP_IN_FULL = (
     "mtp.fc",
@@ -22,20 +23,20 @@ _PAIR_ONLY = ("compressor", "confidence_head")
 _UNLIMITED = 2**31 - 1
 
 
-def modules_in_full(recipe: TrainRecipe) -> list[str]:
+def modules_in_full(recipe: AnyTraining) -> list[str]:
     """Return the modules that train in full beside the adapters (section 4.1): the new ones, ``mtp.fc``, MTP norms."""
     mtp = _MTP_IN_FULL if recipe.loss.mtp or recipe.objective == "pipo" else ()
     return [*(_PAIR_ONLY if recipe.objective == "pipo" else ()), *mtp]
 
 
-def frozen_modules(recipe: TrainRecipe) -> list[str]:
+def frozen_modules(recipe: AnyTraining) -> list[str]:
     """Return the modules that stay as they are because the objective does not run them."""
     if recipe.objective == "pipo":
         return []
     return [*_PAIR_ONLY, *(() if recipe.loss.mtp else ("mtp",))]
 
 
-def master_weights(recipe: TrainRecipe) -> bool:
+def master_weights(recipe: AnyTraining) -> bool:
     """Return whether the weights that train are kept in fp32 while the arithmetic runs in bf16.
 
     Steps of 1e-4 are lost in bf16, whose neighbours of 1.0 are 0.0078 apart. DeepSpeed keeps fp32 copies itself.
@@ -44,7 +45,7 @@ def master_weights(recipe: TrainRecipe) -> bool:
 
 
 def swift_arguments(
-    recipe: TrainRecipe, checkpoints: Path, resume_from: Path | None, *, on_cpu: bool
+    recipe: AnyTraining, checkpoints: Path, resume_from: Path | None, *, on_cpu: bool
 ) -> dict[str, Any]:
     """Return the keyword arguments of ms-swift's ``SftArguments``.
 
@@ -58,12 +59,14 @@ def swift_arguments(
     schedule: str = optimizer.schedule
     if schedule == "constant" and optimizer.warmup_ratio:
         schedule = "constant_with_warmup"
+    distills = isinstance(recipe, DistillRecipe)
+    validation = None if isinstance(recipe, DistillRecipe) else recipe.data.validation
     full = recipe.tuning.method == "full"
     fp32_weights = recipe.precision == "fp32" or (full and master_weights(recipe))
     return {
         "model": recipe.model,
         "model_type": MODEL_TYPE,
-        "template": TEMPLATE,
+        "template": DISTILL_TEMPLATE if distills else TEMPLATE,
         "task_type": "causal_lm",
         "torch_dtype": "float32" if fp32_weights else "bfloat16",
         "bf16": recipe.precision == "bf16",
@@ -71,9 +74,9 @@ def swift_arguments(
         "use_cpu": on_cpu,
         "ddp_backend": "gloo" if on_cpu and recipe.launch.processes * recipe.launch.nodes > 1 else None,
         **_tuning(recipe),
-        # Rows are tokenized by `rows.encode_rows`, which also measures them.
+        # Rows are tokenized by `rows.encode_rows` or `opd_rows.read_questions`, which also measure them.
         "dataset": [recipe.data.train],
-        "val_dataset": [recipe.data.validation] if recipe.data.validation else [],
+        "val_dataset": [validation] if validation else [],
         "max_length": _UNLIMITED,
         "enable_thinking": True,
         "add_non_thinking_prefix": False,
@@ -100,8 +103,8 @@ def swift_arguments(
         "save_strategy": "steps",
         "save_steps": recipe.save.every_steps,
         "save_total_limit": recipe.save.keep,
-        "eval_strategy": "steps" if recipe.data.validation else "no",
-        "eval_steps": recipe.save.every_steps if recipe.data.validation else None,
+        "eval_strategy": "steps" if validation else "no",
+        "eval_steps": recipe.save.every_steps if validation else None,
         "resume_from_checkpoint": None if resume_from is None else str(resume_from),
         "logging_steps": recipe.log_every_steps,
         "logging_nan_inf_filter": False,
@@ -117,7 +120,7 @@ def swift_arguments(
     }
 
 
-def _tuning(recipe: TrainRecipe) -> dict[str, Any]:
+def _tuning(recipe: AnyTraining) -> dict[str, Any]:
     tuning = recipe.tuning
     if tuning.method == "full":
         return {"tuner_type": "full"}

@@ -8,7 +8,7 @@ Events by their ``event``:
 ``log``      a row of metrics: ``step`` and the figures
 ``save``     a checkpoint is complete: ``step``
 ``stopped``  it was asked to stop and did: ``step``
-``done``     the artifact is written: ``step``
+``done``     the artifact is written: ``step``, ``rows``, ``dropped``
 ``error``    it failed: ``kind`` (class), ``message``, ``hint``
 """
 

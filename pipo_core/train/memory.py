@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextModel
 
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.recipes.sft import PadPhase, TrainRecipe
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe
+from pipo_core.recipes.sft import PadPhase
 from pipo_core.train.arguments import frozen_modules, master_weights, modules_in_full
 
 _ZERO_BUCKET = 200_000_000  # numbers that ms-swift's ZeRO settings reduce at once
@@ -34,6 +36,7 @@ class MemoryEstimate:
         activations: what the pass keeps for its gradient.
         head: what the LM head's loss needs while it is computed, if that is more than a layer's pass needs.
         libraries: what they take for themselves.
+        teacher: weights of a distillation's teacher that lie on the student's GPU.
     """
 
     positions: int
@@ -43,11 +46,13 @@ class MemoryEstimate:
     activations: int
     head: int
     libraries: int
+    teacher: int = 0
 
     @property
     def total(self) -> int:
         """The sum."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.head + self.libraries
+        training = self.weights + self.gradients + self.optimizer + self.activations + self.head
+        return training + self.libraries + self.teacher
 
 
 class _Bytes(NamedTuple):
@@ -85,13 +90,17 @@ _OUTSIDE = {
 }  # embeddings, compressor, final norm, the MTP block's inputs: bytes a position and hidden unit
 
 
-def estimate_memory(recipe: TrainRecipe, config: Qwen3_5TextConfig, *, fast_kernels: bool) -> MemoryEstimate:
+def estimate_memory(
+    recipe: AnyTraining, config: Qwen3_5TextConfig, *, fast_kernels: bool, teacher: Qwen3_5TextConfig | None = None
+) -> MemoryEstimate:
     """Return what a training takes on each GPU.
 
     Args:
         recipe: what to train.
         config: of the model.
         fast_kernels: whether flash-linear-attention computes the linear-attention layers.
+        teacher: of a distillation's teacher. Its own pass, and the rollouts' caches, come before the student's pass and
+            are not counted.
     """
     total, trained = count_weights(recipe, config)
     lora = recipe.tuning.method == "lora"
@@ -131,10 +140,26 @@ def estimate_memory(recipe: TrainRecipe, config: Qwen3_5TextConfig, *, fast_kern
     work = positions * pass_bytes
     head = head_bytes(recipe, config, positions)
     libraries = _LIBRARIES[recipe.precision]
-    return MemoryEstimate(positions, weights, gradients, optimizer, held + work, max(0, head - work), libraries)
+    beside = 0
+    if isinstance(recipe, DistillRecipe) and teacher is not None:
+        backbone, lm_head = teacher_bytes(recipe, teacher)
+        # One that comes and goes needs its room before the student's pass.
+        beside = lm_head + (max(0, backbone - held - work) if recipe.offload else backbone)
+    return MemoryEstimate(positions, weights, gradients, optimizer, held + work, max(0, head - work), libraries, beside)
 
 
-def count_weights(recipe: TrainRecipe, config: Qwen3_5TextConfig) -> tuple[int, int]:
+def teacher_bytes(recipe: DistillRecipe, config: Qwen3_5TextConfig) -> tuple[int, int]:
+    """Return what a teacher's backbone takes on the student's GPU, and its LM head if that is a copy."""
+    number = 4 if recipe.precision == "fp32" else 2
+    lm_head: int = number * config.vocab_size * config.hidden_size
+    if recipe.teacher_device != "same":
+        return 0, lm_head
+    with torch.device("meta"):
+        backbone = number * sum(weight.numel() for weight in Qwen3_5TextModel(config).parameters())
+    return backbone, 0 if config.tie_word_embeddings and not recipe.offload else lm_head
+
+
+def count_weights(recipe: AnyTraining, config: Qwen3_5TextConfig) -> tuple[int, int]:
     """Return how many numbers the model holds, and how many train: with LoRA, adapters and modules in full."""
     with torch.device("meta"):
         model = Qwen3_5ForCausalPIPO(config)
@@ -153,8 +178,10 @@ def count_weights(recipe: TrainRecipe, config: Qwen3_5TextConfig) -> tuple[int, 
     return total, trained
 
 
-def longest_pass(recipe: TrainRecipe) -> int:
+def longest_pass(recipe: AnyTraining) -> int:
     """Return the positions of the longest row: its slots, with the most PADs that a phase draws, or its tokens."""
+    if isinstance(recipe, DistillRecipe):
+        return math.ceil(recipe.data.max_prompt / 2) + recipe.rollout.slots
     tokens = recipe.data.max_length
     if recipe.objective == "regular":
         return tokens
@@ -168,11 +195,14 @@ def _slots_per_token(phase: PadPhase) -> float:
     return (1 + phase.rho_max) / 2 if phase.kind == "split" else 1 / (2 - phase.rho_max)
 
 
-def head_bytes(recipe: TrainRecipe, config: Qwen3_5TextConfig, positions: int) -> int:
+def head_bytes(recipe: AnyTraining, config: Qwen3_5TextConfig, positions: int) -> int:
     """Return what the chunked LM-head losses hold at their peak: one chunk of scores, and gradients (see `losses`)."""
     number = 4 if recipe.precision == "fp32" else 2
-    scores = min(recipe.loss.chunk, positions) * config.vocab_size
-    workspace: int = scores * (4 if number == 4 else 6)  # fp32 scores, beside bf16 ones as they come or go
+    distills = isinstance(recipe, DistillRecipe)
+    chunk = recipe.kl.chunk if isinstance(recipe, DistillRecipe) else recipe.loss.chunk
+    scores = min(chunk, positions) * config.vocab_size
+    # fp32 scores, beside bf16 ones as they come or go; a divergence holds both models' and their gradient.
+    workspace: int = scores * (12 if distills else 4 if number == 4 else 6)
     gradients: int = 2 * positions * config.hidden_size * number
     if recipe.tuning.method == "full":  # the LM head trains: its gradient of both losses, and their product, in fp32
         gradients += 3 * 4 * config.vocab_size * config.hidden_size

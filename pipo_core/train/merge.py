@@ -14,7 +14,7 @@ from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import Compressor
 from pipo_core.reporting import Reporter, SilentReporter
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, MODEL
-from pipo_core.train.sft import base_name
+from pipo_core.train.models import base_name
 
 if TYPE_CHECKING:
     import torch

@@ -50,15 +50,17 @@ class Row(NamedTuple):
     learn: bool
 
 
-def check_rows(file: Path, limit: int | None = None) -> int:
+def check_rows(file: Path, limit: int | None = None, *, answered: bool = True) -> int:
     """Return how many rows of ``{"messages": [...]}`` the JSON-lines file holds, at most ``limit``.
+
+    ``answered``: each must end with an answer; else a user turn is enough.
 
     Raises:
         MissingInputError: for the first line that is no such row, naming file and line, or if there are no rows.
     """
     count = 0
-    for number, line in _lines(file, limit):
-        problem = _problem(line)
+    for number, line in read_lines(file, limit):
+        problem = _problem(line, answered=answered)
         if problem is not None:
             raise MissingInputError(f"{file}:{number}: {problem}", hint=_ROW_HINT)
         count += 1
@@ -72,7 +74,7 @@ _ROW_HINT = (
 )
 
 
-def _lines(file: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
+def read_lines(file: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
     """Yield the numbers and contents of a file's lines that are not blank, at most ``limit``."""
     try:
         with file.open("rb") as opened:
@@ -82,7 +84,7 @@ def _lines(file: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
         raise MissingInputError(f"{file}: cannot be read: {error.strerror}") from error
 
 
-def _problem(line: bytes) -> str | None:
+def _problem(line: bytes, *, answered: bool) -> str | None:
     try:
         row = json.loads(line)
     except ValueError:
@@ -97,6 +99,8 @@ def _problem(line: bytes) -> str | None:
             return f"message {index} has no text under the key content"
     if not any(message["role"] == "user" for message in messages):
         return "no user turn"
+    if not answered:
+        return None
     if messages[-1]["role"] != "assistant":
         return "the last turn is not the assistant's"
     if not messages[-1]["content"].removeprefix(THINK).strip():
@@ -268,7 +272,7 @@ def _encoded(file: Path, limit: int | None, encode: Encode) -> Iterator[tuple[li
         encoded = encode({"messages": json.loads(line)["messages"]})
         return encoded["input_ids"], encoded["labels"]
 
-    lines: Iterable[bytes] = (line for _, line in _lines(file, limit))
+    lines: Iterable[bytes] = (line for _, line in read_lines(file, limit))
     if file.stat().st_size < _PARALLEL_BYTES:
         yield from map(one, lines)
         return

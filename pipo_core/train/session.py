@@ -1,4 +1,7 @@
-"""One training in this process: ms-swift's pipeline with our rows, model and chat format."""
+"""One training in this process: ms-swift's pipeline with our rows, model and chat format.
+
+`PairSession` is what every training does, `PairSft` supervised fine-tuning; distillation is `opd.PairDistillation`.
+"""
 
 import os
 from collections.abc import Mapping
@@ -14,6 +17,7 @@ from torch import nn
 
 from pipo_core.errors import CheckpointError, MachineError, MissingInputError
 from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO
+from pipo_core.recipes.opd import AnyTraining
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.arguments import frozen_modules, master_weights
 from pipo_core.train.callbacks import StopRequest, TokenRate, TrainingEvents
@@ -25,15 +29,14 @@ from pipo_core.train.template import LessonPlan, Position
 _WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors")
 
 
-class PairSft(SwiftSft):
+class PairSession(SwiftSft):
     """ms-swift's supervised fine-tuning; what differs is where rows, model and chat format come from."""
 
     def __init__(
         self,
         arguments: SftArguments,
-        recipe: TrainRecipe,
+        recipe: AnyTraining,
         *,
-        cache: Path,
         made_by: str,
         events: EventWriter,
         stop: StopRequest,
@@ -43,13 +46,11 @@ class PairSft(SwiftSft):
         Args:
             arguments: ms-swift's.
             recipe: what they were made from.
-            cache: where tokenized rows lie, for all runs.
             made_by: fingerprint of everything that the weights depend on.
             events: where progress goes.
             stop: asks the training to end early.
         """
         self._recipe = recipe
-        self._cache = cache
         self._made_by = made_by
         self._events = events
         self._stop = stop
@@ -67,50 +68,6 @@ class PairSft(SwiftSft):
         """The pair model itself, without adapters' and processes' wrappers."""
         model: Qwen3_5ForCausalPIPO = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         return model
-
-    def _prepare_model_tokenizer(self, **kwargs: Any) -> None:
-        compressor = self._recipe.compressor if self._recipe.objective == "pipo" else None
-        random_seed = self._recipe.seed if self._recipe.start == "random" else None
-        super()._prepare_model_tokenizer(compressor=compressor, random_seed=random_seed, **kwargs)
-
-    def _prepare_template(self) -> None:
-        super()._prepare_template()
-        loss = self._recipe.loss
-        self.template.plan = LessonPlan(
-            objective=self._recipe.objective,
-            phases=self._recipe.pad_augmentation,
-            seed=self._recipe.seed,
-            weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=loss.chunk),
-            position=self._position,
-        )
-
-    def _position(self) -> Position:
-        """Return how far training is; exact because batches are collated when the step that takes them begins."""
-        state = self.trainer.state
-        return Position(state.global_step / state.max_steps, int(state.epoch or 0))
-
-    def _prepare_dataset(self) -> tuple[EncodedRows, EncodedRows | None]:
-        data = self._recipe.data
-        train = self._encoded(Path(data.train), "train", data.limit)
-        validation = self._encoded(Path(data.validation), "validation", None) if data.validation else None
-        return train, validation
-
-    def _encoded(self, file: Path, name: str, limit: int | None) -> EncodedRows:
-        max_length = self._recipe.data.max_length
-        folder = rows_folder(self._cache, file, Path(self._recipe.model), max_length=max_length, limit=limit)
-        if self.args.local_rank in (-1, 0):  # one process of each node, for nodes may have disks of their own
-            done = 0
-
-            def count(number: int) -> None:
-                nonlocal done
-                done = number
-                self._events.count("encode", name=name, done=number)
-
-            encode_rows(file, folder, encode=self.template.encode, max_length=max_length, limit=limit, progress=count)
-            if done:
-                self._events.write("encode", name=name, done=done)
-        _wait_for_all()
-        return EncodedRows(folder, learn=name == "train")
 
     @classmethod
     def prepare_model(cls, args: SftArguments, model: nn.Module, **kwargs: Any) -> nn.Module:
@@ -132,6 +89,7 @@ class PairSft(SwiftSft):
             )
         self._settle_weights()
         trainer.custom_metrics["train"]["tokens_per_second"] = TokenRate(trainer.args.device)
+        self._prepare_trainer(trainer)
         # The Trainer would count every parameter at every pass for a figure that nobody reads.
         trainer.floating_point_ops = lambda inputs: 0
         resume_from = trainer.args.resume_from_checkpoint
@@ -154,6 +112,9 @@ class PairSft(SwiftSft):
         result: dict[str, Any] = super().train(trainer)
         return result
 
+    def _prepare_trainer(self, trainer: Any) -> None:
+        """Add to the trainer what this kind of training needs beside its template."""
+
     def _settle_weights(self) -> None:
         """Freeze what the objective does not run, and keep what trains in fp32 where nobody else does."""
         for module in frozen_modules(self._recipe):
@@ -170,6 +131,67 @@ class PairSft(SwiftSft):
         if self._recipe.precision == "bf16" and self._recipe.tuning.method == "full":
             weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
         return weights
+
+
+class PairSft(PairSession):
+    """Supervised fine-tuning (paper, section 4.1)."""
+
+    def __init__(self, arguments: SftArguments, recipe: TrainRecipe, *, cache: Path, **common: Any) -> None:
+        """Load model and tokenizer.
+
+        Args:
+            arguments: ms-swift's.
+            recipe: what they were made from.
+            cache: where tokenized rows lie, for all runs.
+            common: what every session is given.
+        """
+        self._lesson = recipe
+        self._cache = cache
+        super().__init__(arguments, recipe, **common)
+
+    def _prepare_model_tokenizer(self, **kwargs: Any) -> None:
+        compressor = self._lesson.compressor if self._lesson.objective == "pipo" else None
+        random_seed = self._lesson.seed if self._lesson.start == "random" else None
+        super()._prepare_model_tokenizer(compressor=compressor, random_seed=random_seed, **kwargs)
+
+    def _prepare_template(self) -> None:
+        super()._prepare_template()
+        loss = self._lesson.loss
+        self.template.plan = LessonPlan(
+            objective=self._lesson.objective,
+            phases=self._lesson.pad_augmentation,
+            seed=self._lesson.seed,
+            weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=loss.chunk),
+            position=self._position,
+        )
+
+    def _position(self) -> Position:
+        """Return how far training is; exact because batches are collated when the step that takes them begins."""
+        state = self.trainer.state
+        return Position(state.global_step / state.max_steps, int(state.epoch or 0))
+
+    def _prepare_dataset(self) -> tuple[EncodedRows, EncodedRows | None]:
+        data = self._lesson.data
+        train = self._encoded(Path(data.train), "train", data.limit)
+        validation = self._encoded(Path(data.validation), "validation", None) if data.validation else None
+        return train, validation
+
+    def _encoded(self, file: Path, name: str, limit: int | None) -> EncodedRows:
+        max_length = self._lesson.data.max_length
+        folder = rows_folder(self._cache, file, Path(self._lesson.model), max_length=max_length, limit=limit)
+        if self.args.local_rank in (-1, 0):  # one process of each node, for nodes may have disks of their own
+            done = 0
+
+            def count(number: int) -> None:
+                nonlocal done
+                done = number
+                self._events.count("encode", name=name, done=number)
+
+            encode_rows(file, folder, encode=self.template.encode, max_length=max_length, limit=limit, progress=count)
+            if done:
+                self._events.write("encode", name=name, done=done)
+        _wait_for_all()
+        return EncodedRows(folder, learn=name == "train")
 
 
 def _wait_for_all() -> None:

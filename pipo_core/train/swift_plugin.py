@@ -12,28 +12,17 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import PIPO_ARCHITECTURE, load_config, random_model
 from pipo_core.recipes.sft import Compressor
-from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
+from pipo_core.train.arguments import DISTILL_TEMPLATE, MODEL_TYPE, TEMPLATE
 from pipo_core.train.compressors import start_compressor
+from pipo_core.train.opd_template import DistillTemplate
 from pipo_core.train.rows import THINK
 from pipo_core.train.template import PairTemplate
 
 
 def register() -> None:
-    """Register model type and template; may be called again."""
-    register_template(
-        QwenTemplateMeta(
-            TEMPLATE,
-            template_cls=PairTemplate,
-            default_system=None,
-            # Stock Qwen templates also teach the newline behind the end token, which decoding never reaches.
-            suffix=["<|im_end|>"],
-            thinking_prefix=THINK,
-            non_thinking_prefix="<think>\n\n</think>\n\n",
-            agent_template="qwen3_5",
-            is_thinking=True,
-        ),
-        exist_ok=True,
-    )
+    """Register model type and templates; may be called again."""
+    for name, template in ((TEMPLATE, PairTemplate), (DISTILL_TEMPLATE, DistillTemplate)):
+        _register_template(name, template)
     register_model(
         ModelMeta(
             model_type=MODEL_TYPE,
@@ -42,6 +31,23 @@ def register() -> None:
             loader=PairLoader,
             architectures=[PIPO_ARCHITECTURE],
             is_multimodal=False,
+        ),
+        exist_ok=True,
+    )
+
+
+def _register_template(name: str, template: type[PairTemplate]) -> None:
+    register_template(
+        QwenTemplateMeta(
+            name,
+            template_cls=template,
+            default_system=None,
+            # Stock Qwen templates also teach the newline behind the end token, which decoding never reaches.
+            suffix=["<|im_end|>"],
+            thinking_prefix=THINK,
+            non_thinking_prefix="<think>\n\n</think>\n\n",
+            agent_template="qwen3_5",
+            is_thinking=True,
         ),
         exist_ok=True,
     )

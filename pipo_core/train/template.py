@@ -131,14 +131,14 @@ class PairTemplate(Qwen3_5Template):
             loss_weights=self.plan.weights,
         )
         metrics = trainer.custom_metrics["train" if model.training else "eval"]
-        for name, value in _figures(outputs).items():
+        for name, value in loss_figures(outputs).items():
             metrics[name].update(value)
         if model.training:
             metrics["tokens_per_second"].update(real_tokens)
         return Loss(loss=outputs.loss)
 
 
-def _figures(outputs: PIPOOutput) -> Mapping[str, torch.Tensor]:
+def loss_figures(outputs: PIPOOutput) -> Mapping[str, torch.Tensor]:
     """Return the losses and, for pairs, what the confidence head says: scalars."""
     names = ("backbone_loss", "mtp_loss", "confidence_loss", "confidence_mean", "confidence_target_mean")
     figures = {name: value for name in names if (value := getattr(outputs, name)) is not None}

@@ -6,16 +6,18 @@ print goes to standard error.
 
 import contextlib
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from pipo_core.errors import MachineError
 from pipo_core.files import FolderLock, full_disk, new_folder, read_json, workers_lock_of, write_json
-from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.recipes.kinds import KINDS
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.train.arguments import swift_arguments
 from pipo_core.train.checkpoints import keep_newest, newest_complete, remove_incomplete
 from pipo_core.train.events import SMALLER, EventWriter
@@ -26,7 +28,7 @@ _PATIENCE_SECONDS = 60.0
 
 if TYPE_CHECKING:
     from pipo_core.train.callbacks import StopRequest
-    from pipo_core.train.session import PairSft
+    from pipo_core.train.session import PairSession
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,17 @@ class Job:
         base: name of the base model, for the checkpoint's configuration.
     """
 
-    recipe: TrainRecipe
+    recipe: AnyTraining
     out: Path
     made_by: str
     base: str
 
     @classmethod
     def read(cls, file: Path) -> "Job":
-        """Return the job of a file that `sft.run_train` wrote."""
+        """Return the job of a file that `parent.run_training` wrote."""
         content = read_json(file)
-        recipe = TrainRecipe.model_validate(content["recipe"])
-        return cls(recipe, Path(content["out"]), content["made_by"], content["base"])
+        recipe = KINDS[content["recipe"]["kind"]].model_validate(content["recipe"])
+        return cls(cast(AnyTraining, recipe), Path(content["out"]), content["made_by"], content["base"])
 
 
 def main(job_file: Path) -> int:
@@ -95,10 +97,8 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest")
         PipoError: if the data, the model or the checkpoints are not fit.
     """
     import torch
-    from swift import SftArguments
 
     from pipo_core.train import swift_plugin
-    from pipo_core.train.session import PairSft
 
     on_cpu = not torch.cuda.is_available()
     if job.recipe.precision == "bf16" and on_cpu:
@@ -109,10 +109,9 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest")
         remove_incomplete(checkpoints)
         keep_newest(checkpoints, job.recipe.save.keep)
     resume_from = newest_complete(checkpoints, job.made_by)
-    session = PairSft(
-        SftArguments(**swift_arguments(job.recipe, checkpoints, resume_from, on_cpu=on_cpu)),
-        job.recipe,
-        cache=cache_folder(job.recipe.data.cache, job.out),
+    session = _open_session(
+        job,
+        swift_arguments(job.recipe, checkpoints, resume_from, on_cpu=on_cpu),
         made_by=job.made_by,
         events=events,
         stop=stop,
@@ -125,16 +124,28 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: "StopRequest")
     weights = session.final_weights()
     if is_first:
         _write_artifact(job, session, weights)
-    events.write("done", step=step)
+    dataset = session.trainer.train_dataset
+    events.write("done", step=step, rows=len(dataset), dropped=dataset.dropped)
 
 
-def _write_artifact(job: Job, session: "PairSft", weights: Mapping[str, Any]) -> None:
-    """Write the model, or the adapter and the modules that trained in full, with all that decoding needs."""
-    from pipo_core.model.checkpoint import copy_tokenizer, write_draft_vocab, write_weights
+def _open_session(job: Job, arguments: Mapping[str, Any], **common: Any) -> "PairSession":
+    """Load what the recipe's kind of training needs."""
+    from swift import SftArguments
+
+    from pipo_core.train.opd import PairDistillation
+    from pipo_core.train.session import PairSft
+
+    if isinstance(job.recipe, DistillRecipe):
+        return PairDistillation(SftArguments(**arguments), job.recipe, **common)
+    return PairSft(SftArguments(**arguments), job.recipe, cache=cache_folder(job.recipe.data.cache, job.out), **common)
+
+
+def _write_artifact(job: Job, session: "PairSession", weights: Mapping[str, Any]) -> None:
+    """Write the model, or the adapter and the modules that trained in full, with tokenizer and chat template."""
+    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
 
     recipe = job.recipe
     source = Path(recipe.model)
-    learned = session.trainer.train_dataset.learned()
     if recipe.tuning.method == "full":
         with new_folder(job.out / MODEL) as folder:
             if recipe.objective == "pipo":
@@ -142,13 +153,23 @@ def _write_artifact(job: Job, session: "PairSft", weights: Mapping[str, Any]) ->
             else:
                 write_weights(session.bare_model, folder, layout="base", state=weights)
             copy_tokenizer(source, folder)
-            write_draft_vocab(folder, *learned)
+            _record_vocabulary(job, session, folder)
         return
     with new_folder(job.out / ADAPTER) as folder:
         session.model.save_pretrained(folder, state_dict=weights, selected_adapters=["default"])
         copy_tokenizer(source, folder)
-        write_draft_vocab(folder, *learned)
+        _record_vocabulary(job, session, folder)
         write_json(folder / ADAPTER_RECORD, {"objective": recipe.objective, "base": job.base})
+
+
+def _record_vocabulary(job: Job, session: "PairSession", folder: Path) -> None:
+    """Record which tokens the training set is made of; a distillation, which has questions alone, keeps the earlier one."""
+    from pipo_core.model.checkpoint import DRAFT_VOCAB, write_draft_vocab
+
+    if not isinstance(job.recipe, DistillRecipe):
+        write_draft_vocab(folder, *session.trainer.train_dataset.learned())
+    elif (Path(job.recipe.model) / DRAFT_VOCAB).is_file():
+        shutil.copyfile(Path(job.recipe.model) / DRAFT_VOCAB, folder / DRAFT_VOCAB)
 
 
 def _claim_stdout() -> TextIO:

@@ -172,6 +172,7 @@ def test_every_reference_of_every_recipe_kind_is_resolved_here() -> None:
     arms = {"arms": [{"name": "a", "method": "regular", "ckpt": "x/y"}]}
     recipes = {
         "train": {"model": "x/y", "data": {"train": "x/y", "validation": "x/y"}},
+        "distill": {"model": "x/y", "teacher": "x/y", "data": {"train": "x/y"}},
         "rollout": {"model": "x/y"},
         "build": {"rollouts": "x/y"},
         "merge": {"source": "x/y", "base": "x/y"},

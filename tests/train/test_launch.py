@@ -11,8 +11,9 @@ from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.train.launch import command, environment, plan
 from pipo_core.train.layout import ADAPTER_RECORD, RESULT
 from pipo_core.train.merge import _base_folder, _layout
+from pipo_core.train.models import base_name
+from pipo_core.train.parent import finished
 from pipo_core.train.rows import encode_rows
-from pipo_core.train.sft import _finished, base_name
 from tests.train.tiny_training import recipe, write_rows
 
 JOB = Path("out/job.json")
@@ -58,7 +59,7 @@ def _base_folder_of(folder):
 
 
 def _finished_in(folder):
-    return _finished(folder, folder, "print")
+    return finished(folder, folder, "print")
 
 
 def _layout_of(folder):

@@ -15,7 +15,7 @@ from pipo_core.data.augment import IGNORED
 from pipo_core.errors import CheckpointError, Interrupted, MachineError, MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.reporting import SilentProgress, SilentReporter
-from pipo_core.train import sft
+from pipo_core.train import parent, sft
 from pipo_core.train.events import EventWriter, as_error, parse_event
 from pipo_core.train.rows import encode_rows, rows_folder
 from pipo_core.train.sft import run_train
@@ -176,7 +176,7 @@ def test_where_tokens_lie_makes_no_other_training(base_model, rows):
 
 
 def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(sft.subprocess, "Popen", None)
+    monkeypatch.setattr(parent.subprocess, "Popen", None)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         run_train(recipe(tmp_path, rows), tmp_path)
     bad = tmp_path / "bad.jsonl"
@@ -193,7 +193,7 @@ def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path
 
 def run_script(monkeypatch, base_model, rows, out: Path, script: str, reporter=None):
     """Let a short script stand for the worker: what it writes and how it ends is all the parent sees."""
-    monkeypatch.setattr(sft, "command", lambda recipe, job: [sys.executable, "-c", script])
+    monkeypatch.setattr(parent, "command", lambda recipe, job: [sys.executable, "-c", script])
     return run_train(recipe(base_model, rows), out, reporter=reporter)
 
 
@@ -233,7 +233,7 @@ def test_a_loss_that_is_no_number_is_said_once(monkeypatch, base_model, rows, tm
         "import json\n"
         "print(json.dumps({'event': 'begin', 'step': 0, 'steps': 6, 'rows': 40, 'dropped': 3}))\n"
         "for step in (1, 2): print(json.dumps({'event': 'log', 'step': step, 'loss': 'nan'}))\n"
-        "print(json.dumps({'event': 'done', 'step': 6}))\n"
+        "print(json.dumps({'event': 'done', 'step': 6, 'rows': 40, 'dropped': 3}))\n"
     )
     listener = Listener()
     summary = run_script(monkeypatch, base_model, rows, tmp_path, script, listener)

@@ -1,0 +1,118 @@
+"""What can be said of checkpoints before anything is loaded: are they some, what are they called, do two fit?
+
+Imports no torch.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipo_core.errors import CheckpointError, UsageError
+from pipo_core.files import file_fingerprint, read_object
+from pipo_core.recipes.opd import DistillRecipe
+
+
+def check_model(folder: Path) -> None:
+    """Refuse what is no checkpoint, or one that brings Python code, which a library might run."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json")
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder} has no tokenizer.json")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (folder / name).is_file() and "auto_map" in read_object(folder / name):
+            raise CheckpointError(
+                f"{folder / name} asks for Python code of its own (auto_map), which pipo never runs",
+                hint="use a checkpoint in a format that transformers knows",
+            )
+
+
+def model_prints(folder: Path) -> list[object]:
+    """Return what tells a model from others: its configuration and tokenizer, and its weights by size.
+
+    Reading gigabytes to tell a model from another is not worth it.
+    """
+    return [file_fingerprint(folder / name) for name in ("config.json", "tokenizer.json")] + [
+        [file.name, file.stat().st_size] for file in sorted(folder.glob("*.safetensors"))
+    ]
+
+
+def base_name(folder: Path) -> str:
+    """Return how a model folder is called elsewhere: its recorded base, its hub id, or its folder's name."""
+    recorded = read_object(folder / "config.json").get("pipo_base")
+    if isinstance(recorded, str):
+        return recorded
+    for part in folder.parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/", 1)
+    return folder.name
+
+
+def check_pair(recipe: DistillRecipe) -> None:
+    """Refuse a student and a teacher that cannot be compared, before anything runs.
+
+    Raises:
+        CheckpointError: if one is no checkpoint, the student no pair model, the teacher one, or their tokens differ.
+        UsageError: if the longest answer does not fit the teacher.
+    """
+    student, teacher = Path(recipe.model), Path(recipe.teacher)
+    for folder in (student, teacher):
+        check_model(folder)
+    if "compressor_type" not in _config(student):
+        raise CheckpointError(
+            f"{student} is no pair model, so it has no answers to learn from", hint="pipo train first"
+        )
+    if "compressor_type" in _config(teacher):
+        raise CheckpointError(f"{teacher} is a pair model, and a teacher reads single tokens", hint="give its base")
+    problem = _difference(student, teacher)
+    if problem is not None:
+        raise CheckpointError(
+            f"{teacher} cannot teach {student}: {problem}", hint="a teacher needs the student's tokenizer"
+        )
+    longest = recipe.data.max_prompt + 2 * recipe.rollout.slots
+    room = _config(teacher).get("max_position_embeddings")
+    if isinstance(room, int) and longest > room:
+        raise UsageError(
+            f"{teacher} reads up to {room} tokens, and data.max_prompt with two tokens for each of rollout.slots "
+            f"makes {longest}",
+            hint="give fewer rollout.slots or a smaller data.max_prompt",
+        )
+
+
+def _difference(student: Path, teacher: Path) -> str | None:
+    """Return the first way in which two models' tokens differ, None if they are the same."""
+    own, other = (_vocabulary(folder) for folder in (student, teacher))
+    for text, number in own.items():
+        if other.get(text) != number:
+            return f"token {number}, {text!r}, is {_place(other.get(text))} there"
+    if len(other) != len(own):
+        return f"it has {len(other)} tokens, and not {len(own)}"
+    tokenizers = [read_object(folder / "tokenizer.json") for folder in (student, teacher)]
+    if _splitting(tokenizers[0]) != _splitting(tokenizers[1]):
+        return "its tokenizer splits texts otherwise"
+    sizes = [_config(folder).get("vocab_size") for folder in (student, teacher)]
+    if sizes[0] != sizes[1]:
+        return f"its LM head has {sizes[1]} rows, and not {sizes[0]}"
+    return None
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    tokenizer = read_object(folder / "tokenizer.json")
+    try:
+        added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
+        return {**dict(tokenizer["model"]["vocab"]), **added}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the tokenizer in {folder} cannot be read") from error
+
+
+def _splitting(tokenizer: dict[str, Any]) -> list[Any]:
+    return [tokenizer["model"].get("merges"), *(tokenizer.get(key) for key in ("normalizer", "pre_tokenizer"))]
+
+
+def _place(number: int | None) -> str:
+    return "absent" if number is None else f"token {number}"
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return a checkpoint's text configuration, nested or flat."""
+    config = read_object(folder / "config.json")
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config

@@ -1,0 +1,57 @@
+"""Decoding with adapters around the layers, as a student decodes while it is distilled."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+from pipo_core.decode import pair, regular
+from pipo_core.decode.rows import RowSettings
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.model import Qwen3_5ForCausalPIPO
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+@pytest.fixture
+def adapted(reference: Qwen3_5ForCausalPIPO) -> Qwen3_5ForCausalPIPO:
+    """The reference model with adapters that change its logits."""
+    torch.manual_seed(0)
+    names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = LoraConfig(r=4, target_modules=names, modules_to_save=["compressor", "confidence_head", "mtp.fc"])
+    wrapped = get_peft_model(copy.deepcopy(reference), config).eval()
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name or "modules_to_save" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return wrapped.get_base_model()
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.5])
+def test_pairs_equal_the_full_pass_with_its_adapters(
+    adapted: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], tau: float
+) -> None:
+    ids = random_ids(8, 1)
+    state, emitted = pair.prefill(adapted, [ids], RowSettings([GREEDY], 0, room=1), tau)
+    for slot in range(3, 9):
+        ids = [*ids, int(emitted.tokens[0, 0]), int(emitted.tokens[0, 1]) if int(emitted.counts[0]) == 2 else 0]
+        with torch.no_grad():
+            full = adapted.forward_pairs(torch.tensor([ids]))
+        assert int(emitted.tokens[0, 0]) == int(full.backbone_logits[0, slot].argmax())
+        assert emitted.confidence is not None
+        torch.testing.assert_close(emitted.confidence, full.confidence[:, slot].float(), atol=1e-5, rtol=1e-4)
+        emitted = pair.step(adapted, state)
+
+
+def test_tokens_equal_the_full_pass_with_its_adapters(
+    adapted: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]]
+) -> None:
+    ids = random_ids(5, 2)
+    state, emitted = regular.prefill(adapted, [ids], RowSettings([GREEDY], 0, room=1))
+    for _ in range(8):
+        with torch.no_grad():
+            expected = int(adapted.forward_regular(torch.tensor([ids]))[0, -1].argmax())
+        assert int(emitted.first[0]) == expected
+        ids = [*ids, expected]
+        emitted = regular.step(adapted, state)
