@@ -163,7 +163,7 @@ def _write_artifact(job: Job, session: "PairSession", weights: Mapping[str, Any]
 
 
 def _record_vocabulary(job: Job, session: "PairSession", folder: Path) -> None:
-    """Record which tokens the training set is made of; a distillation, which has questions alone, keeps the earlier one."""
+    """Record which tokens the training set is made of; a distillation, which has none, keeps the earlier record."""
     from pipo_core.model.checkpoint import DRAFT_VOCAB, write_draft_vocab
 
     if not isinstance(job.recipe, DistillRecipe):
