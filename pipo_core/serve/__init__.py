@@ -1,0 +1,1 @@
+"""The OpenAI-compatible server: what requests may say, and what they become."""

@@ -1,0 +1,56 @@
+"""From a body that was read to the engine's requests."""
+
+import secrets
+from collections.abc import Sequence
+
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.engine.api import Request, request_seed
+from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody
+
+
+def requests_of(
+    body: ChatBody | CompletionBody,
+    prompt_ids: Sequence[int],
+    *,
+    name: str,
+    end_ids: frozenset[int],
+    max_length: int,
+) -> list[Request]:
+    """Return the ``n`` requests of a body, called ``name-0`` and so on; without a budget each gets what fits.
+
+    Choices differ by their seeds, which depend on the body's seed and on the choice's number alone.
+
+    Raises:
+        BodyError: if the prompt is empty, or prompt and budget are longer than ``max_length`` tokens.
+    """
+    budget = body.budget if isinstance(body, ChatBody) else body.max_tokens
+    param = "messages" if isinstance(body, ChatBody) else "prompt"
+    room = max_length - len(prompt_ids)
+    if not prompt_ids:
+        raise BodyError("the prompt is empty", param=param)
+    if room < 1 or (budget or 1) > room:
+        fits = f"max_tokens up to {room} would fit" if room >= 1 else f"prompts up to {max_length - 1} tokens fit"
+        message = (
+            f"the prompt's {len(prompt_ids)} tokens and the budget pass the {max_length} tokens of context: {fits}"
+        )
+        raise BodyError(message, param=param if room < 1 else "max_tokens", code="context_length_exceeded")
+    seed = secrets.randbits(63) if body.seed is None else body.seed
+    return [
+        Request(
+            f"{name}-{choice}",
+            tuple(prompt_ids),
+            SamplingParams(
+                temperature=body.temperature,
+                top_p=body.top_p,
+                top_k=body.top_k,
+                presence_penalty=body.presence_penalty,
+                frequency_penalty=body.frequency_penalty,
+                repetition_penalty=body.repetition_penalty,
+                seed=request_seed(seed, choice),
+            ),
+            max_tokens=room if budget is None else budget,
+            stop_ids=end_ids,
+            stop=body.stops,
+        )
+        for choice in range(body.n)
+    ]

@@ -1,0 +1,163 @@
+"""What a body of the OpenAI interface may say, and the shape in which it is refused. Counts are of real tokens."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipo_core.errors import UsageError
+
+# What OpenAI's interface has and this server does not, with the values that ask for nothing.
+UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "logprobs": (None, False),
+    "top_logprobs": (None,),
+    "tools": (None, []),
+    "tool_choice": (None, "none"),
+    "functions": (None, []),
+    "function_call": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "logit_bias": (None, {}),
+    "echo": (None, False),
+    "best_of": (None,),
+    "suffix": (None,),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+}
+
+
+class BodyError(UsageError):
+    """A body that is refused with status 400; ``param`` names the field."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        """Keep ``param`` and ``code``, which OpenAI's error shape has beside the message."""
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+def error_body(
+    message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> dict[str, dict[str, str | None]]:
+    """Return OpenAI's error shape."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _utf8(text: str) -> str:
+    """Refuse lone surrogates: JSON can spell them, tokenizers cannot read them."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("holds half of a surrogate pair")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_utf8)]
+StopText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_utf8)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class TextPart(_Strict):
+    """One part of a message; images and sound are refused."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(_Strict):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Text | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class StreamOptions(_Strict):
+    """What a stream says beside the text."""
+
+    include_usage: bool = False
+
+
+class _Body(_Strict):
+    """What chats and completions share."""
+
+    model: Text
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+    n: int = Field(1, ge=1, le=16)
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    user: Text | None = None
+
+    @model_validator(mode="after")
+    def _options_of_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream: true")
+        return self
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+class ChatBody(_Body):
+    """The body of ``/v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("give max_tokens or max_completion_tokens, not both")
+        return self
+
+    @property
+    def budget(self) -> int | None:
+        """The most real tokens of an answer; None for what fits."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class CompletionBody(_Body):
+    """The body of ``/v1/completions``."""
+
+    prompt: Annotated[str, Field(min_length=1), AfterValidator(_utf8)]
+
+
+B = TypeVar("B", bound=_Body)
+
+
+def read_body(shape: type[B], body: Any) -> B:
+    """Return the parsed JSON ``body`` as ``shape``.
+
+    Raises:
+        BodyError: for the first thing in it that is not valid or not supported.
+    """
+    if not isinstance(body, dict):
+        raise BodyError("the body must be a JSON object")
+    rest = dict(body)
+    for name, nothing in UNSUPPORTED.items():
+        if name in rest and not _asks_for_nothing(rest.pop(name), nothing):
+            raise BodyError(f"{name} is not supported", param=name, code="unsupported_parameter")
+    try:
+        return shape.model_validate(rest)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"]).encode("utf-8", "replace").decode()
+        raise BodyError(f"{where or 'body'}: {first['msg']}", param=where or None) from None
+
+
+def _asks_for_nothing(value: object, nothing: Sequence[object]) -> bool:
+    return any(type(value) is type(empty) and value == empty for empty in nothing)

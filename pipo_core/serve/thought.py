@@ -1,0 +1,41 @@
+"""Splitting an answer, as it comes, into the thought before ``</think>`` and what is said behind it."""
+
+from pipo_core.engine.chat import END_OF_THOUGHT
+
+
+class ThoughtSplitter:
+    """Takes an answer's texts in order; for prompts that end with an opened thought.
+
+    The beginning of a possible mark is held back, so the parts do not depend on how the text was cut. Line breaks
+    directly behind the mark belong to the layout and are in neither part.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._thinking = True
+        self._at_begin = True
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """Return what ``text`` adds to the thought and to the answer."""
+        if not self._thinking:
+            return "", self._say(text)
+        thought, mark, answer = (self._held + text).partition(END_OF_THOUGHT)
+        if mark:
+            self._thinking, self._held = False, ""
+            return thought, self._say(answer)
+        sizes = range(len(END_OF_THOUGHT) - 1, 0, -1)
+        keep = next((size for size in sizes if thought.endswith(END_OF_THOUGHT[:size])), 0)
+        cut = len(thought) - keep
+        self._held = thought[cut:]
+        return thought[:cut], ""
+
+    def end(self) -> str:
+        """Return what was held back of a thought that never ended."""
+        held, self._held = self._held, ""
+        return held
+
+    def _say(self, text: str) -> str:
+        if self._at_begin:
+            text = text.lstrip("\n")
+            self._at_begin = not text
+        return text

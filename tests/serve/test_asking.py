@@ -1,0 +1,46 @@
+"""From bodies to requests, and from answers to thoughts and what is said."""
+
+from typing import Any
+
+import pytest
+
+from pipo_core.engine import Request
+from pipo_core.serve.asking import requests_of
+from pipo_core.serve.schemas import BodyError, ChatBody, read_body
+from pipo_core.serve.thought import ThoughtSplitter
+
+
+def asked(length: int = 5, **changes: Any) -> list[Request]:
+    body = read_body(ChatBody, {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | changes)
+    return requests_of(body, range(length), name="r", end_ids=frozenset({2}), max_length=10)
+
+
+def test_choices_differ_by_seed_and_repeat() -> None:
+    one, two = asked(n=2, seed=3, stop="x", temperature=0.5)
+    assert [one, two] == asked(n=2, seed=3, stop="x", temperature=0.5)
+    assert (one.id, two.id, one.stop, one.stop_ids) == ("r-0", "r-1", ("x",), {2})
+    assert one.sampling.seed != two.sampling.seed
+    assert one.sampling.temperature == 0.5
+
+
+def test_a_budget_fits_or_is_refused_with_what_would() -> None:
+    assert [asked()[0].max_tokens, asked(max_tokens=5)[0].max_tokens, asked(length=9)[0].max_tokens] == [5, 5, 1]
+    for refused, words in (({"max_tokens": 6}, "up to 5 would fit"), ({"length": 10}, "up to 9 tokens fit")):
+        with pytest.raises(BodyError, match=words) as caught:
+            asked(**refused)
+        assert caught.value.code == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a < b</think>\n\n4</think>\n", ("a < b", "4</think>\n")),
+        ("never ends </thi", ("never ends </thi", "")),
+        ("</think>\n", ("", "")),
+    ],
+)
+def test_the_parts_do_not_depend_on_the_cuts(text: str, parts: tuple[str, str], size: int) -> None:
+    splitter = ThoughtSplitter()
+    fed = [splitter.feed(text[at : at + size]) for at in range(0, len(text), size)]
+    assert ("".join(t for t, _ in fed) + splitter.end(), "".join(a for _, a in fed)) == parts
