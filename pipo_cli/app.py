@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipo_cli.commands import bench, compare, distill, download, eval, merge, plain, recipes, run, train
+from pipo_cli.commands import bench, chat, compare, distill, download, eval, merge, plain, recipes, run, serve, train
 from pipo_cli.failures import describe
 from pipo_cli.options import Debug
 from pipo_cli.session import emit_json, session
@@ -84,6 +84,8 @@ merge.register(app)
 eval.register(app)
 bench.register(app)
 compare.register(app)
+serve.register(app)
+chat.register(app)
 app.add_typer(recipes.app, name="recipes")
 
 

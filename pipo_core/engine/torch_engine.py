@@ -73,6 +73,11 @@ class TorchEngine:
     # ------------------------------------------------------------ what others see
 
     @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    @property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a text of this model."""
         return end_ids(self._tokenizer)

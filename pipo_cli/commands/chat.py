@@ -1,0 +1,139 @@
+"""`pipo chat`."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipo_cli.checkpoints import default_method
+from pipo_cli.commands.serve import (
+    Ckpt,
+    DeviceOption,
+    MaxLength,
+    MethodOption,
+    Precision,
+    PrecisionOption,
+    TauOption,
+    find_model,
+)
+from pipo_cli.options import DEFAULT_OUT, Debug, Out
+from pipo_core.errors import PipoError
+
+if TYPE_CHECKING:
+    from pipo_core.engine import Delta
+    from pipo_core.engine.torch_engine import TorchEngine
+
+HELP = "/reset forgets the conversation, /quit leaves, Ctrl-C stops an answer"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("chat", epilog="Example: pipo chat --ckpt outputs/demo/merge/model --show-drafts")(chat)
+
+
+def chat(
+    ctx: typer.Context,
+    ckpt: Ckpt = None,
+    method: MethodOption = None,
+    tau: TauOption = None,
+    show_drafts: Annotated[
+        bool, typer.Option("--show-drafts", help="Colour kept drafts, and mark rejected ones with a dot.")
+    ] = False,
+    system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in real tokens.")] = 4096,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest tokens.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the answers' noise.")] = 0,
+    max_length: MaxLength = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = Precision.auto,
+    out: Out = DEFAULT_OUT,
+    debug: Debug = False,
+) -> None:
+    """Talk to a checkpoint in the terminal; lines from a pipe are turns too."""
+    from pipo_core.engine.open import open_engine
+    from pipo_core.recipes.common import EngineSettings
+
+    model = find_model(ctx, ckpt, out)
+    decoding = method.value if method else default_method(model)
+    settings = EngineSettings(batch=1, device=device, precision=precision.value, max_length=max_length)
+    engine = open_engine(model, decoding, tau, settings)
+    typer.echo(f"{model} ({decoding}); {HELP}", err=True)
+    opening = [{"role": "system", "content": system}] if system else []
+    messages, turn = [*opening], 0
+    while (said := _ask()) is not None:
+        if said == "/quit":
+            break
+        if said == "/reset":
+            messages = [*opening]
+        elif said.startswith("/"):
+            typer.echo(HELP, err=True)
+        elif said.strip():
+            turn += 1
+            messages.append({"role": "user", "content": said})
+            answer = _answer(engine, messages, turn, seed, max_tokens, temperature, show_drafts=show_drafts)
+            messages.append({"role": "assistant", "content": answer})
+
+
+def _ask() -> str | None:
+    """Return the next line, None at the end of the input."""
+    if sys.stdin.isatty():
+        typer.echo("> ", nl=False, err=True)
+    try:
+        line = sys.stdin.readline()
+    except KeyboardInterrupt:
+        line = ""
+    return line.rstrip("\n") if line else None
+
+
+def _answer(
+    engine: "TorchEngine",
+    messages: list[dict[str, str]],
+    turn: int,
+    seed: int,
+    max_tokens: int,
+    temperature: float,
+    *,
+    show_drafts: bool,
+) -> str:
+    """Write an answer as it comes and return it; Ctrl-C ends it there."""
+    from pipo_core.decode.sampling import SamplingParams
+    from pipo_core.engine import Request
+    from pipo_core.engine.api import request_seed
+    from pipo_core.engine.chat import encode_prompt
+
+    ids = encode_prompt(engine.tokenizer, messages)
+    name = f"turn-{turn}"
+    budget = max(1, min(max_tokens, engine.max_length - len(ids)))
+    params = SamplingParams(temperature=temperature, top_p=0.95, top_k=20, seed=request_seed(seed, turn))
+    engine.add(Request(name, tuple(ids), params, max_tokens=budget, stop_ids=engine.end_ids))
+    completion = None
+    while engine.has_work:
+        try:
+            for delta in engine.step():
+                typer.echo(_coloured(engine, delta) if show_drafts else delta.text, nl=False)
+                sys.stdout.flush()
+                completion = delta.completion or completion
+        except KeyboardInterrupt:
+            engine.cancel(name)
+    typer.echo()
+    if completion is None or completion.finish_reason == "error":
+        raise PipoError(f"the answer failed: {completion.error if completion else 'nothing came'}")
+    kept = f", {completion.kept} of {completion.drafts} drafts kept" if completion.drafts else ""
+    tokens = sum(completion.slot_token_counts)
+    typer.echo(
+        f"[{completion.finish_reason}: {tokens} tokens in {completion.slots} steps{kept}, {completion.time_s:.2f} s]",
+        err=True,
+    )
+    return completion.text
+
+
+def _coloured(engine: "TorchEngine", delta: "Delta") -> str:
+    """Return a step's tokens, kept drafts green and rejected ones as a dim dot."""
+    shown = []
+    for written in delta.tokens:
+        if written.kind == "rejected":
+            shown.append(typer.style("·", dim=True))
+            continue
+        text = engine.tokenizer.decode([written.token_id], skip_special_tokens=False)
+        shown.append(typer.style(text, fg="green") if written.kind == "kept" else text)
+    return "".join(shown)

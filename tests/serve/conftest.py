@@ -1,0 +1,63 @@
+"""A server on this machine, and the official client."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from openai import OpenAI
+
+from pipo_core.engine.live import LiveEngine
+from pipo_core.engine.open import open_engine
+from pipo_core.recipes.common import EngineSettings
+from pipo_core.serve.openai_api import Service, create_app
+from pipo_core.serve.run import listen
+from tests.train.tiny_training import make_model
+
+MODEL = "tiny"
+Start = Callable[..., tuple[Service, str]]
+
+
+@pytest.fixture(scope="session")
+def pair_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pair model; what it says means nothing."""
+    return make_model(tmp_path_factory.mktemp("served") / "pair", layout="pipo")
+
+
+@pytest.fixture(scope="module")
+def start(pair_model: Path) -> Iterator[Start]:
+    """Return what starts a server: its service and its address."""
+    running: list[tuple[uvicorn.Server, threading.Thread, Service]] = []
+
+    def begin(**options: object) -> tuple[Service, str]:
+        settings = EngineSettings(batch=8, device="cpu", precision="fp32", threads=1, max_length=512)
+        engine = open_engine(pair_model, "pipo", 0.5, settings)
+        service = Service(LiveEngine(engine), engine.tokenizer, MODEL, **options)  # type: ignore[arg-type]
+        listening = listen("127.0.0.1", 0, has_key=False)
+        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        running.append((server, thread, service))
+        return service, "http://{}:{}/v1".format(*listening.getsockname())
+
+    yield begin
+    for server, thread, service in running:
+        server.should_exit = True
+        thread.join(timeout=20)
+        service.live.close()
+
+
+@pytest.fixture(scope="module")
+def served(start: Start) -> tuple[Service, str]:
+    """One server for many tests."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def client(served: tuple[Service, str]) -> OpenAI:
+    """The official client, speaking to it."""
+    return OpenAI(base_url=served[1], api_key="unused", max_retries=0)
