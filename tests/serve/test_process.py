@@ -92,7 +92,7 @@ def test_what_cannot_be_served_is_one_line(pair_model: Path, tmp_path: Path) -> 
     words = ["serve", "--ckpt", str(pair_model), "--dry-run"]
     assert run(app, words).exit_code == 0
     for more, code, about in (
-        (["--host", "0.0.0.0"], 2, "no API key"),
+        (["--host", "::"], 2, "no API key"),
         (["--device", "cuda:7"], 4, "cuda:7"),
         (["--api-key-file", str(tmp_path / "absent")], 3, "absent"),
         (["--method", "regular", "--tau", "0.5"], 2, "--tau"),
