@@ -63,7 +63,12 @@ class Launch(RecipeModel):
     """The processes that train; more than one start under torchrun."""
 
     processes: int = Field(default=1, ge=1, description="Processes of this node, one a GPU.")
-    nodes: int = Field(default=1, ge=1, description="Machines that train together.")
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        description="Machines that train together, each with an output folder of its own; going on needs node 0's "
+        "checkpoints in all of them.",
+    )
     node_rank: int = Field(default=0, ge=0, description="This machine's number, from 0.")
     master: str | None = Field(
         default=None,

@@ -93,6 +93,7 @@ class PairSession(SwiftSft):
         # The Trainer would count every parameter at every pass for a figure that nobody reads.
         trainer.floating_point_ops = lambda inputs: 0
         resume_from = trainer.args.resume_from_checkpoint
+        _refuse_different_starts(resume_from)
         self._training_events = TrainingEvents(
             self._events,
             self._stop,
@@ -204,6 +205,24 @@ def _refuse_lone_processes(world_size: int) -> None:
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size != started:
         raise MachineError(f"{started} processes were started, but {world_size} train together")
+
+
+def _refuse_different_starts(resume_from: str | None) -> None:
+    """Raise unless all processes go on from the same step: else they would wait for one another for ever.
+
+    Raises:
+        CheckpointError: in every process.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    steps: list[int] = [0] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(steps, 0 if resume_from is None else step_of(Path(resume_from))[0])
+    if len(set(steps)) > 1:
+        found = ", ".join(map(str, sorted(set(steps))))
+        raise CheckpointError(
+            f"the processes would go on from different steps ({found}): each node looks into its own output folder",
+            hint="copy checkpoints/ of node 0's train folder to the other nodes' ones, or give --restart on all",
+        )
 
 
 def _refuse_unrestored(model: nn.Module, checkpoint: str | None) -> None:
