@@ -226,15 +226,16 @@ class _Run:
 
     @contextmanager
     def _catch_interrupts(self) -> Iterator[None]:
-        """Let Ctrl-C ask the training for its end; Python allows this in the main thread only."""
+        """Let Ctrl-C, or SIGTERM, ask the training for its end; Python allows this in the main thread only."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = signal.signal(signal.SIGINT, self._on_interrupt)
+        before = {number: signal.signal(number, self._on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1

@@ -98,6 +98,18 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     assert (out / "worker.log").stat().st_size == log_size
 
 
+def test_sigterm_is_a_stop_too(base_model, rows, tmp_path):
+    data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
+    settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000})
+    out = tmp_path / "stage"
+    out.mkdir()
+    before = signal.getsignal(signal.SIGTERM)
+    listener = Listener(at=2, act=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match=r"stopped after step \d+, with a checkpoint"):
+        run_train(settings, out, reporter=listener)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 @pytest.mark.slow
 def test_a_save_that_fails_after_ctrl_c_is_an_error_and_no_clean_stop(base_model, rows, tmp_path):
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
