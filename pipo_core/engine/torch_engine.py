@@ -179,7 +179,7 @@ class TorchEngine:
         """Do what `step` does; failures of a method's step are raised."""
         rows_are_next = self._running and self._decode_next
         self._decode_next = not rows_are_next and self._prefill()
-        if self._state is not None and self._running and not self._decode_next:
+        if self._state is not None and not self._decode_next:
             emitted = self._method.step(self._state)
             self._write(self._running, emitted, self._broken(self._state))
             self._retire()

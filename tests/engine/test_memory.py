@@ -71,7 +71,7 @@ def test_more_memory_than_is_free_and_pieces_that_are_too_large_are_refused(refe
 def test_rows_wait_for_memory_and_no_more_is_ever_taken(
     engine: Any, random_model: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = [greedy(n, length=4 + 17 * n % 60, max_tokens=6 + 11 * n % 30) for n in range(12)]
+    requests = [greedy(n, length=4 + 17 * n % 60, max_tokens=6 + 11 * n % 20) for n in range(9)]
     requests.append(greedy(20, length=150, max_tokens=10))
     alone = run(engine(method, batch=1), requests)
 
@@ -121,7 +121,7 @@ def test_what_can_never_fit_is_refused_at_once(engine: Any) -> None:
 def test_buffers_shrink_when_rows_have_left(engine: Any) -> None:
     stepped = engine("pipo", batch=8)
     for n in range(8):
-        stepped.add(greedy(n, max_tokens=300 if n == 3 else 20))
+        stepped.add(greedy(n, max_tokens=200 if n == 3 else 8))
     stepped.step()
     before = bytes_of(stepped._state.cache)
     while stepped.stats().running > 1:
