@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qwen3_5TextModel
 
 from pipo_core.decode.cache import RowCache
+from pipo_core.model.compressor import LinearCompressor, MLPCompressor
+from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -335,6 +337,31 @@ def _stock_mtp_pass(
         cache=cache,
     )
     return drafted[:, 0]
+
+
+def compress(model: Qwen3_5ForCausalPIPO, pair_embeddings: torch.Tensor) -> torch.Tensor:
+    """Return the latents ``z_i``, ``[B, H]``, of pairs of embeddings, ``[B, 2, H]``, by either kind of compressor."""
+    compressor: Any = model.compressor
+    if not isinstance(compressor, MLPCompressor | LinearCompressor):  # what trains in full stands in a wrapper
+        wrapped: torch.Tensor = compressor(pair_embeddings)
+        return wrapped
+    run = _kernels(model, len(pair_embeddings))
+    first, *others = (layer for layer in compressor.modules() if isinstance(layer, nn.Linear))
+    latents = run.matrix(pair_embeddings.flatten(1), first.weight) + first.bias
+    for layer in others:
+        latents = run.matrix(F.silu(latents), layer.weight) + layer.bias
+    return latents
+
+
+def gate(model: Qwen3_5ForCausalPIPO, backbone_hidden: torch.Tensor, mtp_hidden: torch.Tensor) -> torch.Tensor:
+    """Return ``c_i = sigmoid(w · SiLU(F · RMSNorm([h_i ; m_i])))`` in fp32, ``[B]``, from two ``[B, H]``."""
+    head: Any = model.confidence_head
+    if not isinstance(head, ConfidenceHead):
+        wrapped: torch.Tensor = head(backbone_hidden, mtp_hidden).sigmoid()
+        return wrapped
+    normed = rms_norm(torch.cat([backbone_hidden, mtp_hidden], dim=-1), head.norm.weight, head.norm.eps)
+    inner = F.silu(_kernels(model, len(normed)).matrix(normed, head.fc1.weight))
+    return F.linear(inner.float(), head.fc2.weight.float()).squeeze(-1).sigmoid()
 
 
 def lm_head(model: Qwen3_5ForCausalPIPO, hidden: torch.Tensor) -> torch.Tensor:

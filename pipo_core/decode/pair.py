@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pipo_core.decode.backbone import decode_pass, lm_head, mtp_pass
+from pipo_core.decode.backbone import compress, decode_pass, gate, lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.prefill import PromptReader
@@ -111,7 +111,7 @@ def prefill(
 def step(model: Qwen3_5ForCausalPIPO, state: PairState) -> Emitted:
     """Advance every row by one slot."""
     state.cache.reserve()
-    latents = model.compressor(model.embed(state.pair))  # z_i
+    latents = compress(model, model.embed(state.pair))  # z_i
     hidden = decode_pass(model, latents, state.cache)  # h_i
     state.cache.advance()
     return _emit(model, state, hidden)
@@ -126,7 +126,7 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
     confidence = None
     if state.mtp_cache is not None:
         drafted = _run_mtp(model, state.mtp_cache, first, hidden)  # m_i
-        confidence = model.confidence_head(hidden, drafted).sigmoid()  # c_i
+        confidence = gate(model, hidden, drafted)  # c_i
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = _is_kept(state, confidence) & ~ended
         rows = (~ended if state.draw_all else kept).nonzero().squeeze(1)

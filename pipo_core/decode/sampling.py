@@ -191,6 +191,8 @@ class RowSampler:
         widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in rows if p.temperature > 0]
         self._all_greedy = not widths
         self._widest = max(widths, default=1)
+        self._repetition = any(p.repetition_penalty != 1.0 for p in rows)
+        self._frequency = any(p.frequency_penalty for p in rows)
         table = [
             (
                 p.temperature,
@@ -217,9 +219,12 @@ class RowSampler:
             counts = counts.of_ids(vocabulary)
         presence, frequency, repetition = settings[:, 3:4], settings[:, 4:5], settings[:, 5:6]
         written = counts.output > 0
-        seen = written | counts.in_prompt
-        scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
-        return scores - presence * written - frequency * counts.output
+        # Over the whole vocabulary these passes cost as much as a layer: what no row asks for is left out.
+        if self._repetition:
+            seen = written | counts.in_prompt
+            scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
+        scores = scores - presence * written
+        return scores - frequency * counts.output if self._frequency else scores
 
     def noise(self, place: int, rows: torch.Tensor | None = None, ahead: int = 0) -> torch.Tensor:
         """Return the requests' noise in [0, 1), ``[N, 1]``, of a place in a slot; see `draw`."""

@@ -33,6 +33,7 @@ def make_model(
     kv_heads: int = 2,
     head_dim: int = 16,
     dtype: torch.dtype = torch.float32,
+    compressor_type: str = "mlp",
 ) -> Qwen3_5ForCausalPIPO:
     """Return a small model whose every weight, norms and biases too, is random."""
     config = Qwen3_5TextConfig(
@@ -48,6 +49,7 @@ def make_model(
         linear_key_head_dim=16,
         linear_value_head_dim=8,
         tie_word_embeddings=True,
+        compressor_type=compressor_type,
     )
     torch.manual_seed(0)
     model = random_weights(config, dtype=dtype).eval()
@@ -119,6 +121,16 @@ def test_the_draft_pass_equals_the_block() -> None:
         torch.testing.assert_close(backbone.mtp_pass(model, embeddings, hidden, ours), expected, atol=1e-5, rtol=1e-5)
         ours.advance()
         stock.advance()
+
+
+@pytest.mark.parametrize("kind", ["mlp", "linear"])
+@torch.inference_mode()
+def test_compressor_and_gate_equal_the_modules(kind: str) -> None:
+    model = make_model(compressor_type=kind)
+    pairs = torch.randn(3, 2, 48, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(backbone.compress(model, pairs), model.compressor(pairs), atol=1e-5, rtol=1e-5)
+    expected = model.confidence_head(pairs[:, 0], pairs[:, 1]).sigmoid()
+    torch.testing.assert_close(backbone.gate(model, pairs[:, 0], pairs[:, 1]), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
