@@ -347,9 +347,11 @@ def compress(model: Qwen3_5ForCausalPIPO, pair_embeddings: torch.Tensor) -> torc
         return wrapped
     run = _kernels(model, len(pair_embeddings))
     first, *others = (layer for layer in compressor.modules() if isinstance(layer, nn.Linear))
-    latents = run.matrix(pair_embeddings.flatten(1), first.weight) + first.bias
+    latents = run.matrix(pair_embeddings.flatten(1), first.weight)
+    latents = latents + first.bias.to(latents.dtype)  # autocast multiplies in another format than the bias has
     for layer in others:
-        latents = run.matrix(F.silu(latents), layer.weight) + layer.bias
+        latents = run.matrix(F.silu(latents), layer.weight)
+        latents = latents + layer.bias.to(latents.dtype)
     return latents
 
 
