@@ -5,7 +5,7 @@ and values beyond are simply overwritten, but a recurrent state only goes forwar
 positions bring (`recurrence.Inputs`) and `RowCache.commit` makes as many of them past as each row wants. One position a
 row is `backbone.decode_pass`, which is faster.
 
-Source of the recurrence: Yang et al., *Gated Delta Networks*, arXiv 2412.06464, equation 10::
+Source of the recurrence: Yang et al., *Gated Delta Networks*, arXiv 2412.06464::
 
     S_t = exp(g_t) · S_{t−1} + k_t ⊗ β_t (v_t − exp(g_t) · S_{t−1}ᵀ k_t),    o_t = S_tᵀ q_t
 """

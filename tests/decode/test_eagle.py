@@ -64,6 +64,40 @@ def test_most_drafts_of_a_trained_head_are_accepted(student: Qwen3_5ForCausalPIP
     assert steps <= 40
 
 
+def test_drafts_are_those_of_a_chain_over_everything_before(
+    student: Qwen3_5ForCausalPIPO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was rejected before, no draft sees an entry that stems from the block's own earlier outputs."""
+    drafted: list[list[int]] = []
+    draft = eagle._draft
+    monkeypatch.setattr(eagle, "_draft", lambda *given: drafted.append(draft(*given)[0].tolist()) or draft_of(drafted))
+    prompt, wrong = [3, 4, 5, 6, 7], [1, 1, 1]
+
+    def draft_of(found: list[list[int]]) -> torch.Tensor:
+        """Every other step's drafts are replaced by ones that will be rejected."""
+        return torch.tensor([wrong if len(found) % 2 else found[-1]])
+
+    state, emitted = eagle.prefill(student, [prompt], RowSettings([SAMPLINGS[1]], PAD, room=1), 3)
+    ids = [*prompt, int(emitted.first[0])]
+    for step in range(8):
+        expected = _chain(student, ids, 3)
+        emitted = eagle.step(student, state)
+        assert drafted[step] == expected
+        ids += emitted.tokens[0, : int(emitted.counts[0])].tolist()
+
+
+def _chain(model: Qwen3_5ForCausalPIPO, ids: Prompt, drafts: int) -> Prompt:
+    """Greedy drafts behind ``ids``, each from a pass of the MTP block over all positions."""
+    found: Prompt = []
+    with torch.no_grad():
+        hidden = model.run_backbone(model.embed(torch.tensor([ids[:-1]])))
+        for _ in range(drafts):
+            out = model.mtp(model.embed(torch.tensor([[*ids[1:], *found]])), hidden)
+            found.append(int(model.lm_head(out[0, -1]).argmax()))
+            hidden = torch.cat([hidden, out[:, -1:]], dim=1)  # m_j in place of a hidden state that is not there yet
+    return found
+
+
 def test_untrained_drafts_change_nothing(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], Prompt]
 ) -> None:

@@ -1,11 +1,14 @@
 """Whether what lies in the cache is whole, as far as its own files tell."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from pipo_core.hub.cache import missing_files
+from pipo_core.hub.cache import find_cached, missing_files
+from pipo_core.recipes.catalog import find_name
 
 
 @pytest.fixture
@@ -36,6 +39,24 @@ def test_weights_must_be_there_and_an_index_readable(model: Path) -> None:
     for file in model.glob("*.safetensors"):
         file.unlink()
     assert missing_files(model, is_model=True) == ["weights (*.safetensors)"]
+
+
+def test_a_cache_that_lacks_a_shard_is_as_good_as_none(
+    model: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another tool left when it was interrupted: only the index tells that a file is missing."""
+    cache, commit = tmp_path_factory.mktemp("hub"), "0" * 40
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    repository = cache / "models--someone--something"
+    snapshot = repository / "snapshots" / commit
+    shutil.copytree(model, snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    named = find_name("someone/something", "model")
+    assert named is not None
+    assert find_cached(named) == snapshot
+    (snapshot / "model-00002-of-00002.safetensors").unlink()
+    assert find_cached(named) is None
 
 
 def test_empty_data_are_not_whole(tmp_path: Path) -> None:

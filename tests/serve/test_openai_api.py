@@ -104,10 +104,12 @@ def test_what_is_asked_wrongly_is_told_in_openais_shape(client: OpenAI, served: 
 
 def test_a_client_that_goes_away_frees_its_rows(client: OpenAI, served: tuple[Service, str]) -> None:
     service, address = served
-    stream = client.completions.create(model=MODEL, prompt="1+2", max_tokens=480, n=4, stream=True)
+    before = service.live.stats().tokens
+    stream = client.completions.create(model=MODEL, prompt="1+2", max_tokens=480, n=4, stream=True, temperature=0)
     next(iter(stream))
     stream.close()
     wait_until_idle(service)
+    assert service.live.stats().tokens - before < 480, "the answers were written to their ends"
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(
             f"{address}/completions", json={"model": MODEL, "prompt": "1+2", "max_tokens": 480, "n": 8}, timeout=0.05
