@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pipo_core.bench import arms as bench_arms
+from pipo_core.bench.roofline import step_bytes
 from pipo_core.bench.runner import run_bench
 from pipo_core.errors import UsageError
 from pipo_core.files import read_json
@@ -48,7 +49,9 @@ def small_shape(monkeypatch: pytest.MonkeyPatch, reference: Qwen3_5ForCausalPIPO
 
 
 @pytest.mark.usefixtures("small_shape")
-def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(tmp_path: Path) -> None:
+def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
+    tmp_path: Path, reference: Qwen3_5ForCausalPIPO
+) -> None:
     results = run_bench(recipe(), tmp_path)
     labels = ["regular", "mtp", "eagle", "pipo@0%", "pipo@50%", "pipo@100%", "few@100%"]
     for length in results["lengths"]:
@@ -58,6 +61,11 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(tmp_path: Pat
         assert found["mtp"]["tokens_per_slot"] == found["pipo@100%"]["tokens_per_slot"] == 2.0
         assert 0.3 < found["pipo@50%"]["drafts_kept"] < 0.7
         assert all(0 < arm["of_limit"]["tpot_s"] < 1 for arm in found.values())
+        # With every draft kept a step writes two tokens, and reads the LM head twice.
+        moved = step_bytes(reference.config, "pipo", context=length["prompt_tokens"], acceptance=1.0, weight_bytes=4)
+        limit = moved / results["limits_of"]["bandwidth"] / 2
+        every = found["pipo@100%"]
+        assert every["of_limit"]["tpot_s"] * every["tpot_s"]["median"] == pytest.approx(limit)
     for row in results["throughput"]:
         assert [arm["label"] for arm in row["arms"]] == labels
         assert row["arms"][0]["speedup"]["median"] == 1.0
