@@ -23,6 +23,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.nn import functional as F
 
+from pipo_core.model.losses import formed_gradients
+
 DivergenceMode = Literal["topk", "topk_renormalised", "sampled", "full"]
 
 MAX_LOG_RATIO = 60.0
@@ -141,13 +143,7 @@ class _ChunkedDivergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        loss_grad = outputs[0]
-        hidden_grad, weight_grad = ctx.saved_tensors
-        if hidden_grad is not None:
-            hidden_grad = hidden_grad * loss_grad.to(hidden_grad.dtype)
-        if weight_grad is not None:
-            weight_grad = (weight_grad * loss_grad).to(ctx.weight_dtype)
-        return (hidden_grad, weight_grad, *[None] * 7)
+        return (*formed_gradients(ctx, outputs[0]), *[None] * 7)
 
 
 # The forms take log-probabilities ``s = log p_s`` and ``t = log p_t``, ``[n, V]``, and the sampled tokens ``[n, 1]``.

@@ -77,13 +77,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        loss_grad = outputs[0]
-        hidden_grad, weight_grad = ctx.saved_tensors
-        if hidden_grad is not None:
-            hidden_grad = hidden_grad * loss_grad.to(hidden_grad.dtype)
-        if weight_grad is not None:
-            weight_grad = (weight_grad * loss_grad).to(ctx.weight_dtype)
-        return hidden_grad, weight_grad, None, None
+        return (*formed_gradients(ctx, outputs[0]), None, None)
+
+
+def formed_gradients(ctx: Any, loss_grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the gradients of hidden states and LM head that a forward pass formed, times that of its sum.
+
+    ``ctx`` has saved both (None where not needed) and knows the ``weight_dtype`` that the head's must have.
+    """
+    hidden_grad, weight_grad = ctx.saved_tensors
+    if hidden_grad is not None:
+        hidden_grad = hidden_grad * loss_grad.to(hidden_grad.dtype)
+    if weight_grad is not None:
+        weight_grad = (weight_grad * loss_grad).to(ctx.weight_dtype)
+    return hidden_grad, weight_grad
 
 
 def head_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, chunk: int) -> HeadLoss:
