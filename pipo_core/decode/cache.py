@@ -7,6 +7,7 @@ longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
 ``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
 """
 
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import cast
@@ -16,6 +17,11 @@ from transformers.cache_utils import DynamicCache
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.recurrence import Inputs, advance
+
+FEW_ROWS = 8
+"""Rows up to which a GPU's steps cost more to launch than to compute, so that it pays to keep shapes and addresses."""
+
+_SERIALS = itertools.count()
 
 
 class _AttentionRows:
@@ -33,7 +39,7 @@ class _AttentionRows:
         rows, places = cache.row_numbers[:, None], cache.positions(width)
         for buffer, new in zip(self.buffers, (keys, values), strict=True):
             buffer[rows, :, places] = new.transpose(1, 2)
-        seen = cache.longest + width
+        seen = cache.seen(width)
         return self.buffers[0][: cache.count, :, :seen], self.buffers[1][: cache.count, :, :seen]
 
 
@@ -55,7 +61,6 @@ class LinearRows:
             torch.zeros(conv_shape, dtype=cache.dtype, device=cache.device),
             torch.zeros(recurrent_shape, dtype=torch.float32, device=cache.device),
         ]
-        self.pending: Inputs | None = None  # positions of a provisional pass
 
     record_past = False
 
@@ -83,11 +88,8 @@ class LinearRows:
         """Make new inputs of the convolution the rows' past; the recurrent states hold the positions already."""
         self.conv.copy_(torch.cat([self.conv, inputs.conv], dim=2)[:, :, inputs.conv.shape[2] :])
 
-    def commit(self, counts: torch.Tensor) -> None:
-        """Make the first ``counts[b]`` positions of the provisional pass row ``b``'s past, and forget the others."""
-        inputs, self.pending = self.pending, None
-        if inputs is None:
-            raise RuntimeError("no provisional pass to commit")
+    def commit(self, inputs: Inputs, counts: torch.Tensor) -> None:
+        """Make the first ``counts[b]`` positions of a provisional pass row ``b``'s past."""
         for place in range(inputs.conv.shape[2]):
             advance(self.recurrent, inputs, place, rows=place < counts)
         both = torch.cat([self.conv, inputs.conv], dim=2)
@@ -101,7 +103,10 @@ class RowCache:
     Attributes:
         count: running rows.
         lengths: positions stored, ``[count]``.
+        row_numbers: ``0 … count − 1``.
         longest: the largest of ``lengths``, known without asking the device.
+        serial: changes when the layers get other buffers, and with nothing else: between two changes all tensors of
+            ``count`` rows stay where they are, so that a recorded pass (`graphs`) can be replayed.
     """
 
     def __init__(
@@ -113,10 +118,24 @@ class RowCache:
         dtype: torch.dtype,
         device: torch.device,
         most: Sequence[int] = (),
+        block: int = 1,
     ) -> None:
+        """Make an empty cache.
+
+        Args:
+            config: of the layers.
+            max_rows: rows that have buffers at once; more are made when rows join.
+            capacity: positions that a row has room for at once.
+            dtype: of keys, values and inputs of convolutions.
+            device: where.
+            most: positions that each row can reach; without a limit if empty.
+            block: buffers hold a whole number of blocks of positions, and with more than one position a block layers
+                see all of them, stored or not, so that shapes change once a block and not at every step.
+        """
         self.config = config
         self.max_rows = max_rows
-        self.capacity = capacity
+        self.block = block
+        self.capacity = self._whole(capacity)
         self.dtype = dtype
         self.device = device
         self.count = 0
@@ -128,6 +147,7 @@ class RowCache:
             else LinearRows(self, config)
             for kind in config.layer_types[: config.num_hidden_layers]
         ]
+        self._number_rows()
         self._refresh()
 
     # ------------------------------------------------------------ what the layers call
@@ -150,9 +170,13 @@ class RowCache:
         """Positions of the next ``width`` inputs of each row, ``[B, W]``."""
         return self.lengths[:, None] + torch.arange(width, device=self.device)
 
+    def seen(self, width: int = 1) -> int:
+        """Return how many positions the layers get to see when ``width`` new ones come; a mask says which count."""
+        return self.longest + width if self.block == 1 else self.capacity
+
     def mask(self, width: int = 1) -> torch.Tensor:
         """Return ``[B, 1, W, K]``, True where a new position may look: its row's past and itself."""
-        seen = torch.arange(self.longest + width, device=self.device)
+        seen = torch.arange(self.seen(width), device=self.device)
         return (seen <= self.positions(width)[:, :, None])[:, None]
 
     def advance(self, count: int = 1) -> None:
@@ -161,14 +185,19 @@ class RowCache:
         self.lengths += count
         self.longest += count
 
-    def commit(self, counts: Sequence[int]) -> None:
-        """The next ``counts[b]`` positions are now part of row ``b``'s past, and no others of a provisional pass."""
+    def commit(self, counts: Sequence[int], pending: Sequence[Inputs] = ()) -> None:
+        """The next ``counts[b]`` positions are now part of row ``b``'s past, and no others of a provisional pass.
+
+        Args:
+            counts: below zero to forget some of the last ones, which attention alone can.
+            pending: what that pass left, one a gated-delta layer.
+        """
         self._lengths = [length + count for length, count in zip(self._lengths, counts, strict=True)]
-        if any(isinstance(layer, LinearRows) for layer in self.layers):
+        linear = [layer for layer in self.layers if isinstance(layer, LinearRows)]
+        if linear:
             on_device = torch.tensor(counts, dtype=torch.long, device=self.device)
-            for layer in self.layers:
-                if isinstance(layer, LinearRows):
-                    layer.commit(on_device)
+            for layer, inputs in zip(linear, pending, strict=True):
+                layer.commit(inputs, on_device)
         self._refresh()
 
     # ------------------------------------------------------------ rows come and go
@@ -186,9 +215,11 @@ class RowCache:
     def join(self, other: "RowCache") -> None:
         """Append the rows of ``other``, which gives them up, making room for more or longer ones if needed."""
         needed_rows, needed_slots = self.count + other.count, other.longest + 1
-        if needed_rows > self.max_rows or needed_slots > self.capacity:
+        if not self.count and self.capacity > 2 * other.capacity:  # blocks of longer rows, which all would see
+            self._move(needed_rows, other.capacity)
+        elif needed_rows > self.max_rows or needed_slots > self.capacity:
             most = max([needed_slots, *self._most[: self.count], *other._most])
-            self._move(needed_rows, min(_doubled(self.capacity, needed_slots), most))
+            self._move(needed_rows, min(self._grown(needed_slots), most))
         rows = slice(self.count, self.count + other.count)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             for buffer, source in zip(mine.buffers, theirs.buffers, strict=True):
@@ -206,8 +237,9 @@ class RowCache:
     def keep(self, rows: Sequence[int]) -> None:
         """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied.
 
-        Where half of the rows are gone, so are their buffers. Without rows nothing is held: cache and layers know each
-        other, so Python would free them only when it looks for cycles.
+        Where half of the rows are gone, so are their buffers, but those of blocks are kept for the rows to come. Else
+        nothing is held without rows: cache and layers know each other, so Python would free them only when it looks for
+        cycles.
         """
         moves = [(target, source) for target, source in enumerate(rows) if target != source]
         if moves:
@@ -220,18 +252,20 @@ class RowCache:
         self._lengths = [self._lengths[row] for row in rows]
         self._most = [self._most[row] for row in rows]
         self._refresh()
-        if 2 * self.count <= self.max_rows:
+        if 2 * self.count <= self.max_rows and (self.block == 1 or self.max_rows > FEW_ROWS):
             self._move(self.count, min(self.capacity, max([self.longest + 1, *self._most])))
 
     def reserve(self, width: int = 1) -> None:
         """Make sure that every row has room for ``width`` more positions."""
         needed = self.longest + width
         if needed > self.capacity:
-            self._move(self.count, min(_doubled(self.capacity, needed), max(needed, *self._most)))
+            self._move(self.count, min(self._grown(needed), max(needed, *self._most)))
 
     def _move(self, max_rows: int, capacity: int) -> None:
         """Move to larger or smaller buffers, one at a time, so that only one is there twice."""
+        capacity = self._whole(capacity)
         self.max_rows, self.capacity = max_rows, capacity
+        self._number_rows()
         for layer in self.layers:
             for index, old in enumerate(layer.buffers):
                 shape = [max_rows, *old.shape[1:]]
@@ -241,10 +275,26 @@ class RowCache:
                 part = old[: self.count, :, :capacity] if isinstance(layer, _AttentionRows) else old[: self.count]
                 _part(new, slice(0, self.count), part).copy_(part)
                 layer.buffers[index] = new
+        self._refresh()
+
+    def _whole(self, positions: int) -> int:
+        """Return the positions of the blocks that hold so many."""
+        return -(-positions // self.block) * self.block
+
+    def _grown(self, needed: int) -> int:
+        """Return a capacity of at least ``needed``: doubled, so that growing stays rare; in blocks, one by one."""
+        return max(self.capacity if needed <= self.capacity or self.block > 1 else 2 * self.capacity, needed)
+
+    def _number_rows(self) -> None:
+        """Note that buffers are new, and make those of `lengths` and `row_numbers`."""
+        self.serial = next(_SERIALS)
+        self._places = torch.zeros(self.max_rows, dtype=torch.long, device=self.device)
+        self._numbers = torch.arange(self.max_rows, device=self.device)
 
     def _refresh(self) -> None:
-        self.lengths = torch.tensor(self._lengths, dtype=torch.long, device=self.device)
-        self.row_numbers = torch.arange(self.count, device=self.device)
+        self.lengths = self._places[: self.count]
+        self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.long))
+        self.row_numbers = self._numbers[: self.count]
         self.longest = max(self._lengths, default=0)
 
 
@@ -272,11 +322,6 @@ def shift_left(states: torch.Tensor, fills: torch.Tensor) -> torch.Tensor:
     width = states.shape[2]
     index = (torch.arange(width, device=states.device) + fills[:, None]).clamp(max=max(width - 1, 0))
     return states.gather(2, index[:, None, :, None].expand_as(states))
-
-
-def _doubled(capacity: int, needed: int) -> int:
-    """Return a capacity of at least ``needed``, doubling so that growing stays rare."""
-    return capacity if needed <= capacity else max(2 * capacity, needed)
 
 
 def _part(buffer: torch.Tensor, rows: slice, like: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,10 @@ import torch
 
 from pipo_core.decode.backbone import lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.graphs import Runner
 from pipo_core.decode.positions import run_mtp, run_rows
 from pipo_core.decode.prefill import PromptReader
+from pipo_core.decode.recurrence import Inputs
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -38,16 +40,18 @@ class EagleState:
         mtp_cache: the MTP block's, over all positions whose entries stem from the backbone's hidden states.
         sampler: sampling state; every token is a slot of its own, as in regular decoding.
         drafts: ``n``, the chain's length.
+        run: how a step runs its passes.
         tokens: what the last step wrote, ``[B, n + 1]``; the last of each row's ``counts[b]`` is pending.
         counts: ``[B]``.
         hidden: hidden states at the positions that predicted ``tokens``, ``[B, n + 1, H]``.
     """
 
-    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, drafts: int) -> None:
+    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, drafts: int, run: Runner) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
         self.sampler = sampler
         self.drafts = drafts
+        self.run = run
         self.tokens = torch.empty(0, drafts + 1, dtype=torch.long)
         self.counts: list[int] = []
         self.hidden = torch.empty(0, drafts + 1, 0)
@@ -83,7 +87,7 @@ def prefill(
     """Return the rows of the prompts and the first token of each; ``reader`` may have read them in pieces."""
     read = (reader or PromptReader(model, prompts, settings, with_mtp=True)).read()
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
-    state = EagleState(read.open_cache(), read.open_mtp_cache(), sampler, drafts)
+    state = EagleState(read.open_cache(), read.open_mtp_cache(), sampler, drafts, settings.run)
     first = sampler.draw(model.lm_head(read.hidden))
     sampler.observe(first)
     sampler.advance()
@@ -100,13 +104,37 @@ def step(model: Qwen3_5ForCausalPIPO, state: EagleState) -> Emitted:
     drafts = _draft(model, state)
     fed = torch.cat([_pending(state), drafts], dim=1)  # x_P, d_1 … d_n
     state.cache.reserve(width)
-    hidden = run_rows(model, state.cache, model.embed(fed), provisional=True)  # h_P … h_{P+n}
-    state.tokens, state.counts = _verify(model.lm_head(hidden), drafts, state.sampler)
-    state.cache.commit(state.counts)
+    hidden, logits, pending = state.run(_read, model, state.cache, fed)  # h_P … h_{P+n}, p_0 … p_n
+    state.tokens, state.counts = _verify(logits, drafts, state.sampler)
+    state.cache.commit(state.counts, pending)
     state.sampler.advance(state.counts)
     state.hidden = hidden
     counts = torch.tensor(state.counts, device=model.device)
     return Emitted(state.tokens, counts, offered=state.drafts)
+
+
+def _read(
+    model: Qwen3_5ForCausalPIPO, cache: RowCache, fed: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, list[Inputs]]:
+    """Return hidden states ``[B, W, H]`` and logits ``[B, W, V]`` of the tokens ``fed``, and what `commit` needs."""
+    hidden, pending = run_rows(model, cache, model.embed(fed), provisional=True)
+    return hidden, model.lm_head(hidden), pending
+
+
+def _first_draft(
+    model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor, hidden: torch.Tensor, last: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``m_1``, ``[B, H]``, and ``d_1``, from all positions since the last step; ``last [B]`` is each row's."""
+    drafted = run_mtp(model, cache, tokens, hidden)[cache.row_numbers, last]
+    return drafted, lm_head(model, drafted).argmax(dim=-1)
+
+
+def _next_draft(
+    model: Qwen3_5ForCausalPIPO, cache: RowCache, token: torch.Tensor, drafted: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``m_{j+1}``, ``[B, H]``, and ``d_{j+1}``, ``[B]``, from ``d_j`` and ``m_j``."""
+    drafted = mtp_pass(model, model.embed(token), drafted, cache)
+    return drafted, lm_head(model, drafted).argmax(dim=-1)
 
 
 def _pending(state: EagleState) -> torch.Tensor:
@@ -120,15 +148,14 @@ def _draft(model: Qwen3_5ForCausalPIPO, state: EagleState) -> torch.Tensor:
     cache = state.mtp_cache
     cache.reserve(2 * state.drafts + 1)
     # Entries of all positions since the last step: (h_{P−1}, e(x_P)) is the last of each row's.
-    drafted = run_mtp(model, cache, state.tokens, state.hidden)
+    last = torch.tensor(state.counts, device=state.tokens.device) - 1
+    drafted, token = state.run(_first_draft, model, cache, state.tokens, state.hidden, last)
     cache.commit(state.counts)
-    last = torch.tensor(state.counts, device=drafted.device) - 1
-    drafted = drafted[cache.row_numbers, last]  # m_1
-    chain = [lm_head(model, drafted).argmax(dim=-1)]
+    chain = [token.clone()]
     for _ in range(state.drafts - 1):
-        drafted = mtp_pass(model, model.embed(chain[-1]), drafted, cache)
+        drafted, token = state.run(_next_draft, model, cache, token, drafted)
         cache.advance()
-        chain.append(lm_head(model, drafted).argmax(dim=-1))
+        chain.append(token.clone())  # the next run overwrites it
     cache.commit([1 - state.drafts] * len(state.counts))  # entries from the block's own outputs are no past
     return torch.stack(chain, dim=1)
 
@@ -141,8 +168,9 @@ def _verify(logits: torch.Tensor, drafts: torch.Tensor, sampler: RowSampler) -> 
     for place in range(logits.shape[1]):
         token = torch.zeros_like(counts)
         token[rows] = sampler.draw(logits[rows, place], rows=rows, ahead=place)  # y ~ p_j
-        sampler.observe(token[rows], rows)
-        counts[rows] += 1
+        going = torch.zeros_like(counts, dtype=torch.bool).index_fill(0, rows, True)
+        sampler.observe(token, going)
+        counts += going
         written.append(token)
         if place == drafts.shape[1]:
             break

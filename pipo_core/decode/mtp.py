@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 import torch
 
+from pipo_core.decode.backbone import lm_head
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.graphs import Runner, run_plainly
 from pipo_core.decode.positions import run_mtp, run_rows
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
@@ -24,13 +26,15 @@ class MTPState:
         cache: the backbone's.
         mtp_cache: the MTP block's, as long as the backbone's.
         sampler: sampling state; a step's two tokens are places 0 and 1 of a slot.
+        run: how a step runs its passes.
         tokens: what each row reads next, ``[B, 2]``.
     """
 
-    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler) -> None:
+    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, run: Runner) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
         self.sampler = sampler
+        self.run = run
         self.tokens = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "MTPState") -> None:
@@ -59,34 +63,56 @@ def prefill(
     """Return the rows of the prompts and the first two tokens of each; ``reader`` may have read them in pieces."""
     read = (reader or PromptReader(model, prompts, settings, with_mtp=True)).read()
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
-    state = MTPState(read.open_cache(), read.open_mtp_cache(), sampler)
-    return state, _emit(model, state, known=None, hidden=read.hidden[:, None])
+    state = MTPState(read.open_cache(), read.open_mtp_cache(), sampler, settings.run)
+    hidden = read.hidden[:, None]
+    return state, _emit(model, state, run_plainly, None, hidden, model.lm_head(read.hidden))
 
 
 @torch.inference_mode()
 def step(model: Qwen3_5ForCausalPIPO, state: MTPState) -> Emitted:
     """Advance every row by two tokens."""
     state.cache.reserve(2)
-    hidden = run_rows(model, state.cache, model.embed(state.tokens))  # h_t, h_{t+1}
-    return _emit(model, state, known=state.tokens[:, 1:], hidden=hidden)
+    hidden, logits = state.run(_read, model, state.cache, state.tokens)
+    state.cache.advance(2)
+    return _emit(model, state, state.run, state.tokens[:, 1:], hidden, logits)
 
 
-def _emit(model: Qwen3_5ForCausalPIPO, state: MTPState, known: torch.Tensor | None, hidden: torch.Tensor) -> Emitted:
+def _read(model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``h_t`` and ``h_{t+1}``, ``[B, 2, H]``, and the next token's logits, ``[B, V]``."""
+    hidden, _ = run_rows(model, cache, model.embed(tokens))
+    return hidden, lm_head(model, hidden[:, -1])
+
+
+def _draft(model: Qwen3_5ForCausalPIPO, cache: RowCache, following: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the second token's logits, ``[B, V]``, from each position's next token and hidden state."""
+    return lm_head(model, run_mtp(model, cache, following, hidden)[:, -1])
+
+
+def _emit(
+    model: Qwen3_5ForCausalPIPO,
+    state: MTPState,
+    run: Runner,
+    known: torch.Tensor | None,
+    hidden: torch.Tensor,
+    logits: torch.Tensor,
+) -> Emitted:
     """Write two tokens.
 
     Args:
         model: the network.
         state: the rows.
+        run: how the pass of the drafts runs.
         known: the next token of every new position but the last, ``[B, W−1]``; None for one position.
         hidden: of the new positions, ``[B, W, H]``.
+        logits: of the first token, ``[B, V]``.
     """
-    first = state.sampler.draw(model.lm_head(hidden[:, -1]), place=0)
+    first = state.sampler.draw(logits, place=0)
     state.sampler.observe(first)
     following = first[:, None] if known is None else torch.cat([known, first[:, None]], dim=1)
     state.mtp_cache.reserve(hidden.shape[1])
-    drafted = run_mtp(model, state.mtp_cache, following, hidden)
+    logits = run(_draft, model, state.mtp_cache, following, hidden)
     state.mtp_cache.advance(hidden.shape[1])
-    second = state.sampler.draw(model.lm_head(drafted[:, -1]), place=1)
+    second = state.sampler.draw(logits, place=1)
     state.sampler.observe(second)
     state.sampler.advance()
     state.tokens = torch.stack([first, second], dim=1)

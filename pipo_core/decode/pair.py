@@ -13,12 +13,14 @@ never projected to the vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from pipo_core.decode.backbone import compress, decode_pass, gate, lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.draft_vocab import DraftVocab
+from pipo_core.decode.graphs import Runner, run_plainly
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings, end_table
 from pipo_core.decode.sampling import RowSampler
@@ -38,7 +40,8 @@ class PairState:
         ends: ids that end a row, ``[B, E]``.
         draft_vocab: the ids that drafts come from; all where None.
         acceptance: for measuring, the share of drafts that is kept, whatever their confidence; None: as τ says.
-        draw_all: whether rejected drafts are projected and drawn too: distillation learns from them.
+        draw_all: whether rejected drafts are drawn too: distillation learns from them.
+        run: how steps run their passes. A prefill runs its own plainly: its buffers are not yet those of the steps.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class PairState:
         acceptance: float | None = None,
         *,
         draw_all: bool = False,
+        run: Runner = run_plainly,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -63,6 +67,7 @@ class PairState:
         self.draft_vocab = draft_vocab
         self.acceptance = acceptance
         self.draw_all = draw_all
+        self.run = run
         self.pair = torch.empty(0, 2, dtype=torch.long)
 
     def join(self, other: "PairState") -> None:
@@ -103,40 +108,52 @@ def prefill(
     mtp_cache = read.open_mtp_cache() if tau < 1 else None
     sampler = RowSampler(settings.sampling, prompts, model.config.vocab_size, model.device)
     ends = end_table(settings.end_ids, len(prompts), model.device)
-    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab, acceptance, draw_all=draw_all)
-    return state, _emit(model, state, read.hidden)
+    options: dict[str, Any] = {"draw_all": draw_all, "run": settings.run}
+    state = PairState(cache, mtp_cache, sampler, tau, settings.pad_id, ends, draft_vocab, acceptance, **options)
+    return state, _emit(model, state, run_plainly, read.hidden, lm_head(model, read.hidden))
 
 
 @torch.inference_mode()
 def step(model: Qwen3_5ForCausalPIPO, state: PairState) -> Emitted:
     """Advance every row by one slot."""
     state.cache.reserve()
-    latents = compress(model, model.embed(state.pair))  # z_i
-    hidden = decode_pass(model, latents, state.cache)  # h_i
+    hidden, logits = state.run(_read, model, state.cache, state.pair)
     state.cache.advance()
-    return _emit(model, state, hidden)
+    return _emit(model, state, state.run, hidden, logits)
 
 
-def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -> Emitted:
-    """Write the next slot from ``h_i``, ``[B, H]``: steps 2 to 5 above."""
-    first = state.sampler.draw(lm_head(model, hidden), place=0)
+def _read(model: Qwen3_5ForCausalPIPO, cache: RowCache, pair: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``h_i``, ``[B, H]``, and the logits of ``p1``, ``[B, V]``: steps 1 and 2 above."""
+    latents = compress(model, model.embed(pair))  # z_i
+    hidden = decode_pass(model, latents, cache)  # h_i
+    return hidden, lm_head(model, hidden)
+
+
+def _draft(
+    model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return ``m_i``, ``[B, H]``, and ``c_i``, ``[B]``; the block's keys and values of slot ``i`` are stored."""
+    drafted = mtp_pass(model, model.embed(first), hidden, cache)
+    return drafted, gate(model, hidden, drafted)
+
+
+def _emit(
+    model: Qwen3_5ForCausalPIPO, state: PairState, run: Runner, hidden: torch.Tensor, logits: torch.Tensor
+) -> Emitted:
+    """Write the next slot from ``h_i``, ``[B, H]``, and the logits of its first token: steps 2 to 5 above."""
+    first = state.sampler.draw(logits, place=0)
     state.sampler.observe(first)
     draft = torch.full_like(first, state.pad_id)
     kept = torch.zeros_like(first, dtype=torch.bool)
     confidence = None
     if state.mtp_cache is not None:
-        drafted = _run_mtp(model, state.mtp_cache, first, hidden)  # m_i
-        confidence = gate(model, hidden, drafted)  # c_i
+        state.mtp_cache.reserve()
+        drafted, confidence = run(_draft, model, state.mtp_cache, first, hidden)
+        state.mtp_cache.advance()
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = _is_kept(state, confidence) & ~ended
-        rows = (~ended if state.draw_all else kept).nonzero().squeeze(1)
-        if rows.numel():
-            few = state.draft_vocab
-            logits = lm_head(model, drafted[rows]) if few is None else few.logits(model, drafted[rows])
-            ids = None if few is None else few.ids
-            draft[rows] = state.sampler.draw(logits, place=1, rows=rows, vocabulary=ids)
-            written = kept.nonzero().squeeze(1) if state.draw_all else rows
-            state.sampler.observe(draft[written], written)
+        draft = _drawn_drafts(model, state, run, drafted, ~ended if state.draw_all else kept)
+        state.sampler.observe(draft, kept)
     state.sampler.advance()
     state.pair = torch.stack([first, draft.where(kept, state.pad_id)], dim=1)
     return Emitted(
@@ -147,19 +164,33 @@ def _emit(model: Qwen3_5ForCausalPIPO, state: PairState, hidden: torch.Tensor) -
     )
 
 
+def _drawn_drafts(
+    model: Qwen3_5ForCausalPIPO, state: PairState, run: Runner, drafted: torch.Tensor, wanted: torch.Tensor
+) -> torch.Tensor:
+    """Return ``t_{2i+3}`` from ``m_i``, ``[B, H]``, where it is ``wanted [B]``, and PADs elsewhere, ``[B]``.
+
+    Which rows to project is known on the device alone. For a single row it is worth waiting for, since half of the LM
+    heads' work may fall away, as for rows on a CPU. Several rows on a GPU are projected whether wanted or not.
+    """
+    few = state.draft_vocab
+    ids = None if few is None else few.ids
+    project = lm_head if few is None else few.logits
+    if drafted.is_cuda and len(drafted) > 1:
+        drawn = state.sampler.draw(run(project, model, drafted), place=1, vocabulary=ids)
+        return drawn.where(wanted, state.pad_id)
+    draft = torch.full_like(wanted, state.pad_id, dtype=torch.long)
+    rows = wanted.nonzero().squeeze(1)
+    if rows.numel():
+        logits = run(project, model, drafted[rows])
+        draft[rows] = state.sampler.draw(logits, place=1, rows=rows, vocabulary=ids)
+    return draft
+
+
 def _is_kept(state: PairState, confidence: torch.Tensor) -> torch.Tensor:
     """Return the gate's decision, ``[B]``: ``c_i ≥ τ``, or a coin where a measurement fixes the share."""
     if state.acceptance is None:
         return confidence >= state.tau
     return state.sampler.noise(place=2).squeeze(1) < state.acceptance
-
-
-def _run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, first: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Return ``m_i``, ``[B, H]``, and store the block's keys and values of slot ``i``."""
-    cache.reserve()
-    drafted = mtp_pass(model, model.embed(first), hidden, cache)
-    cache.advance()
-    return drafted
 
 
 def _widened(ends: torch.Tensor, width: int) -> torch.Tensor:

@@ -23,31 +23,36 @@ from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
 def run_rows(
     model: Qwen3_5ForCausalPIPO, cache: RowCache, inputs: torch.Tensor, *, provisional: bool = False
-) -> torch.Tensor:
-    """Return final-normed hidden states ``[B, W, H]`` of ``W`` new positions a row.
+) -> tuple[torch.Tensor, list[Inputs]]:
+    """Return final-normed hidden states ``[B, W, H]`` of ``W`` new positions a row, and what a provisional pass leaves.
 
     Args:
         model: the network.
         cache: the rows' past; it has room for the new positions (`RowCache.reserve`).
         inputs: embeddings or latents, ``[B, W, H]``.
-        provisional: leave it to `RowCache.commit` how many of the positions become each row's past. Otherwise all do.
+        provisional: leave it to `RowCache.commit` how many of the positions become each row's past. Otherwise the
+            recurrent states hold all of them, and `RowCache.advance` makes them past.
+
+    Returns:
+        The hidden states, and for `RowCache.commit` what each gated-delta layer would take; empty if not provisional.
     """
     backbone = model.text_model
     width = inputs.shape[1]
     positions = cache.positions(width)
     position_embeddings = backbone.rotary_emb(inputs, positions[None].expand(3, -1, -1))
     mask = cache.mask(width)
+    pending = []
     hidden = inputs
     for layer, rows in zip(backbone.layers, cache.layers, strict=True):
         if isinstance(rows, LinearRows):
-            hidden = hidden + _mix(layer.linear_attn, layer.input_layernorm(hidden), rows, provisional)
+            mixed, taken = _mix(layer.linear_attn, layer.input_layernorm(hidden), rows, provisional)
+            pending.append(taken)
+            hidden = hidden + mixed
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         else:
             hidden = layer(hidden, position_embeddings=position_embeddings, attention_mask=mask, past_key_values=cache)
-    if not provisional:
-        cache.advance(width)
     normed: torch.Tensor = backbone.norm(hidden)
-    return normed
+    return normed, pending if provisional else []
 
 
 def run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -70,8 +75,8 @@ def run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor, 
     return drafted
 
 
-def _mix(mixer: Any, hidden: torch.Tensor, rows: LinearRows, provisional: bool) -> torch.Tensor:
-    """Return the gated-delta mixer's output ``[B, W, H]`` (stock `Qwen3_5GatedDeltaNet`)."""
+def _mix(mixer: Any, hidden: torch.Tensor, rows: LinearRows, provisional: bool) -> tuple[torch.Tensor, Inputs]:
+    """Return the gated-delta mixer's output ``[B, W, H]`` (stock `Qwen3_5GatedDeltaNet`) and what its states took."""
     batch, width, _ = hidden.shape
     new = mixer.in_proj_qkv(hidden).transpose(1, 2)
     mixed = F.silu(convolve(rows.conv, new, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias)).transpose(1, 2)
@@ -92,15 +97,13 @@ def _mix(mixer: Any, hidden: torch.Tensor, rows: LinearRows, provisional: bool) 
     for place in range(width):
         advance(state, taken, place)
         outputs.append(torch.matmul(q[:, place, :, None], state).squeeze(2))  # o_t = S_tᵀ q_t
-    if provisional:
-        rows.pending = taken
-    else:
+    if not provisional:
         rows.take(taken)
     output = torch.stack(outputs, dim=1).to(hidden.dtype)
     gate = mixer.in_proj_z(hidden)
     gated = mixer.norm(output.reshape(-1, mixer.head_v_dim), gate.reshape(-1, mixer.head_v_dim))
     mixed_out: torch.Tensor = mixer.out_proj(gated.reshape(batch, width, -1))
-    return mixed_out
+    return mixed_out, taken
 
 
 def _heads(part: torch.Tensor, size: int) -> torch.Tensor:

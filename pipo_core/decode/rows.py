@@ -7,6 +7,7 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.cache import RowCache
+from pipo_core.decode.graphs import Runner, run_plainly
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
@@ -21,6 +22,8 @@ class RowSettings:
         end_ids: token ids that end a row, one set a row; a draft after such a first token is dropped.
         room: slots of decoding for which space is set aside at once; more is made when needed.
         most: positions that each row can reach; buffers do not grow beyond the largest. Empty for no limit.
+        run: how their steps run their passes.
+        block: positions of a block of their caches; see `RowCache`.
     """
 
     sampling: Sequence[SamplingParams]
@@ -28,6 +31,8 @@ class RowSettings:
     end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
     room: int = 64
     most: Sequence[int] = ()
+    run: Runner = run_plainly
+    block: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def open_cache(
         max_rows=len(lengths),
         capacity=max(lengths) + settings.room,
         most=settings.most,
+        block=settings.block,
         dtype=_computed_dtype(model),
         device=model.device,
     )

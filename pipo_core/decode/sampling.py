@@ -150,11 +150,11 @@ class RowSampler:
         sampled = ids.gather(1, index).squeeze(1)
         return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
 
-    def observe(self, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> None:
-        """Count output tokens ``[N]`` of ``rows`` (all rows by default) for the penalties. PADs are never passed."""
+    def observe(self, tokens: torch.Tensor, written: torch.Tensor | None = None) -> None:
+        """Count output tokens ``[B]`` for the penalties, of the rows that have ``written [B]`` one; of all if None."""
         if self._counts is not None:
-            where = torch.arange(len(self._params), device=self._device) if rows is None else rows
-            self._counts.output[where, tokens] += 1
+            rows = torch.arange(len(self._params), device=self._device)
+            self._counts.output[rows, tokens] += 1 if written is None else written.int()
 
     def advance(self, counts: Sequence[int] | int = 1) -> None:
         """End the current slot, or each row's next ``counts[b]``: the next draws belong to the one behind them."""

@@ -41,7 +41,10 @@ class Admission:
     def max_length(self) -> int:
         """The most tokens that prompt and budget of a request may have together and are sure to fit."""
         most = self._longest or self._made_for
-        return most if self._memory is None else min(most, self._memory.most_positions)
+        if self._memory is None:
+            return most
+        block = self._method.block
+        return min(most, self._memory.most_positions // block * block)
 
     def check(self, request: Request) -> None:
         """Refuse what could never run.
@@ -77,7 +80,7 @@ class Admission:
         Args:
             running: requests that have rows.
             reading: the request whose long prompt is being read.
-            cache: of the running rows.
+            cache: of the running rows, or what they have left.
         """
         free = self._batch - len(running) - (reading is not None)
         if not self.waiting or not (self._filling or free * _SHARE >= min(self._batch, len(self.waiting))):
@@ -103,13 +106,18 @@ class Admission:
         """Return how many positions a prompt fills."""
         return -(-len(request.prompt_ids) // self._method.width)
 
+    def _held(self, positions: int) -> int:
+        """Return the positions for which buffers are held: whole blocks."""
+        return -(-positions // self._method.block) * self._method.block
+
     def _can_ever_fit(self, request: Request, budget: int) -> bool:
         prompt = self._positions(request)
         if self._longest is None and prompt + budget > self._made_for:
             return False
         if self._longest is not None and len(request.prompt_ids) + budget > self._longest:
             return False
-        return self._memory is None or self._memory.fits(held=0, rows=1, longest=prompt + budget, new=1, prompt=prompt)
+        longest, block = self._held(prompt + budget), self._held(prompt)
+        return self._memory is None or self._memory.fits(held=0, rows=1, longest=longest, new=1, prompt=block)
 
     def _fits(
         self, new: Sequence[Request], running: Sequence[Request], reading: Request | None, cache: RowCache | None
@@ -122,7 +130,7 @@ class Admission:
         return self._memory.fits(
             held=0 if cache is None else self._memory.cost.of(cache.max_rows, cache.capacity),
             rows=len(running) + len(new),
-            longest=max(self.reach(request) for request in (*running, *new)),
+            longest=self._held(max(self.reach(request) for request in (*running, *new))),
             new=len(new),
-            prompt=max(self._positions(request) for request in new),
+            prompt=self._held(max(self._positions(request) for request in new)),
         )

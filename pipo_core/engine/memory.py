@@ -44,16 +44,16 @@ class MemoryPlan:
         """Return whether new rows can start.
 
         While they start they are there up to three times: in the stock cache that read them, in a row cache of their
-        own, and, where other rows run, in theirs.
+        own, and, where other rows run or have left their buffers, in theirs.
 
         Args:
-            held: bytes that the buffers of the running rows take now.
+            held: bytes that the buffers of the rows that run, or have run, take now.
             rows: rows afterwards.
             longest: positions that the longest of them may reach.
             new: how many of them are new.
             prompt: positions of their longest prompt.
         """
-        copies = 2 if rows > new else 1
+        copies = 2 if rows > new or held else 1
         return max(held, self.cost.of(rows, longest)) + copies * self.cost.of(new, prompt) <= self.budget
 
     @property

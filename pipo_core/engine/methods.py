@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from pipo_core.decode import eagle, mtp, pair, regular
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.draft_vocab import DraftVocab
+from pipo_core.decode.graphs import BLOCK, Graphs, Runner, run_plainly
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
@@ -51,6 +52,8 @@ class Method:
         width: tokens that a cached position holds: 2 for slots.
         stride: positions that a step adds to a row at most.
         with_mtp: whether rows also keep the MTP block's keys and values.
+        run: how steps run their passes.
+        block: positions of a block of the rows' caches.
     """
 
     name: str
@@ -61,6 +64,8 @@ class Method:
     width: Literal[1, 2] = 1
     stride: int = 1
     with_mtp: bool = False
+    run: Runner = run_plainly
+    block: int = 1
 
     def open_reader(
         self, prompts: Sequence[Sequence[int]], settings: RowSettings, chunk: int | None = None
@@ -77,6 +82,10 @@ class Method:
     def step(self, state: Any) -> Emitted:
         """Advance every row by one step."""
         return self.advance(self.model, state)
+
+    def recorded(self, graphs: Graphs | None = None, block: int = BLOCK) -> "Method":
+        """Return this method with steps of few rows replayed from recordings: on a GPU, CUDA graphs."""
+        return replace(self, run=graphs or Graphs(), block=block)
 
 
 def open_method(

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.decode.backbone import compile_steps
 from pipo_core.decode.draft_vocab import DraftVocab
+from pipo_core.decode.kernels import compile_steps
 from pipo_core.engine.api import Engine
 from pipo_core.engine.chat import end_ids, load_tokenizer
 from pipo_core.engine.memory import free_bytes, plan_memory
@@ -93,6 +93,8 @@ def engine_on(
     if settings.draft_vocab is not None and method == "pipo":
         few = DraftVocab(model, settings.draft_vocab, by_frequency, end_ids(tokenizer))
     opened = open_method(method, model, tau, drafts=settings.drafts, draft_vocab=few, acceptance=acceptance)
+    if settings.compile and model.device.type == "cuda":
+        opened = opened.recorded()
     memory = plan_memory(
         model.config,
         model.lm_head.weight.dtype,

@@ -179,7 +179,7 @@ class TorchEngine:
         """Do what `step` does; failures of a method's step are raised."""
         rows_are_next = self._running and self._decode_next
         self._decode_next = not rows_are_next and self._prefill()
-        if self._state is not None and not self._decode_next:
+        if self._state is not None and self._running and not self._decode_next:
             emitted = self._method.step(self._state)
             self._write(self._running, emitted, self._broken(self._state))
             self._retire()
@@ -197,11 +197,10 @@ class TorchEngine:
             self._group_next = True
             self._read_piece(reading)
             return True
-        group = self._admission.take(
-            running=[writer.request for writer in self._running],
-            reading=None if reading is None else reading.writer.request,
-            cache=None if self._state is None else self._state.cache,
-        )
+        group = self._take(reading)
+        if not group and not self._running and reading is None and self._admission.waiting:
+            self._state = None  # the empty buffers of rows that have left are in the way
+            group = self._take(reading)
         self._group_next = False
         if group and self._admission.is_long(group[0]):
             self._open_reader(group[0])
@@ -210,6 +209,13 @@ class TorchEngine:
         elif reading is not None:
             self._read_piece(reading)
         return bool(group) or reading is not None
+
+    def _take(self, reading: _Reading | None) -> list[Request]:
+        return self._admission.take(
+            running=[writer.request for writer in self._running],
+            reading=None if reading is None else reading.writer.request,
+            cache=None if self._state is None else self._state.cache,
+        )
 
     def _open_reader(self, request: Request) -> None:
         """Begin to read a long prompt."""
@@ -260,6 +266,8 @@ class TorchEngine:
             end_ids=[writer.end_ids for writer in writers],
             room=min(max(request.most_positions(self._method.stride) for request in requests), _ROOM),
             most=[self._admission.reach(request) for request in requests],
+            run=self._method.run,
+            block=self._method.block,
         )
 
     def _join(self, writers: list[Writer], state: RowState, emitted: Emitted) -> None:
@@ -313,7 +321,7 @@ class TorchEngine:
             return
         self._running = [self._running[row] for row in rows]
         self._state.keep(rows)
-        if not rows:
+        if not rows and self._method.block == 1:
             self._state = None
 
     def _end(self, writer: Writer, reason: FinishReason, error: str | None = None) -> None:

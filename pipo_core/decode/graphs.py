@@ -1,0 +1,105 @@
+"""Recorded passes: on a GPU, a decode step of few rows costs more to launch than to compute.
+
+A step of a 4B model is some thousand small kernels of a few microseconds each. A CUDA graph launches them all at once,
+provided that every shape and address is the same each time. So caches hold whole blocks of positions
+(`RowCache.block`), what changes from step to step lies in tensors (lengths, tokens), and a pass is recorded per number
+of rows and set of buffers: the first call runs as it is, which also compiles and tunes its kernels, the second is
+recorded, and all others replay it until a cache moves to other buffers, once a block.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from pipo_core.decode.cache import FEW_ROWS, RowCache
+
+BLOCK = 1024
+"""Positions of a block: what a row reads beyond its own is at most 32 MB in a 4B model, 0.4 % of its weights."""
+
+Pass = Callable[..., Any]
+"""From a model, caches and tensors to a tensor or a tuple of tensors. Between its tensors' first and last use it asks
+nothing of the device and does nothing in Python that a later call must do again."""
+
+
+class Runner(Protocol):
+    """How a step runs its passes."""
+
+    def __call__(self, function: Pass, *arguments: Any) -> Any:
+        """Return what ``function(*arguments)`` does; its tensors may be overwritten by the next call."""
+        ...
+
+
+def run_plainly(function: Pass, *arguments: Any) -> Any:
+    """Run a pass as it is."""
+    return function(*arguments)
+
+
+class Recorded(NamedTuple):
+    """A recorded pass.
+
+    Attributes:
+        replay: runs it again on the tensors that it was recorded with.
+        outputs: what it returned, overwritten by each replay.
+    """
+
+    replay: Callable[[], None]
+    outputs: Any
+
+
+class CudaRecorder:
+    """Records passes as CUDA graphs, which share one pool of memory."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, function: Callable[[], Any]) -> Recorded:
+        """Record a call without running it."""
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others may serve meanwhile
+            outputs = function()
+        return Recorded(graph.replay, outputs)
+
+
+class _Entry:
+    """What is known of a pass at one number of rows."""
+
+    def __init__(self, serials: tuple[int, ...]) -> None:
+        self.serials = serials
+        self.inputs: list[torch.Tensor] = []
+        self.recorded: Recorded | None = None
+
+
+class Graphs:
+    """Runs passes of up to `FEW_ROWS` rows from recordings, and larger ones as they are.
+
+    Args:
+        record: records a call without running it.
+    """
+
+    def __init__(self, record: Callable[[Callable[[], Any]], Recorded] | None = None) -> None:
+        self._record = record or CudaRecorder()
+        self._entries: dict[tuple[Any, ...], _Entry] = {}
+
+    def __call__(self, function: Pass, *arguments: Any) -> Any:
+        """See `Runner`. Arguments that are neither tensors nor caches must be the same at every call."""
+        tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
+        if len(tensors[0]) > FEW_ROWS:
+            return function(*arguments)
+        serials = tuple(argument.serial for argument in arguments if isinstance(argument, RowCache))
+        key = (function, *(tensor.shape for tensor in tensors))
+        entry = self._entries.get(key)
+        if entry is None or entry.serials != serials:
+            self._entries[key] = _Entry(serials)
+            return function(*arguments)
+        if entry.recorded is None:
+            entry.inputs = [tensor.clone() for tensor in tensors]
+            fixed = iter(entry.inputs)
+            same = [next(fixed) if isinstance(argument, torch.Tensor) else argument for argument in arguments]
+            entry.recorded = self._record(lambda: function(*same))
+        else:
+            for held, tensor in zip(entry.inputs, tensors, strict=True):
+                held.copy_(tensor)
+        entry.recorded.replay()
+        return entry.recorded.outputs

@@ -1,0 +1,84 @@
+"""How the layers' arithmetic runs: plain, or compiled for the machine.
+
+A matrix times one row is bound by the memory's bandwidth. On a CPU a stock product reaches half of it, and
+`multiply_and_sum`, compiled, nearly all. On a GPU the stock product is near the bound already; compiling joins the many
+small operations around it.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from pipo_core.decode.cache import FEW_ROWS
+from pipo_core.decode.layers import Product, attention_inputs, attention_outputs, delta_layer
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+
+_logger = logging.getLogger(__name__)
+
+
+class Kernels(NamedTuple):
+    """The arithmetic of `layers` as it runs."""
+
+    product: Product
+    delta_layer: Callable[..., torch.Tensor]
+    attention_inputs: Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]
+    attention_outputs: Callable[..., torch.Tensor]
+    matrix: Product
+
+
+def multiply_and_sum(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return ``x · Wᵀ``, ``[1, N]``, of one row ``[1, K]``, summed in fp32: fast when compiled, and only then."""
+    row = x[0].float()
+    row = row.as_strided(row.shape, row.stride())  # else the compiler computes the row anew for each of the N sums
+    return (weight.float() * row).sum(-1).to(x.dtype)[None]
+
+
+def _compiled(function: Callable[..., Any], *, dynamic: bool | None = False) -> Callable[..., Any]:
+    return torch.compile(function, fullgraph=True, dynamic=dynamic)
+
+
+PLAIN = Kernels(F.linear, delta_layer, attention_inputs, attention_outputs, F.linear)
+_ON_CPU = Kernels(
+    multiply_and_sum,
+    _compiled(delta_layer),
+    _compiled(attention_inputs),
+    _compiled(attention_outputs),
+    _compiled(multiply_and_sum, dynamic=True),  # one kernel for heads of any size
+)
+_ON_GPU = Kernels(
+    F.linear,
+    _compiled(delta_layer, dynamic=None),  # one kernel for a single row, one for any number
+    _compiled(attention_inputs, dynamic=None),
+    _compiled(attention_outputs, dynamic=None),
+    F.linear,
+)
+
+
+def kernels_for(model: Qwen3_5ForCausalPIPO, rows: int) -> Kernels:
+    """Return how a step of ``rows`` rows runs."""
+    if not model.compiled_steps:
+        return PLAIN
+    if model.device.type == "cuda":
+        return _ON_GPU if rows <= FEW_ROWS else PLAIN
+    return _ON_CPU if rows == 1 else PLAIN
+
+
+def compile_steps(model: Qwen3_5ForCausalPIPO) -> None:
+    """Let the model's decode steps of one row (on a GPU of up to `FEW_ROWS`) run compiled, if this machine can compile.
+
+    It needs a C++ compiler, on a GPU Triton; without it the plain form stays, and a warning says so. The first steps
+    then take up to a minute, a few seconds where the compiler's cache on disk has them.
+    """
+    weight = model.lm_head.weight
+    # Models of several shapes and number formats may run in one process, each with kernels of its own.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    try:
+        with torch.inference_mode():
+            _ON_CPU.matrix(weight.new_zeros(1, 64), weight.new_zeros(32, 64))
+    except (RuntimeError, OSError) as error:  # dynamo's errors are RuntimeErrors
+        _logger.warning("steps run uncompiled, for this machine cannot compile them: %s", str(error).splitlines()[0])
+        return
+    model.compiled_steps = True

@@ -1,0 +1,87 @@
+"""What a CUDA graph does, on a CPU: the operations of a call, kept with the tensors that they ran on, and run again.
+
+A replay runs no Python of the pass. So whatever the pass reads anew at each call (lengths known to Python, buffers
+that moved) is as stale in a replay here as it is in a graph.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from pipo_core.decode.cache import LinearRows, RowCache
+from pipo_core.decode.graphs import Recorded
+
+
+class _Listener(TorchDispatchMode):
+    """Keeps every operation with its arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+
+class CpuRecorder:
+    """Records as `CudaRecorder` does.
+
+    Args:
+        caches: those in use. Recording here runs the call, so their states are put back afterwards.
+
+    Attributes:
+        replays: how many there were.
+    """
+
+    def __init__(self) -> None:
+        self.caches: list[RowCache] = []
+        self.recordings = self.replays = 0
+
+    @contextmanager
+    def watching(self, monkeypatch: Any) -> Iterator[None]:
+        """Know every cache that is made in here."""
+        made = RowCache.__init__
+
+        def make(cache: RowCache, *arguments: Any, **options: Any) -> None:
+            made(cache, *arguments, **options)
+            self.caches.append(cache)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(RowCache, "__init__", make)
+            yield
+
+    def __call__(self, function: Callable[[], Any]) -> Recorded:
+        states = [
+            buffer
+            for cache in self.caches
+            for layer in cache.layers
+            if isinstance(layer, LinearRows)
+            for buffer in layer.buffers
+        ]
+        before = [state.clone() for state in states]
+        with _Listener() as listener:
+            outputs = function()
+        for state, old in zip(states, before, strict=True):
+            state.copy_(old)
+        self.recordings += 1
+        kept = [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, torch.Tensor)]
+
+        def replay() -> None:
+            self.replays += 1
+            now: dict[int, torch.Tensor] = {}
+            renew = lambda leaf: now.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf  # noqa: E731
+            for call, args, kwargs, result in listener.calls:
+                fresh = call(*tree_map(renew, args), **tree_map(renew, kwargs))
+                for old, new in zip(tree_flatten(result)[0], tree_flatten(fresh)[0], strict=True):
+                    if isinstance(old, torch.Tensor):
+                        now[id(old)] = new
+            for tensor in kept:
+                tensor.copy_(renew(tensor).clone())
+
+        return Recorded(replay, outputs)
