@@ -123,4 +123,4 @@ def _cannot_start(plan: dict[str, Any], error: PipoError) -> None:
 
 
 def _decodings(arms: list[Arm]) -> int:
-    return sum(max(1, len(arm.taus())) for arm in arms)
+    return sum(len(arm.variants()) for arm in arms)

@@ -71,6 +71,9 @@ def show_result(kind: str, summary: Mapping[str, Any]) -> None:
     for table in _tables(kind, summary):
         show_table(table)
         say()
+    if summary.get("calibration"):
+        show_findings(summary["calibration"]["findings"])
+        say()
 
 
 def show_pipeline(result: "PipelineResult") -> None:
@@ -109,6 +112,10 @@ def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:
         from pipo_core.bench.table import latency_table, throughput_table
 
         return [latency_table(summary), *([throughput_table(summary)] if summary["throughput"] else [])]
+    if kind in ("train", "distill") and summary.get("calibration"):
+        from pipo_core.train.calibration import calibration_table
+
+        return [calibration_table(summary["calibration"])]
     return []
 
 

@@ -15,7 +15,7 @@ from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import read_draft_vocab
 from pipo_core.model.shapes import SHAPES, random_shape_model
 from pipo_core.recipes.bench import BenchArm, BenchRecipe
-from pipo_core.recipes.common import EngineSettings
+from pipo_core.recipes.common import EngineSettings, arm_label
 from pipo_core.recipes.locate import bundled_model
 
 Opener = Callable[[BenchArm, float | None, float | None, EngineSettings], "Opened"]
@@ -46,9 +46,7 @@ class Runner:
     @property
     def label(self) -> str:
         """The row's name in tables and plots."""
-        if self.acceptance is not None:
-            return f"{self.name}@{100 * self.acceptance:.12g}%"
-        return self.name if self.tau is None else f"{self.name}@{self.tau:.12g}"
+        return arm_label(self.name, self.tau, self.acceptance)
 
 
 class Models:

@@ -64,6 +64,25 @@ def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[
     return files
 
 
+def calibration(gate: Row, folder: Path, name: str = "calibration") -> list[Path]:
+    """Draw measured acceptance over the gate's confidence, and how many drafts have which confidence."""
+    figure = Figure(figsize=(WIDTH, 5.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    _style(upper, "", "measured acceptance")
+    _style(lower, "confidence", "share of drafts")
+    bins = [row for row in gate["bins"] if row["drafts"]]
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
+    means = [[row[key] for row in bins] for key in ("confidence", "acceptance")]
+    upper.plot(*means, marker=MARKERS[0], color=COLOURS[0], label="the gate, by bins of confidence")
+    upper.set_xlim(-0.02, 1.02)
+    upper.set_ylim(-0.02, 1.02)
+    upper.legend(frameon=False, fontsize=FONT - 1)
+    centres = [(row["from"] + row["to"]) / 2 for row in bins]
+    lower.bar(centres, [row["drafts"] / gate["drafts"] for row in bins], width=0.09, color=COLOURS[0])
+    return [_save(figure, folder / f"{name}.png")]
+
+
 def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> list[Path]:
     """Draw accuracy with intervals (at each budget) and tokens a slot over the threshold of the pipo arms."""
     arms = results["arms"]
@@ -108,6 +127,30 @@ def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> li
         fontsize=FONT,
     )
     return [_save(figure, folder / f"{name}_latency.png")]
+
+
+def throughput(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
+    """Draw real tokens a second over the requests at once; nothing where none were asked at once."""
+    if not results["throughput"]:
+        return []
+    figure, axes = _figure("requests at once", "real tokens a second, all requests")
+    labels = list(dict.fromkeys(arm["label"] for row in results["throughput"] for arm in row["arms"]))
+    for index, label in enumerate(labels):
+        points = [
+            (row["requests"], arm["tokens_per_second"])
+            for row in results["throughput"]
+            for arm in row["arms"]
+            if arm["label"] == label
+        ]
+        requests, rates = zip(*points, strict=True)
+        medians = np.array([rate["median"] for rate in rates])
+        spread = [medians - [rate["q1"] for rate in rates], [rate["q3"] for rate in rates] - medians]
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        axes.errorbar(requests, medians, spread, color=colour, marker=marker, capsize=3, label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    return [_save(figure, folder / f"{name}_throughput.png")]
 
 
 def _figure(x: str, y: str) -> tuple[Figure, Axes]:

@@ -19,13 +19,15 @@ from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import read_draft_vocab
 from pipo_core.recipes.common import EngineSettings
 
-EngineOpener = Callable[[Path, str, float | None, EngineSettings], Engine]
-"""From a checkpoint folder, a method and its threshold (None where it has none) to an engine."""
+EngineOpener = Callable[..., Engine]
+"""From a checkpoint folder, a method, its threshold (None where it has none) and settings to an engine."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSettings) -> TorchEngine:
+def open_engine(
+    ckpt: Path, method: str, tau: float | None, settings: EngineSettings, *, acceptance: float | None = None
+) -> TorchEngine:
     """Return the torch engine on a checkpoint.
 
     Args:
@@ -33,6 +35,7 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
         method: ``regular``, ``mtp``, ``eagle`` or ``pipo``.
         tau: confidence threshold of ``pipo``; 0.95 where None.
         settings: rows at once, device, precision, threads, memory, draft vocabulary.
+        acceptance: keep this share of the drafts by a coin.
 
     Raises:
         CheckpointError: if the folder is not a readable checkpoint, or has no draft vocabulary where one is asked for.
@@ -42,7 +45,8 @@ def open_engine(ckpt: Path, method: str, tau: float | None, settings: EngineSett
     tokenizer = load_tokenizer(ckpt)
     model = load_checkpoint(ckpt, dtype=dtype, device=device)
     asked = settings.draft_vocab is not None and method == "pipo"
-    return engine_on(model, tokenizer, method, tau, settings, by_frequency=read_draft_vocab(ckpt) if asked else ())
+    frequent = read_draft_vocab(ckpt) if asked else ()
+    return engine_on(model, tokenizer, method, tau, settings, by_frequency=frequent, acceptance=acceptance)
 
 
 def prepare(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:

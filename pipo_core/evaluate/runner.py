@@ -14,7 +14,7 @@ from pipo_core.evaluate.answers import AnswerFile
 from pipo_core.evaluate.scores import Outcome, Unit, figures, outcome
 from pipo_core.evaluate.suites import SUITES, Suite
 from pipo_core.files import file_fingerprint, fingerprint, write_json
-from pipo_core.recipes.common import Budget
+from pipo_core.recipes.common import Budget, arm_label
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 
@@ -30,11 +30,17 @@ class ArmRun:
     method: str
     ckpt: Path
     tau: float | None
+    acceptance: float | None
 
     @property
     def label(self) -> str:
         """The arm's name in files, tables and plots."""
-        return self.name if self.tau is None else f"{self.name}@{self.tau:.12g}"
+        return arm_label(self.name, self.tau, self.acceptance)
+
+    @property
+    def coin(self) -> dict[str, float]:
+        """What drafts are kept by, if not by their confidence."""
+        return {} if self.acceptance is None else {"acceptance": self.acceptance}
 
 
 def run_eval(
@@ -61,7 +67,7 @@ def run_eval(
         checkpoints = {ckpt: file_fingerprint(ckpt) for ckpt in {run.ckpt for run in runs}}
         answers: dict[str, list[dict[str, Any]]] = {}
         for run in runs:
-            arm = {"method": run.method, "tau": run.tau, "checkpoint": checkpoints[run.ckpt]}
+            arm = {"method": run.method, "tau": run.tau, **run.coin, "checkpoint": checkpoints[run.ckpt]}
             path = out / ANSWERS / f"{run.label}.jsonl"
             with AnswerFile(path, {**arm, **identity}, reporter) as file:
                 _answer(recipe, run, suite, problems, file, reporter, open_engine)
@@ -98,8 +104,7 @@ def limits(budgets: Mapping[Unit, int], method: str) -> tuple[int, int]:
 def _runs(recipe: EvalRecipe) -> list[ArmRun]:
     runs = []
     for arm in recipe.arms:
-        taus: list[float | None] = [*dict.fromkeys(arm.taus())] or [None]
-        runs += [ArmRun(arm.name, arm.method, Path(arm.ckpt), tau) for tau in taus]
+        runs += [ArmRun(arm.name, arm.method, Path(arm.ckpt), tau, share) for tau, share in arm.variants()]
     return runs
 
 
@@ -146,7 +151,7 @@ def _answer(
     missing = [key for key in wanted if key not in file.rows]
     if not missing:
         return
-    engine = open_engine(run.ckpt, run.method, run.tau, recipe.engine)
+    engine = open_engine(run.ckpt, run.method, run.tau, recipe.engine, **run.coin)
     tokens = slots = right = 0
     failed = ""
     with reporter.progress(f"eval {run.label}", len(wanted), "answer") as bar:
@@ -225,6 +230,7 @@ def _results(
             "label": run.label,
             "method": run.method,
             "tau": run.tau,
+            **run.coin,
             "ckpt": str(run.ckpt),
             "budgets": {
                 unit: figures(

@@ -37,7 +37,7 @@ def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
     difference = at["difference"]
     return [
         arm["arm"],
-        ABSENT if arm["tau"] is None else f"{arm['tau']:g}",
+        _kept_by(arm),
         _estimate(at["avg"]),
         _estimate(at["pass"][str(samples)]),
         ABSENT
@@ -54,3 +54,10 @@ def _estimate(estimate: Mapping[str, float]) -> str:
     """The value and the longer side of its interval (near 0 and 100 % the sides differ)."""
     side = max(estimate["high"] - estimate["value"], estimate["value"] - estimate["low"])
     return f"{100 * estimate['value']:.1f} ± {100 * side:.1f}"
+
+
+def _kept_by(arm: Mapping[str, Any]) -> str:
+    """Return what decided which drafts were kept: a threshold, or a coin."""
+    if arm.get("acceptance") is not None:
+        return f"coin {100 * arm['acceptance']:.3g} %"
+    return ABSENT if arm["tau"] is None else f"{arm['tau']:g}"

@@ -14,7 +14,7 @@ from transformers.utils.generic import ModelOutput
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
 from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.distillation import DistillationLoss, DivergenceMode, Head, distillation_loss
-from pipo_core.model.losses import IGNORED, ConfidenceLoss, HeadLoss, confidence_loss, head_loss
+from pipo_core.model.losses import IGNORED, HeadLoss, confidence_loss, head_loss
 from pipo_core.model.mtp import MTPBlock
 from pipo_core.model.slots import pair_up
 
@@ -80,7 +80,8 @@ class PairOutput:
 class PIPOOutput(ModelOutput):
     """Losses of a training pass: ``loss`` carries the gradient, the rest are detached scalars for the log.
 
-    ``confidence_*`` are None for the ``regular`` objective. ``confidence`` holds the labelled drafts' ``c_i``, ``[N]``.
+    ``confidence_*`` are None for the ``regular`` objective. ``confidence`` holds the labelled drafts' ``c_i`` and
+    ``acceptance`` what they should be, ``[N]``.
     """
 
     loss: torch.Tensor | None = None
@@ -90,6 +91,7 @@ class PIPOOutput(ModelOutput):
     confidence_mean: torch.Tensor | None = None
     confidence_target_mean: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
+    acceptance: torch.Tensor | None = None
 
 
 class TextBackbone(nn.Module):
@@ -227,8 +229,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         first = self._head_loss(hidden, labels[:, 2::2], weights)
         draft = self._head_loss(mtp_hidden, labels[:, 3::2], weights)
         logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[draft.valid]
-        gate = confidence_loss(logits, draft.label_logprob.exp())
-        return _pair_output(first.loss, draft.loss, gate, logits, weights)
+        return _pair_output(first.loss, draft.loss, logits, draft.label_logprob.exp(), weights)
 
     def _distillation_losses(
         self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, teaching: Teaching | None
@@ -247,8 +248,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         drafted = labels[:, 3::2]
         draft = self._divergence(mtp_hidden, drafted, teaching.hidden[:, 2::2], teaching, weights)
         logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[drafted != IGNORED]
-        gate = confidence_loss(logits, draft.acceptance)
-        return _pair_output(first.loss, draft.loss, gate, logits, weights)
+        return _pair_output(first.loss, draft.loss, logits, draft.acceptance, weights)
 
     def _divergence(
         self,
@@ -303,9 +303,18 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
 
 
 def _pair_output(
-    first: torch.Tensor, draft: torch.Tensor, gate: ConfidenceLoss, logits: torch.Tensor, weights: LossWeights
+    first: torch.Tensor, draft: torch.Tensor, logits: torch.Tensor, target: torch.Tensor, weights: LossWeights
 ) -> PIPOOutput:
-    """Return the three losses with their sum, and what the gate says, ``logits`` being those of the drafts, ``[N]``."""
+    """Return the three losses with their sum, and of each draft what the gate says and should say, both ``[N]``.
+
+    Args:
+        first: the first tokens' loss.
+        draft: the drafts'.
+        logits: the gate's.
+        target: what it is to predict.
+        weights: of the losses.
+    """
+    gate = confidence_loss(logits, target)
     return PIPOOutput(
         loss=first + weights.mtp * draft + weights.confidence * gate.loss,
         backbone_loss=first.detach(),
@@ -314,4 +323,5 @@ def _pair_output(
         confidence_mean=gate.mean,
         confidence_target_mean=gate.target_mean,
         confidence=logits.detach().sigmoid(),
+        acceptance=target.detach(),
     )

@@ -13,13 +13,22 @@ Job = Callable[[Any, Path, Reporter], dict[str, Any]]
 def _train(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
     from pipo_core.train.sft import run_train
 
-    return run_train(recipe, out, reporter=reporter)
+    return _drawn(run_train(recipe, out, reporter=reporter), out)
 
 
 def _distill(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
     from pipo_core.train.opd_run import run_distill
 
-    return run_distill(recipe, out, reporter=reporter)
+    return _drawn(run_distill(recipe, out, reporter=reporter), out)
+
+
+def _drawn(summary: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Draw how well the gate of a training is calibrated, beside its figures."""
+    from pipo_core.bench import plots
+
+    if summary.get("calibration"):
+        plots.calibration(summary["calibration"], out)
+    return summary
 
 
 def _merge(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -50,9 +59,13 @@ def _eval(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 def _bench(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+    from pipo_core.bench import plots
     from pipo_core.bench.runner import run_bench
 
-    return run_bench(recipe, out, reporter=reporter)
+    results = run_bench(recipe, out, reporter=reporter)
+    plots.latency(results, out)
+    plots.throughput(results, out)
+    return results
 
 
 JOBS: Mapping[str, Job] = {

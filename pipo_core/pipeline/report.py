@@ -20,6 +20,7 @@ from pipo_core.pipeline.words import (
     training_line,
 )
 from pipo_core.tables import markdown
+from pipo_core.train.calibration import calibration_table
 
 REPORT = "report.md"
 Record = Mapping[str, Any]
@@ -82,15 +83,19 @@ def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:
     tables = [latency_table(results), *([throughput_table(results)] if results["throughput"] else [])]
-    return "\n\n".join(
-        [f"### {name}", *(markdown(table).rstrip() for table in tables), _images(plots.latency(results, folder, name))]
-    )
+    files = plots.latency(results, folder, name) + plots.throughput(results, folder, name)
+    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in tables), _images(files)])
 
 
 def _training(path: Path, record: Record, folder: Path) -> str:
     rows = read_jsonl(path / "metrics.jsonl")
-    pictures = _images(plots.training(rows, folder, record["name"]))
-    return "\n\n".join([f"### {record['name']}", training_line(record, rows), pictures])
+    parts = [f"### {record['name']}", training_line(record, rows)]
+    files = plots.training(rows, folder, record["name"])
+    gate = record["summary"].get("calibration")
+    if gate:
+        parts += [markdown(calibration_table(gate)).rstrip(), *gate["findings"]]
+        files += plots.calibration(gate, folder, f"{record['name']}_calibration")
+    return "\n\n".join([*parts, _images(files)])
 
 
 def _ran(records: Sequence[tuple[Path, Record]]) -> str:

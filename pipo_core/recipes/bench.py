@@ -8,8 +8,6 @@ from pydantic import Field
 from pipo_core.recipes.base import Finding, JobRecipe, ModelRef, unique
 from pipo_core.recipes.common import Arm, EngineSettings, Name, baseline_findings
 
-Share = Annotated[float, Field(ge=0, le=1)]
-
 
 class BenchArm(Arm):
     """One side of a measurement."""
@@ -18,29 +16,15 @@ class BenchArm(Arm):
     ckpt: ModelRef | None = Field(  # type: ignore[assignment]  # wider than an arm of eval: random weights have no file
         default=None, description="A folder, catalog name, hub id or stage:NAME; none with random_weights."
     )
-    acceptance: list[Share] | None = Field(
-        default=None,
-        min_length=1,
-        description="pipo only: keep these shares of the drafts whatever their confidence, one row each; null: as tau.",
-    )
     draft_vocab: int | None = Field(
         default=None, ge=1, description="pipo only: this arm's engine.draft_vocab (random weights: the first ids)."
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Only pipo has a gate to fix."""
+        """Only pipo has a vocabulary of drafts."""
         yield from super().findings()
-        for key in ("acceptance", "draft_vocab"):
-            if getattr(self, key) is not None and self.method != "pipo":
-                yield Finding((key,), f"method {self.method} has no {key}; remove it", (("method",),))
-        if self.acceptance is not None and self.tau is not None:
-            yield Finding(("acceptance",), "tau and acceptance both say which drafts are kept", (("tau",),))
-
-    def variants(self) -> list[tuple[float | None, float | None]]:
-        """Return the thresholds and fixed shares to run, one of the two or neither."""
-        if self.acceptance is not None:
-            return [(None, share) for share in dict.fromkeys(self.acceptance)]
-        return [(tau, None) for tau in dict.fromkeys(self.taus())] or [(None, None)]
+        if self.draft_vocab is not None and self.method != "pipo":
+            yield Finding(("draft_vocab",), f"method {self.method} has no draft_vocab; remove it", (("method",),))
 
 
 class BenchRecipe(JobRecipe):

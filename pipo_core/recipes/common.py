@@ -101,6 +101,9 @@ def _tau_form(value: Any) -> str:
 Tau = Annotated[float, Field(ge=0, le=1)]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Arm(RecipeModel):
     """One side of a comparison: a checkpoint and a way of decoding it."""
 
@@ -119,19 +122,36 @@ class Arm(RecipeModel):
         default=None,
         description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
     )
+    acceptance: list[Share] | None = Field(
+        default=None,
+        min_length=1,
+        description="pipo only: keep these shares of the drafts, chosen by a coin and not by their confidence.",
+    )
 
     def findings(self) -> Iterator[Finding]:
-        """Only pipo has a threshold."""
+        """Only pipo has a gate."""
         if self.tau is not None and self.method != "pipo":
             yield Finding(("tau",), f"method {self.method} has no threshold; remove it", (("method",),))
+        if self.acceptance is not None and self.method != "pipo":
+            yield Finding(("acceptance",), f"method {self.method} has no acceptance; remove it", (("method",),))
+        if self.acceptance is not None and self.tau is not None:
+            yield Finding(("acceptance",), "tau and acceptance both say which drafts are kept", (("tau",),))
 
-    def taus(self) -> list[float]:
-        """Return the thresholds to run: empty for methods that have none."""
+    def variants(self) -> list[tuple[float | None, float | None]]:
+        """Return the thresholds and fixed shares to run: one of the two, or neither where the method has no gate."""
         if self.method != "pipo":
-            return []
-        if self.tau is None:
-            return [0.95]
-        return self.tau if isinstance(self.tau, list) else [self.tau]
+            return [(None, None)]
+        if self.acceptance is not None:
+            return [(None, share) for share in dict.fromkeys(self.acceptance)]
+        taus = self.tau if isinstance(self.tau, list) else [0.95 if self.tau is None else self.tau]
+        return [(tau, None) for tau in dict.fromkeys(taus)]
+
+
+def arm_label(name: str, tau: float | None, acceptance: float | None) -> str:
+    """Return what files, tables and plots call an arm's variant."""
+    if acceptance is not None:
+        return f"{name}@{100 * acceptance:.12g}%"
+    return name if tau is None else f"{name}@{tau:.12g}"
 
 
 def baseline_findings(baseline: str | None, arms: Sequence[Arm]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from pipo_core.model import LossWeights, PIPOOutput, Teaching
 from pipo_core.model.distillation import DivergenceMode
 from pipo_core.train.opd_rows import Question
 from pipo_core.train.opd_teacher import Teacher
-from pipo_core.train.template import Loss, PairTemplate, loss_figures
+from pipo_core.train.template import Loss, PairTemplate, log_figures
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ class DistillTemplate(PairTemplate):
         if outputs.loss is not None:
             lesson.check(outputs.loss, questions)
         metrics = trainer.custom_metrics["train"]
-        for name, value in loss_figures(outputs).items():
-            metrics[name].update(value)
+        log_figures(outputs, metrics)
         metrics["tokens_per_second"].update(int((~pads).sum()))
         return Loss(loss=outputs.loss)

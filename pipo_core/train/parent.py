@@ -21,6 +21,7 @@ from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoE
 from pipo_core.files import append_jsonl, read_jsonl, read_object, write_atomic, write_json
 from pipo_core.recipes.opd import AnyTraining
 from pipo_core.reporting import Progress, Reporter, SilentProgress
+from pipo_core.train.calibration import calibration_of
 from pipo_core.train.checkpoints import logged
 from pipo_core.train.events import SMALLER, Event, as_error, figures_of, parse_event
 from pipo_core.train.launch import command, environment, missing_deepspeed
@@ -67,6 +68,7 @@ def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, rep
     run.start(command(recipe, out.absolute() / JOB), environment(recipe))
     summary = {
         **run.summary(),
+        "calibration": calibration_of(read_jsonl(out / METRICS) if (out / METRICS).is_file() else [], recipe.kind),
         "artifact": artifact.name,
         "rows": run.rows,
         "dropped_rows": run.dropped,

@@ -23,8 +23,9 @@ from pipo_core.train.arguments import frozen_modules, master_weights
 from pipo_core.train.callbacks import StopRequest, TokenRate, TrainingEvents
 from pipo_core.train.checkpoints import step_of
 from pipo_core.train.events import EventWriter
+from pipo_core.train.gate_metric import GateMetric
 from pipo_core.train.rows import EncodedRows, encode_rows, rows_folder
-from pipo_core.train.template import LessonPlan, Position
+from pipo_core.train.template import CALIBRATION, LessonPlan, Position
 
 _WEIGHT_FILES = ("adapter_model.safetensors", "model.safetensors")
 
@@ -89,6 +90,8 @@ class PairSession(SwiftSft):
             )
         self._settle_weights()
         trainer.custom_metrics["train"]["tokens_per_second"] = TokenRate(trainer.args.device)
+        if self._recipe.objective == "pipo":
+            trainer.custom_metrics["train"][CALIBRATION] = GateMetric(trainer.args.device)
         self._prepare_trainer(trainer)
         # The Trainer would count every parameter at every pass for a figure that nobody reads.
         trainer.floating_point_ops = lambda inputs: 0

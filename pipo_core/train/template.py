@@ -19,6 +19,9 @@ from pipo_core.train.rows import THINK, Row
 ACCEPTANCE_AT = (0.5, 0.8, 0.9, 0.95)
 """Thresholds τ for which training reports the share of drafts that would be kept."""
 
+CALIBRATION = "calibration"
+"""Name of the `GateMetric`, which a training of pairs has."""
+
 _SLOTS = ("{{SYSTEM}}", "{{QUERY}}", "{{RESPONSE}}", "{{ROUND0}}", "{{ROUND1}}")
 """What ms-swift fills in where a layout has it, also in what people wrote."""
 
@@ -131,15 +134,22 @@ class PairTemplate(Qwen3_5Template):
             loss_weights=self.plan.weights,
         )
         metrics = trainer.custom_metrics["train" if model.training else "eval"]
-        for name, value in loss_figures(outputs).items():
-            metrics[name].update(value)
+        log_figures(outputs, metrics)
         if model.training:
             metrics["tokens_per_second"].update(real_tokens)
         return Loss(loss=outputs.loss)
 
 
-def loss_figures(outputs: PIPOOutput) -> Mapping[str, torch.Tensor]:
-    """Return the losses and, for pairs, what the confidence head says: scalars."""
+def log_figures(outputs: PIPOOutput, metrics: Mapping[str, Any]) -> None:
+    """Put the losses and, for pairs, what the confidence head says where the next row of the log finds them."""
+    for name, value in _figures(outputs).items():
+        metrics[name].update(value)
+    if outputs.confidence is not None and CALIBRATION in metrics:
+        metrics[CALIBRATION].update(outputs.confidence, outputs.acceptance)
+
+
+def _figures(outputs: PIPOOutput) -> Mapping[str, torch.Tensor]:
+    """Return scalars."""
     names = ("backbone_loss", "mtp_loss", "confidence_loss", "confidence_mean", "confidence_target_mean")
     figures = {name: value for name in names if (value := getattr(outputs, name)) is not None}
     if outputs.confidence is not None and outputs.confidence.numel():

@@ -73,7 +73,7 @@ def test_math_takes_the_newest_checkpoint_and_the_papers_settings(calls: Calls) 
     assert isinstance(recipe, EvalRecipe)
     assert (recipe.suite, recipe.benchmark, recipe.samples, recipe.baseline) == ("math", "aime25", 4, None)
     assert (recipe.budget.tokens, recipe.budget.slots) == (32768, 32768)
-    assert [(arm.method, arm.ckpt, arm.taus()) for arm in recipe.arms] == [("pipo", str(newest), [0.95])]
+    assert [(arm.method, arm.ckpt, arm.variants()) for arm in recipe.arms] == [("pipo", str(newest), [(0.95, None)])]
 
 
 def test_suites_and_recipes_do_not_take_each_others_folders(calls: Calls) -> None:

@@ -271,3 +271,18 @@ def test_tables_say_what_the_results_say(recipe: EvalRecipe, opener: Any, tmp_pa
         lines = markdown(table).splitlines()
         assert len(lines) == 2 + 2 + len(table.rows)
         assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}
+
+
+def test_a_coin_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    fake, opened = opener(), []
+
+    def open_engine(*what: Any, **fixed: float) -> Any:
+        opened.append((what[2], fixed))
+        return fake(*what)
+
+    gate, pair = recipe.model_dump()["arms"]
+    arms = [gate, {**pair, "tau": 0.5}, {**pair, "name": "coin", "tau": None, "acceptance": [0.25, 1.0]}]
+    results = run_eval(changed(recipe, arms=arms), tmp_path, open_engine=open_engine)
+    assert opened == [(None, {}), (0.5, {}), (None, {"acceptance": 0.25}), (None, {"acceptance": 1.0})]
+    assert [entry["label"] for entry in results["arms"]] == ["base", "pair@0.5", "coin@25%", "coin@100%"]
+    assert "coin 25 %" in markdown(tables(results)[0])

@@ -123,7 +123,7 @@ def test_one_problem(lines: str, problem: str) -> None:
 def test_arms_may_have_one_threshold_or_several() -> None:
     recipe = parse_recipe(EVAL, "r.yaml")
     assert isinstance(recipe, EvalRecipe)
-    assert [arm.taus() for arm in recipe.arms] == [[], [0.5, 0.95]]
+    assert [arm.variants() for arm in recipe.arms] == [[(None, None)], [(0.5, None), (0.95, None)]]
     assert _problems(EVAL, "arms.1.tau=x") == [
         "override 'arms.1.tau=x': arms.1.tau: must be a number; got the text 'x'"
     ]
