@@ -109,9 +109,9 @@ def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:
 
         return tables(summary)
     if kind == "bench":
-        from pipo_core.bench.table import latency_table, throughput_table
+        from pipo_core.bench.table import bench_tables
 
-        return [latency_table(summary), *([throughput_table(summary)] if summary["throughput"] else [])]
+        return bench_tables(summary)
     if kind in ("train", "distill") and summary.get("calibration"):
         from pipo_core.train.calibration import calibration_table
 

@@ -14,6 +14,10 @@ SMALL = (
     "pipo-sft.save.every_steps=2",
     "pipo-sft.log_every_steps=1",
     "pipo-sft.launch.threads=1",
+    "opd.max_steps=2",
+    "opd.log_every_steps=1",
+    "opd.batch.per_device=4",
+    "opd.rollout.slots=16",
     "regular-sft.max_steps=3",
     "regular-sft.log_every_steps=1",
     "regular-sft.launch.threads=1",
@@ -38,7 +42,7 @@ def test_the_demo_in_small(tmp_path: Path) -> None:
     first = pipo(*words)
     assert first.returncode == 0, first.stderr[-4000:]
     result = json.loads(first.stdout)
-    assert [stage["skipped"] for stage in result["stages"]] == [False] * 7
+    assert [stage["skipped"] for stage in result["stages"]] == [False] * 9
 
     report = Path(result["report"]).read_text()
     assert "regular-sft" in report
@@ -47,10 +51,12 @@ def test_the_demo_in_small(tmp_path: Path) -> None:
             assert (tmp_path / "demo" / line.split("(")[1].rstrip(")")).stat().st_size > 5000
 
     results = json.loads((tmp_path / "demo" / "eval" / "results.json").read_text())
-    by_tau = {arm["tau"]: arm for arm in results["arms"] if arm["arm"] == "pipo"}
-    assert by_tau[0.0]["budgets"]["tokens"]["drafts_kept"] == 1.0
-    assert 1.0 <= by_tau[0.95]["budgets"]["tokens"]["tokens_per_slot"] < 1.98
-    assert by_tau[0.0]["budgets"]["tokens"]["tokens_per_slot"] > 1.8
+    for name in ("pipo-sft", "pipo-opd"):
+        by_tau = {arm["tau"]: arm["budgets"]["tokens"] for arm in results["arms"] if arm["arm"] == name}
+        kept = [by_tau[tau]["drafts_kept"] for tau in sorted(by_tau)]
+        assert kept == sorted(kept, reverse=True), "a higher threshold kept more drafts"
+        assert all(1.0 <= arm["tokens_per_slot"] <= 2.0 for arm in by_tau.values())
+    assert report.count("expected calibration error") == 2  # of both trainings of pairs
 
     again = pipo(*words)
     assert again.returncode == 0, again.stderr[-4000:]

@@ -1,17 +1,21 @@
 """`pipo bench`: opens the arms, measures latency and throughput, writes the results."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipo_core.bench.arms import Opener, open_arms
+from pipo_core.bench.arms import Opener, Runner, open_arms
 from pipo_core.bench.bandwidth import read_bandwidth
 from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.roofline import Device, known_device
 from pipo_core.bench.throughput import measure_throughput
+from pipo_core.bench.training import TrainingCase, measure_training
+from pipo_core.engine.open import prepare
+from pipo_core.errors import UsageError
 from pipo_core.files import write_json
 from pipo_core.machine import clocks, machine, versions
 from pipo_core.recipes.bench import BenchRecipe
@@ -25,6 +29,7 @@ DEFINITIONS = {
     "speedup": "baseline's time / this arm's time in the same round; median and quartiles over rounds",
     "tokens_per_slot": "real tokens / decode steps, over all measured trials",
     "tokens_per_second": "real tokens of all answers / seconds from the first request to the last answer",
+    "training": "forward, losses and backward of one row without PADs; tokens / median seconds of a pass",
     "of_limit": "the device's limit (bytes for TPOT, operations for TTFT) / the median; 1 is all that it allows",
 }
 
@@ -55,6 +60,7 @@ def run_bench(
         device = known_device(name) if on_gpu else Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0)
     lengths, trials = measure_latency(recipe, arms, device, reporter)
     throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
+    training = _training(recipe, arms, reporter)
     results: dict[str, Any] = {
         "kind": "bench",
         "batch": 1,
@@ -71,6 +77,32 @@ def run_bench(
         "versions": versions(),
         "lengths": lengths,
         "throughput": throughput,
+        "training": training,
     }
     write_json(out / RESULTS, {**results, "raw": trials, "raw_throughput": concurrent})
     return results
+
+
+def _training(recipe: BenchRecipe, arms: Sequence[Runner], reporter: Reporter) -> list[dict[str, Any]]:
+    """Measure training passes of the arms' network, each in processes of its own."""
+    if not recipe.training_tokens:
+        return []
+    config = next((arm.opened.config for arm in arms if arm.opened.config is not None), None)
+    if config is None:
+        raise UsageError("training passes need the shape of a model")
+    device, dtype = prepare(recipe.engine)
+    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    rows = []
+    with reporter.progress("training passes", len(recipe.training_tokens), unit="length") as bar:
+        for done, tokens in enumerate(recipe.training_tokens, start=1):
+            case = TrainingCase(
+                config,
+                tokens,
+                trials=recipe.training_trials,
+                device=str(device),
+                precision=precision,
+                threads=recipe.engine.threads,
+            )
+            rows.append(measure_training(case))
+            bar.update(done)
+    return rows

@@ -53,6 +53,35 @@ def throughput_table(results: Mapping[str, Any]) -> Table:
     return without_empty_columns(Table(title, ["requests", "arm", "tokens/s", "speed-up"], rows, words=(1,)))
 
 
+def training_table(results: Mapping[str, Any]) -> Table:
+    """Return tokens a second and peak memory of training passes: a row for each length and objective."""
+    rows = []
+    for length in results["training"]:
+        for name, arm in length["arms"].items():
+            pair = name == "pipo"
+            rows.append(
+                [
+                    f"{length['tokens']:,}",
+                    name,
+                    f"{arm['tokens_per_second']:,.1f}",
+                    f"{arm['peak_bytes'] / 2**30:.2f}",
+                    f"{length['speedup']:.2f}×" if pair else ABSENT,
+                    f"{length['peak_ratio']:.2f}×" if pair else ABSENT,
+                ]
+            )
+    title = "training passes (forward, losses, backward) of one row with random weights, all of them training"
+    columns = ["tokens", "objective", "tokens/s", "peak GiB", "speed over regular", "peak over regular"]
+    return Table(title, columns, rows, words=(1,))
+
+
+def bench_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return every table that there are figures for."""
+    tables = [latency_table(results)]
+    tables += [throughput_table(results)] if results["throughput"] else []
+    tables += [training_table(results)] if results.get("training") else []
+    return tables
+
+
 def _share(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.0f} %"
 

@@ -1,7 +1,5 @@
 """Speed and memory of a training pass, pair model against the uncompressed one, on the same text and random weights.
 
-    python -m pipo_core.bench.training --shape qwen3.5-0.8b --tokens 2048 8192 --device cuda --out training.json
-
 A pass is forward with its losses and backward through `Qwen3_5ForCausalPIPO.forward`; the optimizer is left out, for it
 costs both the same. Of ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``, so
 at most half its time and half what it keeps for the gradient is saved; the losses of both heads stay at ``T``.
@@ -11,13 +9,10 @@ pipo, pipo, regular, so that a machine that grows steadily slower favours neithe
 no PAD.
 """
 
-import argparse
 import contextlib
 import multiprocessing
 import resource
-import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -29,12 +24,9 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import MachineError, UsageError
-from pipo_core.files import write_json
-from pipo_core.machine import machine, versions
 from pipo_core.model import LossWeights
 from pipo_core.model.checkpoint import random_weights
 from pipo_core.model.modeling import Objective
-from pipo_core.model.shapes import shape_config
 
 ORDER: tuple[Objective, ...] = ("regular", "pipo", "pipo", "regular")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -52,6 +44,7 @@ class TrainingCase:
         precision: ``fp32`` or ``bf16``; of weights, gradients and arithmetic.
         checkpointing: whether activations are computed again in the backward pass.
         chunk: positions that the LM head projects at once.
+        threads: of a CPU; PyTorch's choice where None.
 
     Raises:
         UsageError: for an odd or too short row, no trial, or an unknown precision.
@@ -64,6 +57,7 @@ class TrainingCase:
     precision: str = "bf16"
     checkpointing: bool = True
     chunk: int = 2048
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens < 8 or self.tokens % 2:
@@ -81,7 +75,7 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
         MachineError: if a process was killed, as it is when memory does not suffice, or the device is not there.
     """
     if case.device.startswith("cuda") and not torch.cuda.is_available():
-        raise MachineError(f"device {case.device} was asked for, but PyTorch sees no GPU", hint="--device cpu")
+        raise MachineError(f"device {case.device} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
     runs = [(objective, _in_own_process(case, objective)) for objective in ORDER]
     arms = {}
     for objective in ("regular", "pipo"):
@@ -109,6 +103,8 @@ def run_passes(case: TrainingCase, objective: Objective) -> dict[str, Any]:
     allocated. Call it in a process of its own: memory that an earlier case freed may still be resident.
     """
     device = torch.device(case.device)
+    if case.threads is not None:
+        torch.set_num_threads(case.threads)
     torch.manual_seed(0)
     model = random_weights(case.config, dtype=DTYPES[case.precision], device=device)
     model.train()
@@ -141,7 +137,7 @@ def _in_own_process(case: TrainingCase, objective: Objective) -> dict[str, Any]:
         except (BrokenProcessPool, torch.OutOfMemoryError) as error:
             raise MachineError(
                 f"a {objective} pass of {case.tokens:,} tokens did not end: memory does not suffice",
-                hint="fewer --tokens, or a smaller --shape",
+                hint="shorter training_tokens, or a smaller shape",
             ) from error
 
 
@@ -169,44 +165,3 @@ def _peak(device: torch.device) -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what the arguments say, show a line a length, and write all as JSON."""
-    parser = argparse.ArgumentParser(description="Training passes, pipo against regular, on random weights.")
-    parser.add_argument("--shape", default="qwen3.5-0.8b")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[2048])
-    parser.add_argument("--trials", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=tuple(DTYPES), default="bf16")
-    parser.add_argument("--no-checkpointing", action="store_true")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
-    rows = []
-    for tokens in given.tokens:
-        case = TrainingCase(
-            shape_config(given.shape),
-            tokens,
-            trials=given.trials,
-            device=given.device,
-            precision=given.precision,
-            checkpointing=not given.no_checkpointing,
-        )
-        row = measure_training(case)
-        rows.append(row)
-        for name, arm in row["arms"].items():
-            sys.stdout.write(
-                f"{tokens:>8,} tokens  {name:<8}{arm['tokens_per_second']:>12,.1f} tokens/s"
-                f"{arm['peak_bytes'] / 2**30:>9.2f} GiB\n"
-            )
-        sys.stdout.write(f"{'':>8} pipo / regular: speed {row['speedup']:.2f}, peak {row['peak_ratio']:.2f}\n")
-    if given.out is not None:
-        settings = {key: value for key, value in vars(given).items() if key not in ("tokens", "out")}
-        write_json(
-            given.out,
-            {"kind": "training", **settings, "machine": machine(), "versions": versions(), "lengths": rows},
-        )
-
-
-if __name__ == "__main__":
-    main()

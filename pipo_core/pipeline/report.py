@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.bench import plots
-from pipo_core.bench.table import latency_table, throughput_table
+from pipo_core.bench.table import bench_tables
 from pipo_core.evaluate.table import tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline.journal import now
@@ -82,9 +82,8 @@ def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:
-    tables = [latency_table(results), *([throughput_table(results)] if results["throughput"] else [])]
     files = plots.latency(results, folder, name) + plots.throughput(results, folder, name)
-    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in tables), _images(files)])
+    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in bench_tables(results)), _images(files)])
 
 
 def _training(path: Path, record: Record, folder: Path) -> str:

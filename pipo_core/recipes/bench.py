@@ -50,6 +50,11 @@ class BenchRecipe(JobRecipe):
     concurrent_prompt_tokens: int = Field(default=128, ge=2, description="Their prompts' length in tokens.")
     concurrent_new_tokens: int = Field(default=64, ge=2, description="Real tokens that each of them writes.")
     concurrent_trials: int = Field(default=3, ge=1, description="Measured rounds of throughput, after one warm-up.")
+    training_tokens: list[Annotated[int, Field(ge=8, multiple_of=2)]] = Field(
+        default=[],
+        description="Lengths of a row for the table of training passes, pipo against regular; empty: no such table.",
+    )
+    training_trials: int = Field(default=3, ge=1, description="Measured passes of each, in each of two processes.")
     baseline: str | None = Field(default=None, description="The arm that ratios are taken from.")
     engine: EngineSettings = EngineSettings(batch=1)
 

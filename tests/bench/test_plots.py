@@ -94,3 +94,25 @@ def test_the_same_figures_give_the_same_file(tmp_path: Path) -> None:
     (one,) = plots.latency(bench([64]), tmp_path / "a")
     (two,) = plots.latency(bench([64]), tmp_path / "b")
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_throughput_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
+    rate = {"median": 100.0, "q1": 90.0, "q3": 120.0}
+    arms = [{"label": label, "tokens_per_second": rate} for label in ("regular", "pipo@0.95")]
+    results = {**bench([64]), "throughput": [{"requests": count, "arms": arms} for count in (1, 4, 64)]}
+    (file,) = plots.throughput(results, tmp_path)
+    assert file.name == "bench_throughput.png"
+    assert size(file)[0] == 1280
+    assert plots.throughput({**results, "throughput": []}, tmp_path) == []
+
+
+def test_calibration_is_drawn_from_the_bins_that_have_drafts(tmp_path: Path) -> None:
+    bins = [
+        {"from": place / 10, "to": (place + 1) / 10, "drafts": place // 8, "confidence": None, "acceptance": None}
+        for place in range(10)
+    ]
+    for place in (8, 9):
+        bins[place] |= {"confidence": place / 10 + 0.05, "acceptance": 0.7}
+    (file,) = plots.calibration({"drafts": 2, "bins": bins}, tmp_path)
+    assert file.name == "calibration.png"
+    assert size(file)[0] == 1280

@@ -8,6 +8,7 @@ import pytest
 from pipo_core.bench import arms as bench_arms
 from pipo_core.bench.roofline import step_bytes
 from pipo_core.bench.runner import run_bench
+from pipo_core.bench.table import bench_tables
 from pipo_core.errors import UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO
@@ -86,3 +87,18 @@ def test_a_checkpoint_is_loaded_once_for_all_arms(tmp_path: Path, monkeypatch: p
 def test_an_unknown_shape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no shape is called"):
         run_bench(recipe(random_weights="qwen9"), tmp_path)
+
+
+@pytest.mark.usefixtures("small_shape")
+def test_training_passes_are_measured_where_lengths_are_given(tmp_path: Path) -> None:
+    arms = [{"name": "regular", "method": "regular"}]
+    few = {"prompt_tokens": [9], "new_tokens": 3, "concurrency": [], "training_tokens": [16, 32], "training_trials": 1}
+    results = run_bench(recipe(arms=arms, **few), tmp_path)
+    assert [row["tokens"] for row in results["training"]] == [16, 32]
+    for row in results["training"]:
+        assert set(row["arms"]) == {"regular", "pipo"}
+        assert row["speedup"] > 0
+        assert row["peak_ratio"] > 0
+    table = bench_tables(results)[-1]
+    assert [cells[:2] for cells in table.rows] == [[n, o] for n in ("16", "32") for o in ("regular", "pipo")]
+    assert table.rows[1][4] == f"{results['training'][0]['speedup']:.2f}×"

@@ -1,10 +1,13 @@
 """What is learned from a conversation: the answer behind ``<think>\\n``, up to the end token."""
 
+import copy
+
 import pytest
 from swift.model import get_model_processor
 from swift.template import get_template
 
 from pipo_core.data.augment import IGNORED, prompt_length
+from pipo_core.engine.chat import encode_prompt
 from pipo_core.train import swift_plugin
 from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
 
@@ -69,3 +72,32 @@ def test_all_turns_are_learned_and_no_question(template):
     )
     learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
     assert template.tokenizer.decode(learned) == "a\n</think>\n\n3<|im_end|>b\n</think>\n\n4<|im_end|>"
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+PROMPT = (
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if SWITCH %}<think>\n{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+SWITCHES = {
+    "4B": "enable_thinking is not defined or enable_thinking is not false",
+    "0.8B": "enable_thinking is defined and enable_thinking is true",  # the small ones do not think unless asked to
+}
+
+
+@pytest.mark.parametrize("size", SWITCHES)
+@pytest.mark.parametrize("question", ["1+2", "12+2", "  1+2=?\n"], ids=["one parity", "the other", "white space"])
+def test_training_and_rollouts_read_the_text_of_qwens_template(template, question, size):
+    """Qwen3.5's text of a question with a system turn, token for token, however its template asks for the thought."""
+    tokenizer = copy.deepcopy(template.tokenizer)
+    tokenizer.chat_template = TURNS + PROMPT.replace("SWITCH", SWITCHES[size])
+    text = (
+        f"<|im_start|>system\nAdd.<|im_end|>\n<|im_start|>user\n{question.strip()}<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n"
+    )
+    expected = tokenizer.encode(text, add_special_tokens=False)
+    asked = [{"role": "system", "content": "Add."}, {"role": "user", "content": question}]
+    assert encode_prompt(tokenizer, asked) == expected
+    turns = [("system", "Add."), ("user", question), ("assistant", "<think>\na\n</think>\n\n3")]
+    ids, labels = encode(template, *turns)
+    assert ids[: prompt_length(labels)] == expected
