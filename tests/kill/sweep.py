@@ -55,6 +55,7 @@ COMMANDS: dict[str, tuple[str, Before]] = {
     "eval": ("eval", None),
     "run": ("run", None),
     "train": ("train", None),
+    "distill": ("distill", None),
     "run with a training": ("run_train", None),
 }
 _VARIABLES = {

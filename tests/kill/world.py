@@ -20,7 +20,10 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 _SECONDS = 300
 
 _ENGINE = {"batch": 2, "threads": 1, "device": "cpu", "precision": "fp32"}
-_TIMES = ("seconds", "tokens_per_second", "ttft_s", "time_s", "resumed_from_step", "ckpt")
+_TIMES = (
+    *("seconds", "tokens_per_second", "ttft_s", "time_s", "resumed_from_step", "ckpt"),
+    *("rollout_share", "teacher_share", "student_share"),
+)
 """What differs from run to run, or says where it lies."""
 _LIBRARY_TIMES = ("elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
 _NOTES = (
@@ -82,6 +85,21 @@ class World:
                 "optimizer": {"learning_rate": 1e-3},
                 "batch": {"per_device": 4},
                 "max_steps": 8,
+                "precision": "fp32",
+                "save": {"every_steps": 2, "keep": 2},
+                "log_every_steps": 1,
+                "launch": {"threads": 1},
+            },
+            "distill": {
+                "kind": "distill",
+                "model": str(self.pair),
+                "teacher": str(self.base),
+                "data": {"train": str(self.rows), "max_prompt": 64},
+                "rollout": {"slots": 6, "batch": 4},
+                "tuning": {"method": "full"},
+                "optimizer": {"learning_rate": 1e-3},
+                "batch": {"per_device": 4},
+                "max_steps": 6,
                 "precision": "fp32",
                 "save": {"every_steps": 2, "keep": 2},
                 "log_every_steps": 1,

@@ -1,0 +1,71 @@
+"""Evaluations of several training seeds on the same problems, taken together.
+
+    python tests/benchmarks/seeds.py outputs/seed0-eval outputs/seed1-eval outputs/seed2-eval --baseline sft@0.95
+
+A problem's score is the mean over seeds and samples; intervals are over problems, as in one evaluation. Beside them
+stands the range over the seeds, which three seeds are too few to make an interval of.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pipo_core.evaluate.statistics import Estimate, mean_with_interval, paired_difference, pass_at_k
+from pipo_core.files import read_json, read_jsonl, write_json
+
+
+def main() -> None:
+    """Print a line for each arm, and write them as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of pipo eval, one a seed")
+    parser.add_argument("--baseline", required=True)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    arms = [arm["label"] for arm in read_json(given.runs[0] / "eval" / "results.json")["arms"]]
+    scores = {label: np.stack([_scores(run, label) for run in given.runs]) for label in arms}  # [seeds, problems, k]
+    rows = []
+    for label in arms:
+        means = scores[label].mean(axis=(0, 2))
+        samples = scores[label].shape[2]
+        passes = [pass_at_k(samples, seed.sum(axis=1), samples) for seed in scores[label]]
+        found = {
+            "arm": label,
+            "avg": _shares(mean_with_interval(means, seed=0)),
+            "avg_by_seed": [float(seed.mean()) for seed in scores[label]],
+            "pass": _shares(mean_with_interval(np.mean(passes, axis=0), seed=0)),
+            "difference": _shares(paired_difference(means, scores[given.baseline].mean(axis=(0, 2)), seed=0)),
+            "tokens_per_slot": [_figure(run, label) for run in given.runs],
+        }
+        rows.append(found)
+        sys.stdout.write(json.dumps(found) + "\n")
+    if given.out:
+        write_json(given.out, {"baseline": given.baseline, "seeds": len(given.runs), "arms": rows})
+
+
+def _scores(run: Path, label: str) -> np.ndarray:
+    """Return whether each answer was right and finished within the token budget, ``[problems, samples]``."""
+    results = read_json(run / "eval" / "results.json")
+    rows = read_jsonl(run / "eval" / "answers" / f"{label}.jsonl")
+    right = {
+        (row["problem"], row["sample"]): row["correct"] and row["tokens"] <= results["budget"]["tokens"] for row in rows
+    }
+    problems = sorted({problem for problem, _ in right})
+    return np.array([[right[problem, sample] for sample in range(results["samples"])] for problem in problems])
+
+
+def _figure(run: Path, label: str) -> float:
+    arms = read_json(run / "eval" / "results.json")["arms"]
+    (arm,) = [arm for arm in arms if arm["label"] == label]
+    figure: float = arm["budgets"]["tokens"]["tokens_per_slot"]
+    return figure
+
+
+def _shares(estimate: Estimate) -> list[float]:
+    return [round(value, 4) for value in (estimate.value, estimate.low, estimate.high)]
+
+
+if __name__ == "__main__":
+    main()
