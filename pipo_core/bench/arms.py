@@ -1,6 +1,6 @@
 """What a bench compares, opened: arms of one checkpoint share its weights, and random weights are drawn once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +9,9 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.engine import Engine
 from pipo_core.engine.chat import load_tokenizer
-from pipo_core.engine.open import engine_on, prepare
+from pipo_core.engine.open import engine_on, frequent_tokens, prepare
 from pipo_core.errors import UsageError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
-from pipo_core.model.checkpoint import read_draft_vocab
 from pipo_core.model.shapes import SHAPES, random_shape_model
 from pipo_core.recipes.bench import BenchArm, BenchRecipe
 from pipo_core.recipes.common import EngineSettings, arm_label
@@ -80,7 +79,9 @@ class Models:
         # an id that it does not know has no text.
         tokenizer = load_tokenizer(ckpt or bundled_model("tiny-student"))
         asked = settings.draft_vocab is not None and arm.method == "pipo"
-        frequent = range(model.config.vocab_size) if ckpt is None else read_draft_vocab(ckpt) if asked else ()
+        frequent: Iterable[int] = range(model.config.vocab_size) if ckpt is None else ()
+        if asked and ckpt is not None and settings.draft_vocab is not None:
+            frequent = frequent_tokens(ckpt, settings.draft_vocab)
         engine = engine_on(model, tokenizer, arm.method, tau, settings, by_frequency=frequent, acceptance=acceptance)
         return Opened(engine, tokenizer, model.config, dtype.itemsize)
 

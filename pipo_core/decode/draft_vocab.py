@@ -1,7 +1,9 @@
 """A reduced vocabulary for drafts: the second LM head over some thousands of rows instead of all.
 
-A draft outside it cannot be written; it would have been another token, which the gate then judges. Probabilities are
-exact over the set: the logits are those of the full head, the others are left out before penalties, top-k and top-p.
+Probabilities are exact over the set: the logits are those of the full head, the others are left out before penalties,
+top-k and top-p. A token outside it cannot be drafted, and the gate, which sees ``h_i`` and ``m_i`` and not the token,
+does not know that: where one should follow, another is written in its place. So the set must hold nearly all that is
+ever written (docs/results/tiny.md shows what happens otherwise).
 """
 
 from collections.abc import Iterable

@@ -16,12 +16,15 @@ from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
-from pipo_core.model.checkpoint import read_draft_vocab
+from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.recipes.common import EngineSettings
 
 EngineOpener = Callable[..., Engine]
 """From a checkpoint folder, a method, its threshold (None where it has none) and settings to an engine."""
 
+_LOG = logging.getLogger(__name__)
+_FEW = 0.001
+"""Share of a training set's tokens that a draft vocabulary may leave out without a word."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -45,8 +48,26 @@ def open_engine(
     tokenizer = load_tokenizer(ckpt)
     model = load_checkpoint(ckpt, dtype=dtype, device=device)
     asked = settings.draft_vocab is not None and method == "pipo"
-    frequent = read_draft_vocab(ckpt) if asked else ()
+    frequent = frequent_tokens(ckpt, settings.draft_vocab) if asked and settings.draft_vocab else ()
     return engine_on(model, tokenizer, method, tau, settings, by_frequency=frequent, acceptance=acceptance)
+
+
+def frequent_tokens(ckpt: Path, size: int) -> list[int]:
+    """Return the ids of a checkpoint's training set, most frequent first; warn if ``size`` leaves many tokens out.
+
+    Raises:
+        CheckpointError: if the checkpoint does not say.
+    """
+    frequent = read_draft_vocab(ckpt)
+    beyond = frequent.share_beyond(size)
+    if beyond > _FEW:
+        _LOG.warning(
+            "a draft vocabulary of %s leaves out %.1f %% of the training set's tokens, and the gate does not know: "
+            "where one of them should follow, a kept draft is wrong",
+            f"{size:,}",
+            100 * beyond,
+        )
+    return frequent.ids
 
 
 def prepare(settings: EngineSettings) -> tuple[torch.device, torch.dtype]:

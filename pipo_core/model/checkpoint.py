@@ -14,7 +14,7 @@ Layouts (all safetensors, single file or sharded with an index; pickles are neve
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,8 +46,6 @@ TOKENIZER_FILES = (
     "generation_config.json",
 )
 
-DRAFT_VOCAB = "draft_vocab.json"
-"""Beside the weights: the ids of the training set's answers, most frequent first."""
 
 _SHARD_SIZE = "5GB"
 _SHARED_KEYS = ("tie_word_embeddings", "architectures", "compressor_type", "pipo_base")
@@ -226,30 +224,6 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-
-
-def write_draft_vocab(folder: Path, ids: Sequence[int], tokens: int) -> None:
-    """Record in a checkpoint or adapter which ids its training saw, most frequent first, in how many tokens."""
-    write_json(folder / DRAFT_VOCAB, {"tokens": tokens, "ids": list(ids)})
-
-
-def read_draft_vocab(folder: Path) -> list[int]:
-    """Return the ids that `write_draft_vocab` recorded, most frequent first.
-
-    Raises:
-        CheckpointError: if there is no such record, or it is damaged.
-    """
-    file = folder / DRAFT_VOCAB
-    if not file.is_file():
-        raise CheckpointError(
-            f"{folder} has no {DRAFT_VOCAB}, the most frequent tokens of its training set",
-            hint="pipo train writes it and pipo merge keeps it; engine.draft_vocab=null takes the full vocabulary",
-        )
-    raw = read_json(file)
-    ids = raw.get("ids") if isinstance(raw, dict) else None
-    if not isinstance(ids, list) or not ids or not all(type(token) is int and token >= 0 for token in ids):
-        raise CheckpointError(f'{file} holds no list of token ids under "ids"')
-    return ids
 
 
 def _fresh_parts(

@@ -72,7 +72,8 @@ class EngineSettings(RecipeModel):
     draft_vocab: int | None = Field(
         default=None,
         ge=1,
-        description="pipo: drafts come from this many of the training set's most frequent tokens; null: from all.",
+        description="pipo: drafts come from this many of the training set's most frequent tokens; null: from all. "
+        "Where another should follow, a wrong draft is kept, so it must be nearly all.",
     )
 
     def findings(self) -> Iterator[Finding]:

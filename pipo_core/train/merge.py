@@ -55,7 +55,8 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
     names = _weight_names(adapter)
     layout = _layout(adapter, names)
     dtype = _stored_dtype(base)
-    from pipo_core.model.checkpoint import DRAFT_VOCAB, copy_tokenizer, write_weights
+    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
+    from pipo_core.model.frequent_tokens import DRAFT_VOCAB
 
     with reporter.progress("merge", 2, unit="part") as bar, new_folder(out / MODEL) as folder:
         model: Qwen3_5ForCausalPIPO = load_adapted(base, adapter).merge_and_unload()

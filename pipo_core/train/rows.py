@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipo_core.data.augment import IGNORED
 from pipo_core.errors import MissingInputError
 from pipo_core.files import FolderLock, file_fingerprint, fingerprint, lock_of, new_folder, read_object, write_json
+from pipo_core.model.frequent_tokens import FrequentTokens
 from pipo_core.train.layout import ROWS
 
 THINK = "<think>\n"
@@ -190,8 +191,8 @@ class EncodedRows:
         ids = self._ids[place].astype(np.int64)
         return Row(ids, np.where(self._labelled[place], ids, IGNORED), self._learn)
 
-    def learned(self) -> tuple[list[int], int]:
-        """Return the ids that have labels, most frequent first (ties ascending), and the number of labels."""
+    def learned(self) -> FrequentTokens:
+        """Return the ids that have labels, ties ascending."""
         counts = np.zeros(0, dtype=np.int64)
         for start in range(0, self._ids.size, _COUNTED):
             piece = slice(start, start + _COUNTED)
@@ -199,7 +200,8 @@ class EncodedRows:
             counted[: counts.size] += counts
             counts = counted
         order = np.argsort(-counts, kind="stable")
-        return order[counts[order] > 0].tolist(), int(counts.sum())
+        order = order[counts[order] > 0]
+        return FrequentTokens(order.tolist(), counts[order].tolist())
 
 
 def encode_rows(

@@ -164,10 +164,10 @@ def _write_artifact(job: Job, session: "PairSession", weights: Mapping[str, Any]
 
 def _record_vocabulary(job: Job, session: "PairSession", folder: Path) -> None:
     """Record which tokens the training set is made of; a distillation, which has none, keeps the earlier record."""
-    from pipo_core.model.checkpoint import DRAFT_VOCAB, write_draft_vocab
+    from pipo_core.model.frequent_tokens import DRAFT_VOCAB, write_draft_vocab
 
     if not isinstance(job.recipe, DistillRecipe):
-        write_draft_vocab(folder, *session.trainer.train_dataset.learned())
+        write_draft_vocab(folder, session.trainer.train_dataset.learned())
     elif (Path(job.recipe.model) / DRAFT_VOCAB).is_file():
         shutil.copyfile(Path(job.recipe.model) / DRAFT_VOCAB, folder / DRAFT_VOCAB)
 

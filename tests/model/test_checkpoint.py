@@ -11,7 +11,8 @@ from transformers import Qwen3_5ForCausalLM
 
 from pipo_core.errors import CheckpointError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint, save_checkpoint
-from pipo_core.model.checkpoint import DRAFT_VOCAB, read_draft_vocab, write_draft_vocab, write_weights
+from pipo_core.model.checkpoint import write_weights
+from pipo_core.model.frequent_tokens import DRAFT_VOCAB, FrequentTokens, read_draft_vocab, write_draft_vocab
 
 PIPO_PARTS = ("compressor.", "confidence_head.")
 
@@ -210,16 +211,28 @@ def test_no_checkpoint_at_all(tmp_path: Path) -> None:
 
 
 def test_a_draft_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
-    write_draft_vocab(tmp_path, [7, 3, 900], 41)
-    assert read_draft_vocab(tmp_path) == [7, 3, 900]
+    written = FrequentTokens([7, 3, 900], [30, 9, 1])
+    write_draft_vocab(tmp_path, written)
+    assert read_draft_vocab(tmp_path) == written
+    assert [written.share_beyond(size) for size in (0, 1, 2, 3, 9)] == [1.0, 0.25, 0.025, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
-    "content", ['{"ids": []}', '{"ids": [1, -2]}', '{"ids": [true]}', "[1, 2]", '{"ids": {"1": 2}}']
+    "content",
+    [
+        '{"ids": [], "counts": []}',
+        '{"ids": [1, -2], "counts": [2, 1]}',
+        '{"ids": [true], "counts": [1]}',
+        "[1, 2]",
+        '{"ids": {"1": 2}, "counts": [1]}',
+        '{"ids": [1, 2]}',
+        '{"ids": [1, 2], "counts": [3]}',
+        '{"ids": [1, 2], "counts": [3, 0]}',
+    ],
 )
 def test_a_damaged_draft_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / DRAFT_VOCAB).write_text(content)
-    with pytest.raises(CheckpointError, match="no list of token ids"):
+    with pytest.raises(CheckpointError, match=r"no list of whole numbers|as many counts as ids"):
         read_draft_vocab(tmp_path)
 
 

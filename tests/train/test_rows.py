@@ -93,7 +93,7 @@ def test_learned_ids_are_counted_most_frequent_first(tmp_path, monkeypatch, piec
     answers = ["zcab", "zbca", "zaa"]  # the first character has no label
     file = write(tmp_path / "train.jsonl", *(conversation(("user", "?"), ("assistant", text)) for text in answers))
     encoded(file, tmp_path / "rows")
-    assert EncodedRows(tmp_path / "rows", learn=True).learned() == (list(map(ord, "abc")), 8)
+    assert EncodedRows(tmp_path / "rows", learn=True).learned().ids == list(map(ord, "abc"))
 
 
 def test_a_folder_of_rows_is_named_after_all_that_tokens_depend_on(tmp_path):

@@ -15,7 +15,7 @@ from pipo_core.data.augment import IGNORED
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import load_checkpoint
-from pipo_core.model.checkpoint import read_draft_vocab
+from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.arguments import frozen_modules
@@ -191,8 +191,8 @@ def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model, rows, 
     frequent = read_draft_vocab(merged / "model")
     assert frequent == read_draft_vocab(tmp_path / "adapter")
     end = AutoTokenizer.from_pretrained(base_model).eos_token_id
-    assert end in frequent  # every answer ends with it
-    assert len(set(frequent)) == len(frequent)
+    assert end in frequent.ids  # every answer ends with it
+    assert len(set(frequent.ids)) == len(frequent.ids) == len(frequent.counts)
 
     adapted = load_adapted(base_model, tmp_path / "adapter")
     assert isinstance(adapted, PeftModel)
