@@ -1,6 +1,7 @@
 """The sentences and small tables of a report. Every figure comes with what it was measured against."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from pipo_core.pipeline.recommend import MARGIN, Recommendation, recommend
@@ -23,6 +24,7 @@ def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) ->
                 lines.append(_recommendation(results, found))
             elif results["baseline"] is None:
                 lines.append("No baseline was named, so no threshold can be recommended.")
+        lines.extend(_pair_against_pair(results))
     for results in benches.values():
         lines.extend(_speed_lines(results, chosen))
     return list(dict.fromkeys(lines)) if evals or benches else []
@@ -164,6 +166,24 @@ def _recommendation(results: Results, found: Recommendation) -> str:
         f"At {limit} an answer, **use τ = {arm['tau']:g}** with `{arm['arm']}`: {speed}, the most of the "
         f"thresholds within {POINTS:.0f} points of the baseline; {accuracy}.{doubt}"
     )
+
+
+def _pair_against_pair(results: Results) -> Iterator[str]:
+    """Say what each pair model has over the one before it, at the thresholds of both: distillation over fine-tuning."""
+    unit = next(iter(results["budget"]))
+    arms: dict[str, dict[float, Mapping[str, Any]]] = {}
+    for arm in results["arms"]:
+        if arm["tau"] is not None:
+            arms.setdefault(arm["arm"], {})[arm["tau"]] = arm["budgets"][unit]
+    for (before, old), (after, new) in pairwise(arms.items()):
+        changes = [
+            f"at τ = {tau:g} avg@{results['samples']} {100 * old[tau]['avg']['value']:.1f} → "
+            f"{100 * new[tau]['avg']['value']:.1f} % and {old[tau]['tokens_per_slot']:.2f} → "
+            f"{new[tau]['tokens_per_slot']:.2f} tokens a slot"
+            for tau in sorted(old.keys() & new.keys())
+        ]
+        if changes:
+            yield f"From `{before}` to `{after}`: {'; '.join(changes)}."
 
 
 def _speed_lines(results: Results, chosen: set[str]) -> Iterator[str]:
