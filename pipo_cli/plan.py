@@ -57,6 +57,8 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
     elif isinstance(recipe, BenchRecipe):
         rows = sum(len(arm.variants()) for arm in recipe.arms)
         yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
+        if recipe.training_tokens:
+            yield "training passes", len(recipe.training_tokens) * 4 * (1 + recipe.training_trials)
 
 
 def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str, Path]) -> None:

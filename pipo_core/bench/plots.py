@@ -50,7 +50,7 @@ def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[
         files.append(_save(figure, folder / f"{name}_loss.png"))
     shares = {
         "confidence_mean": "mean confidence",
-        "confidence_target_mean": "mean target (p of the true token)",
+        "confidence_target_mean": "mean of what it should say",
         **{key: f"drafts kept at τ = {key.partition('_')[2]}" for key in _acceptance_keys(rows)},
     }
     shares = {key: label for key, label in shares.items() if _logged(rows, key)}

@@ -1,14 +1,16 @@
 """`pipo bench`: opens the arms, measures latency and throughput, writes the results."""
 
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.arms import Opener, Runner, open_arms
+from pipo_core.bench.arms import Opener, open_arms
 from pipo_core.bench.bandwidth import read_bandwidth
 from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.roofline import Device, known_device
@@ -53,14 +55,14 @@ def run_bench(
     rows = max([1, *recipe.concurrency])
     arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": rows}), opener)
     on_gpu = recipe.engine.device != "cpu" and torch.cuda.is_available()
-    name = torch.cuda.get_device_name() if on_gpu else "cpu"
+    name = torch.cuda.get_device_name(prepare(recipe.engine)[0]) if on_gpu else "cpu"
     known = any(arm.opened.config is not None for arm in arms)
     device = None
     if known:
         device = known_device(name) if on_gpu else Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0)
     lengths, trials = measure_latency(recipe, arms, device, reporter)
     throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
-    training = _training(recipe, arms, reporter)
+    config = next((arm.opened.config for arm in arms if arm.opened.config is not None), None)
     results: dict[str, Any] = {
         "kind": "bench",
         "batch": 1,
@@ -77,22 +79,27 @@ def run_bench(
         "versions": versions(),
         "lengths": lengths,
         "throughput": throughput,
-        "training": training,
+        "training": [],
     }
-    write_json(out / RESULTS, {**results, "raw": trials, "raw_throughput": concurrent})
+    raw = {"raw": trials, "raw_throughput": concurrent}
+    write_json(out / RESULTS, {**results, **raw})
+    if recipe.training_tokens:
+        arms.clear()  # the passes run in processes of their own, which need the memory
+        gc.collect()
+        if on_gpu:
+            torch.cuda.empty_cache()
+        for row in _training(recipe, config, reporter):
+            results["training"].append(row)
+            write_json(out / RESULTS, {**results, **raw})
     return results
 
 
-def _training(recipe: BenchRecipe, arms: Sequence[Runner], reporter: Reporter) -> list[dict[str, Any]]:
-    """Measure training passes of the arms' network, each in processes of its own."""
-    if not recipe.training_tokens:
-        return []
-    config = next((arm.opened.config for arm in arms if arm.opened.config is not None), None)
+def _training(recipe: BenchRecipe, config: Qwen3_5TextConfig | None, reporter: Reporter) -> Iterator[dict[str, Any]]:
+    """Yield the figures of training passes of a network, length by length, each in processes of its own."""
     if config is None:
         raise UsageError("training passes need the shape of a model")
     device, dtype = prepare(recipe.engine)
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
-    rows = []
     with reporter.progress("training passes", len(recipe.training_tokens), unit="length") as bar:
         for done, tokens in enumerate(recipe.training_tokens, start=1):
             case = TrainingCase(
@@ -103,6 +110,5 @@ def _training(recipe: BenchRecipe, arms: Sequence[Runner], reporter: Reporter) -
                 precision=precision,
                 threads=recipe.engine.threads,
             )
-            rows.append(measure_training(case))
+            yield measure_training(case)
             bar.update(done)
-    return rows

@@ -1,8 +1,9 @@
 """Speed and memory of a training pass, pair model against the uncompressed one, on the same text and random weights.
 
 A pass is forward with its losses and backward through `Qwen3_5ForCausalPIPO.forward`; the optimizer is left out, for it
-costs both the same. Of ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``, so
-at most half its time and half what it keeps for the gradient is saved; the losses of both heads stay at ``T``.
+costs both the same. Of ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``:
+half the products with weights, half of what is kept for the gradient, a quarter of attention's scores. The LM head's
+losses stay at ``T``.
 
 Each figure comes from processes of its own, whose peak is therefore of this pass alone; they run in the order regular,
 pipo, pipo, regular, so that a machine that grows steadily slower favours neither. Rows have
@@ -14,7 +15,6 @@ import multiprocessing
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def run_passes(case: TrainingCase, objective: Objective) -> dict[str, Any]:
     model.train()
     if case.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    ids = torch.randint(min(1000, case.config.vocab_size), (1, case.tokens)).to(device)
+    ids = torch.randint(1, min(1000, case.config.vocab_size), (1, case.tokens)).to(device)  # 0 may be a PAD
     labels = ids.clone()
     labels[:, :2] = -100
     _forget_peak(device)
@@ -134,7 +134,9 @@ def _in_own_process(case: TrainingCase, objective: Objective) -> dict[str, Any]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(run_passes, case, objective).result()
-        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+        except (RuntimeError, MemoryError) as error:  # a killed process and a full GPU are RuntimeErrors of their own
+            if type(error) is RuntimeError and "memory" not in str(error):
+                raise
             raise MachineError(
                 f"a {objective} pass of {case.tokens:,} tokens did not end: memory does not suffice",
                 hint="shorter training_tokens, or a smaller shape",

@@ -74,6 +74,8 @@ class _Entry:
 class Graphs:
     """Runs passes of up to `FEW_ROWS` rows from recordings, and larger ones as they are.
 
+    While the number of rows grows to what it never was, each arrival makes new buffers, and passes are recorded anew.
+
     Args:
         record: records a call without running it.
     """
@@ -91,6 +93,12 @@ class Graphs:
         key = (function, *(tensor.shape for tensor in tensors))
         entry = self._entries.get(key)
         if entry is None or entry.serials != serials:
+            # Recordings of buffers that are gone hold memory and can never be used again, at any number of rows.
+            self._entries = {
+                other: known
+                for other, known in self._entries.items()
+                if other[0] != function or known.serials == serials
+            }
             self._entries[key] = _Entry(serials)
             return function(*arguments)
         if entry.recorded is None:

@@ -149,6 +149,7 @@ def _emit(
     if state.mtp_cache is not None:
         state.mtp_cache.reserve()
         drafted, confidence = run(_draft, model, state.mtp_cache, first, hidden)
+        confidence = confidence.clone()  # it outlives the next run
         state.mtp_cache.advance()
         ended = (first[:, None] == state.ends).any(dim=1)
         kept = _is_kept(state, confidence) & ~ended

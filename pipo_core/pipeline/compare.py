@@ -9,9 +9,9 @@ from pipo_core.files import read_object
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 RESULTS = "results.json"
-_ROWS = {"eval": ("arms",), "bench": ("lengths", "throughput", "raw", "raw_throughput")}
-_ASIDE = {"definitions", "command"}
-"""What is no setting."""
+_ROWS = {"eval": ("arms",), "bench": ("lengths", "throughput", "training", "raw", "raw_throughput")}
+_ASIDE = {"definitions", "command", "limits_of"}
+"""What is no setting: of a CPU's limits the bandwidth is measured each time."""
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -77,6 +77,10 @@ def _bench_figures(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...]
         for arm in row["arms"]:
             key = (f"{row['requests']:,} requests", arm["label"])
             yield key, {"tokens/s": arm["tokens_per_second"]["median"]}
+    for row in results.get("training", ()):
+        for name, arm in row["arms"].items():
+            key = (f"training on {row['tokens']:,} tokens", name)
+            yield key, {"tokens/s": arm["tokens_per_second"], "peak memory": float(arm["peak_bytes"])}
 
 
 def _eval_figures(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, float | None]]]:

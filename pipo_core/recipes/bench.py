@@ -62,6 +62,11 @@ class BenchRecipe(JobRecipe):
         """Arms have names and weights of their own, and the baseline is one of them."""
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
+        for key in ("prompt_tokens", "concurrency", "training_tokens"):
+            numbers = getattr(self, key)
+            for index, number in enumerate(numbers):
+                if number in numbers[:index]:
+                    yield Finding((key, index), f"{number} stands there twice")
         for index, arm in enumerate(self.arms):
             if arm.ckpt is None and self.random_weights is None:
                 yield Finding(("arms", index, "ckpt"), "missing; give a checkpoint, or random_weights for all arms")

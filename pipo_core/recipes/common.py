@@ -100,9 +100,8 @@ def _tau_form(value: Any) -> str:
 
 
 Tau = Annotated[float, Field(ge=0, le=1)]
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
+_FORMS = Discriminator(lambda value: "none" if value is None else _tau_form(value))
 
 
 class Arm(RecipeModel):
@@ -118,15 +117,19 @@ class Arm(RecipeModel):
         Annotated[Tau, Tag("number")]
         | Annotated[list[Tau], Field(min_length=1), Tag("list")]
         | Annotated[None, Tag("none")],
-        Discriminator(lambda value: "none" if value is None else _tau_form(value)),
+        _FORMS,
     ] = Field(
         default=None,
         description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
     )
-    acceptance: list[Share] | None = Field(
+    acceptance: Annotated[
+        Annotated[Share, Tag("number")]
+        | Annotated[list[Share], Field(min_length=1), Tag("list")]
+        | Annotated[None, Tag("none")],
+        _FORMS,
+    ] = Field(
         default=None,
-        min_length=1,
-        description="pipo only: keep these shares of the drafts, chosen by a coin and not by their confidence.",
+        description="pipo only: keep this share of the drafts, by a coin and not by confidence; a list is a sweep.",
     )
 
     def findings(self) -> Iterator[Finding]:
@@ -143,7 +146,8 @@ class Arm(RecipeModel):
         if self.method != "pipo":
             return [(None, None)]
         if self.acceptance is not None:
-            return [(None, share) for share in dict.fromkeys(self.acceptance)]
+            shares = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance]
+            return [(None, share) for share in dict.fromkeys(shares)]
         taus = self.tau if isinstance(self.tau, list) else [0.95 if self.tau is None else self.tau]
         return [(tau, None) for tau in dict.fromkeys(taus)]
 

@@ -15,6 +15,8 @@ _LAST = 0.1
 """Share of the steps, the last ones, that the table is made of."""
 _OFF = 0.05
 """Difference of mean confidence and mean acceptance from which it is worth a word."""
+_ENOUGH = 300
+"""Drafts from which the table says anything."""
 _BLIND = 0.6
 """AUC below which the gate hardly tells drafts apart."""
 
@@ -76,6 +78,8 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with drafts or gate, and what may help; one line that nothing is, otherwise."""
     confidence, acceptance, auc = found["confidence"], found["acceptance"], found["auc"]
     lines = []
+    if found["drafts"] < _ENOUGH:
+        return [f"{found['drafts']:,} drafts are too few to judge the gate by."]
     if acceptance < 0.5:
         lines.append(
             f"The drafts are the limit, not the gate: on average only {acceptance:.2f} is accepted. Train longer, or "

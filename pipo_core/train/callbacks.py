@@ -150,12 +150,18 @@ class TrainingEvents(TrainerCallback):
         )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count the step; save and stop if asked."""
+        """Count the step; save and stop if asked.
+
+        A row of the log ends with the training and with every checkpoint: what the last row says is the end, and the
+        next row of a resumed training covers no step that came before.
+        """
         self._events.count("step", step=state.global_step)
         if self._stop.agreed(args.device) and state.global_step < state.max_steps:
             self.stopped = True
             control.should_save = True
             control.should_training_stop = True
+        if control.should_save or state.global_step == state.max_steps:
+            control.should_log = True
 
     def on_log(
         self,

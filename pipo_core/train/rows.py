@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from pipo_core.data.augment import IGNORED
 from pipo_core.errors import MissingInputError
 from pipo_core.files import FolderLock, file_fingerprint, fingerprint, lock_of, new_folder, read_object, write_json
-from pipo_core.model.frequent_tokens import FrequentTokens
 from pipo_core.train.layout import ROWS
+
+if TYPE_CHECKING:
+    from pipo_core.model.frequent_tokens import FrequentTokens
 
 THINK = "<think>\n"
 """How an answer begins; the prompt ends with it, so it is never learned (algorithm, section 5)."""
@@ -191,7 +193,7 @@ class EncodedRows:
         ids = self._ids[place].astype(np.int64)
         return Row(ids, np.where(self._labelled[place], ids, IGNORED), self._learn)
 
-    def learned(self) -> FrequentTokens:
+    def learned(self) -> "FrequentTokens":
         """Return the ids that have labels, ties ascending."""
         counts = np.zeros(0, dtype=np.int64)
         for start in range(0, self._ids.size, _COUNTED):
@@ -200,6 +202,9 @@ class EncodedRows:
             counted[: counts.size] += counts
             counts = counted
         order = np.argsort(-counts, kind="stable")
+        # Imported here: planning reads rows without torch.
+        from pipo_core.model.frequent_tokens import FrequentTokens
+
         order = order[counts[order] > 0]
         return FrequentTokens(order.tolist(), counts[order].tolist())
 

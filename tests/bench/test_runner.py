@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from pipo_core.bench import arms as bench_arms
+from pipo_core.bench import runner
 from pipo_core.bench.roofline import step_bytes
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
-from pipo_core.errors import UsageError
+from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.recipes.bench import BenchRecipe
@@ -102,3 +103,22 @@ def test_training_passes_are_measured_where_lengths_are_given(tmp_path: Path) ->
     table = bench_tables(results)[-1]
     assert [cells[:2] for cells in table.rows] == [[n, o] for n in ("16", "32") for o in ("regular", "pipo")]
     assert table.rows[1][4] == f"{results['training'][0]['speedup']:.2f}×"
+
+
+@pytest.mark.usefixtures("small_shape")
+def test_what_was_measured_stays_if_a_training_pass_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(case: Any) -> Any:
+        raise MachineError("no memory")
+
+    monkeypatch.setattr(runner, "measure_training", fail)
+    arms = [{"name": "regular", "method": "regular"}]
+    few = {"prompt_tokens": [9], "new_tokens": 3, "concurrency": [], "training_tokens": [16]}
+    with pytest.raises(MachineError):
+        run_bench(recipe(arms=arms, **few), tmp_path)
+    assert read_json(tmp_path / "results.json")["lengths"]
+
+
+def test_numbers_stand_once() -> None:
+    for key in ("prompt_tokens", "concurrency", "training_tokens"):
+        with pytest.raises(ValueError, match="16 stands there twice"):
+            recipe(**{key: [16, 8, 16]})

@@ -42,6 +42,7 @@ class CpuRecorder:
     def __init__(self) -> None:
         self.caches: list[RowCache] = []
         self.recordings = self.replays = 0
+        self._outputs: list[list[torch.Tensor]] = []
 
     @contextmanager
     def watching(self, monkeypatch: Any) -> Iterator[None]:
@@ -71,9 +72,14 @@ class CpuRecorder:
             state.copy_(old)
         self.recordings += 1
         kept = [leaf for leaf in tree_flatten(outputs)[0] if isinstance(leaf, torch.Tensor)]
+        self._outputs.append(kept)
 
         def replay() -> None:
             self.replays += 1
+            for others in self._outputs:
+                if others is not kept:
+                    for tensor in others:  # which nobody may still need
+                        tensor.fill_(torch.nan if tensor.is_floating_point() else 0)
             now: dict[int, torch.Tensor] = {}
             renew = lambda leaf: now.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf  # noqa: E731
             for call, args, kwargs, result in listener.calls:

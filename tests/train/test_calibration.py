@@ -70,11 +70,11 @@ def test_without_drafts_there_is_no_table() -> None:
 @pytest.mark.parametrize(
     ("confidence", "acceptance", "word"),
     [
-        (torch.linspace(0.7, 1, 90), torch.linspace(0.4, 0.9, 90), "too sure"),
-        (torch.linspace(0.3, 0.7, 90), torch.linspace(0.5, 0.9, 90), "too timid"),
-        (torch.linspace(0.1, 0.5, 90), torch.linspace(0.1, 0.5, 90), "drafts are the limit"),
-        (torch.linspace(0.5, 0.9, 90), torch.linspace(0.9, 0.5, 90), "hardly tells"),
-        (torch.linspace(0.2, 0.99, 90), torch.linspace(0.2, 0.99, 90), "says what is measured"),
+        (torch.linspace(0.7, 1, 400), torch.linspace(0.4, 0.9, 400), "too sure"),
+        (torch.linspace(0.3, 0.7, 400), torch.linspace(0.5, 0.9, 400), "too timid"),
+        (torch.linspace(0.1, 0.5, 400), torch.linspace(0.1, 0.5, 400), "drafts are the limit"),
+        (torch.linspace(0.5, 0.9, 400), torch.linspace(0.9, 0.5, 400), "hardly tells"),
+        (torch.linspace(0.2, 0.99, 400), torch.linspace(0.2, 0.99, 400), "says what is measured"),
     ],
 )
 def test_what_is_wrong_is_said(confidence: torch.Tensor, acceptance: torch.Tensor, word: str) -> None:
@@ -82,3 +82,9 @@ def test_what_is_wrong_is_said(confidence: torch.Tensor, acceptance: torch.Tenso
     assert found is not None
     assert len(found["findings"]) == 1
     assert word in found["findings"][0]
+
+
+def test_few_drafts_are_no_ground_for_a_verdict() -> None:
+    found = calibration_of([measured(torch.full((299,), 0.9), torch.full((299,), 0.1))], "train")
+    assert found is not None
+    assert found["findings"] == ["299 drafts are too few to judge the gate by."]

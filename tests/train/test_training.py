@@ -52,7 +52,7 @@ def test_full_fine_tuning_moves_every_weight_and_leaves_a_checkpoint(base_model,
     kinds = [event["event"] for event in events]
     assert kinds.index("begin") < kinds.index("log") < kinds.index("save") < kinds.index("done")
     logs = [event for event in events if event["event"] == "log"]
-    assert [event["step"] for event in logs] == [1, 2, 4, 6]
+    assert [event["step"] for event in logs] == [1, 2, 3, 4, 6], "a row ends with each checkpoint, too"
     for name in ("loss", "backbone_loss", "mtp_loss", "confidence_loss", "confidence_mean"):
         assert logs[-1][name] > 0
     for name in ("confidence_target_mean", "acceptance_0.5", "acceptance_0.95"):
@@ -84,7 +84,7 @@ def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grou
     save = {"every_steps": 5, "keep": 4}
     settings = recipe(base_model, rows, tuning=tuning, batch=batch, max_steps=13, save=save, seed=11)
     artifact = "model" if tuning["method"] == "full" else "adapter"
-    train_here(settings, tmp_path / "whole")  # 10 steps an epoch: it resumes within one and crosses its end
+    never = train_here(settings, tmp_path / "whole")  # 10 steps an epoch: it resumes within one and crosses its end
 
     cut = tmp_path / "cut"
     train_here(settings, cut)
@@ -94,6 +94,17 @@ def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grou
     events = train_here(settings, cut)
     assert next(event for event in events if event["event"] == "begin")["step"] == 5
     assert differing(weights(tmp_path / "whole" / artifact), weights(cut / artifact)) == []
+    # Its rows cover the steps that they say, for one ended with the checkpoint: as many drafts, the same figures.
+    assert figures(events) == {step: row for step, row in figures(never).items() if step > 5}
+
+
+def figures(events):
+    """Return the figures of each row of the log that do not depend on time, by step."""
+    return {
+        event["step"]: {name: value for name, value in event.items() if name != "tokens_per_second"}
+        for event in events
+        if event["event"] == "log"
+    }
 
 
 def test_a_finished_training_is_not_trained_further(base_model, rows, tmp_path):
