@@ -3,8 +3,8 @@
 A pass is forward with its losses and backward through `Qwen3_5ForCausalPIPO.forward`; the optimizer is left out, for it
 costs both the same. Of ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``:
 half the products with weights, half of what is kept for the gradient, a quarter of attention's scores. The LM head is
-applied to ``T/2`` first tokens and ``T/2`` drafts, in ``regular`` to ``T`` next tokens and ``T`` of the MTP head's. What
-stays is what a pass does with the weights themselves: their gradients are written whole.
+applied to ``T/2`` first tokens and ``T/2`` drafts, in ``regular`` to ``T`` next tokens and ``T`` of the MTP head's.
+What stays is what a pass does with the weights themselves: their gradients are written whole.
 
 Each figure comes from processes of its own, whose peak is therefore of this pass alone; they run in the order regular,
 pipo, pipo, regular, so that a machine that grows steadily slower favours neither. Rows have
