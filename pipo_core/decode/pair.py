@@ -168,15 +168,11 @@ def _emit(
 def _drawn_drafts(
     model: Qwen3_5ForCausalPIPO, state: PairState, run: Runner, drafted: torch.Tensor, wanted: torch.Tensor
 ) -> torch.Tensor:
-    """Return ``t_{2i+3}`` from ``m_i``, ``[B, H]``, where it is ``wanted [B]``, and PADs elsewhere, ``[B]``.
-
-    Which rows to project is known on the device alone. For a single row it is worth waiting for, since half of the LM
-    heads' work may fall away, as for rows on a CPU. Several rows on a GPU are projected whether wanted or not.
-    """
+    """Return ``t_{2i+3}`` from ``m_i``, ``[B, H]``, where it is ``wanted [B]``, and PADs elsewhere, ``[B]``."""
     few = state.draft_vocab
     ids = None if few is None else few.ids
     project = lm_head if few is None else few.logits
-    if drafted.is_cuda and len(drafted) > 1:
+    if not _can_choose(drafted):
         drawn = state.sampler.draw(run(project, model, drafted), place=1, vocabulary=ids)
         return drawn.where(wanted, state.pad_id)
     draft = torch.full_like(wanted, state.pad_id, dtype=torch.long)
@@ -185,6 +181,15 @@ def _drawn_drafts(
         logits = run(project, model, drafted[rows])
         draft[rows] = state.sampler.draw(logits, place=1, rows=rows, vocabulary=ids)
     return draft
+
+
+def _can_choose(drafted: torch.Tensor) -> bool:
+    """Whether only the wanted rows of ``[B, H]`` are projected.
+
+    Which they are is known on the device alone. For a single row it is worth waiting for, since half of the LM heads'
+    work may fall away, and a CPU has nothing to wait for. Several rows on a GPU are projected whether wanted or not.
+    """
+    return not drafted.is_cuda or len(drafted) == 1
 
 
 def _is_kept(state: PairState, confidence: torch.Tensor) -> torch.Tensor:

@@ -201,3 +201,25 @@ def test_rejected_drafts_are_neither_penalised_nor_counted(
         ]
         assert PAD not in real
         assert len(set(real)) == 1  # the reward repeats the first token, never the PAD beside it
+
+
+@pytest.mark.parametrize("draw_all", [False, True])
+def test_projecting_rows_that_nobody_wants_changes_nothing(
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, draw_all: bool
+) -> None:
+    """As on a GPU with several rows, where nobody waits to learn which drafts are wanted."""
+    sampling = [
+        SamplingParams(top_k=30, presence_penalty=0.8, frequency_penalty=0.3, seed=row) for row in range(len(prompts))
+    ]
+
+    def texts() -> list[tuple[list[list[int]], list[int]]]:
+        settings = RowSettings(sampling, PAD, [frozenset({7})] * len(prompts), room=2)
+        state, emitted = pair.prefill(reference, prompts, settings, 0.45, draw_all=draw_all)
+        steps = [emitted, *(pair.step(reference, state) for _ in range(12))]
+        return [(step.tokens.tolist(), step.counts.tolist()) for step in steps]
+
+    chosen = texts()
+    counts = {count for _, row in chosen for count in row}
+    assert counts == {1, 2}, "the gate must keep some drafts and drop some"
+    monkeypatch.setattr(pair, "_can_choose", lambda drafted: False)
+    assert texts() == chosen
