@@ -15,6 +15,15 @@ from torch.utils._pytree import tree_flatten, tree_map
 from pipo_core.decode.cache import LinearRows, RowCache
 from pipo_core.decode.graphs import Recorded
 
+_ASKING = {
+    torch.ops.aten._local_scalar_dense.default,  # a number, as by `item` or `bool`
+    torch.ops.aten.nonzero.default,  # a shape, also by a mask as an index
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.equal.default,
+    torch.ops.aten.lift_fresh.default,  # numbers of Python, copied to the device
+}
+"""What a graph cannot hold: the device is asked for something, or told something that Python knows."""
+
 
 class _Listener(TorchDispatchMode):
     """Keeps every operation with its arguments and results."""
@@ -24,6 +33,7 @@ class _Listener(TorchDispatchMode):
         self.calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function not in _ASKING, f"{function} in a recorded pass"
         result = function(*args, **(kwargs or {}))
         self.calls.append((function, args, kwargs or {}, result))
         return result
