@@ -16,7 +16,9 @@ from pipo_core.decode.cache import LinearRows, RowCache
 from pipo_core.decode.graphs import Recorded
 
 _ASKING = {
-    torch.ops.aten._local_scalar_dense.default,  # a number, as by `item` or `bool`
+    torch.ops.aten.item.default,  # a number, as by `int` or `bool`
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.is_nonzero.default,
     torch.ops.aten.nonzero.default,  # a shape, also by a mask as an index
     torch.ops.aten.masked_select.default,
     torch.ops.aten.equal.default,

@@ -19,14 +19,14 @@ from pipo_core.recipes.locate import bundled_model
 from tests.decode.recorder import CpuRecorder
 
 
-def texts(method: Method, tokenizer: Any) -> dict[str, tuple[int, ...]]:
-    """Return greedy texts of prompts of several lengths, three at a time, so that rows come and go."""
+def texts(method: Method, tokenizer: Any) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Return greedy texts and their slots, of prompts of several lengths, three at a time, so that rows come and go."""
     engine = TorchEngine(method, tokenizer, batch=3)
     wanted = [
         Request(str(number), tuple(range(3 + number, 12 + 3 * number)), SamplingParams(temperature=0.0), max_tokens=60)
         for number in range(7)
     ]
-    return {done.id: tuple(done.token_ids) for done in engine.generate(wanted)}
+    return {done.id: (tuple(done.token_ids), done.slots) for done in engine.generate(wanted)}
 
 
 @pytest.mark.parametrize("name", ["regular", "mtp", "eagle", "pipo"])
