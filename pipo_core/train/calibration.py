@@ -12,7 +12,7 @@ from pipo_core.tables import ABSENT, Table
 
 BINS = 10
 _LAST = 0.1
-"""Share of the steps, the last ones, that the table is made of."""
+"""The table is of the log's rows that end in this last share of the steps."""
 _OFF = 0.05
 """Difference of mean confidence and mean acceptance from which it is worth a word."""
 _ENOUGH = 300
@@ -37,7 +37,7 @@ def calibration_of(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, An
         confidence than a rejected one; mean over the rows, by drafts; None where it has no meaning), ``bins`` and
         ``findings``.
     """
-    with_bins = [row for row in rows if "calibration_bins" in row]
+    with_bins = [row for row in rows if row.get("calibration_bins")]
     if not with_bins:
         return None
     end = with_bins[-1]["step"]

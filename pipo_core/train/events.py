@@ -28,7 +28,7 @@ _DIGITS = 8
 _NO_FIGURES = ("global_step/max_steps", "elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
 """What ms-swift adds to the Trainer's figures for people to read."""
 
-SMALLER = "a smaller batch.per_device or data.max_length needs less, as another training: --restart or run=NAME"
+SMALLER = "a smaller batch.per_device, or shorter rows or answers, as another training: --restart or run=NAME"
 """What helps where memory is short."""
 
 

@@ -28,8 +28,9 @@ class GateMetric(Metric):
         self._ranks = torch.zeros(int(2 * _LOGITS * _STEPS) + 1, 2, dtype=torch.float64, device=self._device)
 
     def update(self, confidence: torch.Tensor, acceptance: torch.Tensor) -> None:
-        """Add drafts: both ``[N]``, in [0, 1]."""
-        c, t = (values.detach().to(self._device, torch.float64) for values in (confidence, acceptance))
+        """Add drafts: both ``[N]``, in [0, 1]; such as are no numbers are left out."""
+        both = torch.stack([confidence, acceptance]).detach().to(self._device, torch.float64)
+        c, t = both[:, both.isfinite().all(dim=0)]
         place = (c * BINS).long().clamp(0, BINS - 1)
         self._bins.index_add_(0, place, torch.stack([torch.ones_like(c), c, t], dim=1))
         rank = ((c.logit(eps=1e-9).clamp(-_LOGITS, _LOGITS) + _LOGITS) * _STEPS).round().long()

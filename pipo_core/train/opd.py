@@ -8,18 +8,15 @@ several processes, checkpoints and progress are those of `pipo train`, tested th
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from math import isfinite
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from swift import SftArguments
 from swift.metrics.utils import Metric
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipo_core.errors import PipoError
 from pipo_core.model import LossWeights
 from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.train.opd_rollouts import RolloutMaker
@@ -27,8 +24,6 @@ from pipo_core.train.opd_rows import Question, Questions, collate_drawn, read_qu
 from pipo_core.train.opd_teacher import Teacher
 from pipo_core.train.opd_template import DistillPlan
 from pipo_core.train.session import PairSession
-
-Thing = TypeVar("Thing")
 
 _TIMED = ("rollout_share", "teacher_share", "student_share")
 
@@ -46,7 +41,6 @@ class PairDistillation(PairSession):
         """
         self._settings = recipe
         self._rollouts: RolloutMaker | None = None
-        self._step_questions: list[Question] = []
         super().__init__(arguments, recipe, **common)
 
     def _prepare_template(self) -> None:
@@ -68,7 +62,7 @@ class PairDistillation(PairSession):
             mode=kl.mode,
             temperature=kl.temperature or settings.rollout.sampling.temperature,
             top_k=kl.top_k,
-            check=self._check_loss,
+            check=lambda loss, questions: self._numbers.loss(loss, _lines(questions)),
             took=self._took,
         )
 
@@ -88,7 +82,7 @@ class PairDistillation(PairSession):
         return questions, None
 
     def _prepare_trainer(self, trainer: Any) -> None:
-        """Let the student answer before each step, time the parts, and look at each gradient."""
+        """Let the student answer before each step, and time the parts."""
         self._rollouts = RolloutMaker(
             trainer.model, self.bare_model, self.template.tokenizer, self._settings, trainer.accelerator.autocast
         )
@@ -101,15 +95,15 @@ class PairDistillation(PairSession):
         trainer.get_batch_samples = collect_and_answer
         for name in _TIMED:
             trainer.custom_metrics["train"][name] = TimeShare(of_the_rest=name == "student_share")
-        trainer.add_callback(_GradientCheck(self._refuse_gradient))
 
     def _answered(self, passes: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return a step's passes with the student's answers to their questions."""
-        self._step_questions = [question for batch in passes for question in batch["questions"]]
+        questions = [question for batch in passes for question in batch["questions"]]
+        self._numbers.lines = _lines(questions)
         if self._rollouts is None or not passes:
             return passes
         with self._took("rollout_share"):
-            rows, figures = self._rollouts.answer(self._step_questions, self.trainer.state.global_step)
+            rows, figures = self._rollouts.answer(questions, self.trainer.state.global_step)
         for name, value in figures._asdict().items():
             self.trainer.custom_metrics["train"][name].update(value)
         remaining = iter(rows)
@@ -128,31 +122,6 @@ class PairDistillation(PairSession):
         metrics = self.trainer.custom_metrics["train"]
         for name in (part, "student_share"):
             metrics[name].update(seconds)
-
-    # ------------------------------------------------------------------ numbers that are none
-
-    def _check_loss(self, loss: torch.Tensor, questions: list[Question]) -> None:
-        """Raise on every process if the loss of one is no number; nothing of the batch has reached the weights."""
-        total = loss.detach().clone()
-        if torch.distributed.is_initialized():
-            torch.distributed.all_reduce(total)
-        if not torch.isfinite(total):
-            bad = [(value, lines) for value, lines in _of_all((loss.item(), _lines(questions))) if not isfinite(value)]
-            value, lines = bad[0] if bad else (total.item(), _lines(questions))
-            self._stop_at(f"the loss is {value}", lines)
-
-    def _refuse_gradient(self) -> None:
-        """Raise: the gradient that all processes have is no number."""
-        lines = [line for own in _of_all(_lines(self._step_questions)) for line in own]
-        self._stop_at("the gradient is no number", lines)
-
-    def _stop_at(self, what: str, numbers: list[int]) -> None:
-        lines = ", ".join(map(str, numbers))
-        step, file = self.trainer.state.global_step + 1, self._settings.data.train
-        raise PipoError(
-            f"{what} at step {step}, on the questions of lines {lines} of {file}",
-            hint="the last checkpoint is from before it; lower optimizer.learning_rate, with run=NAME or --restart",
-        )
 
 
 class TimeShare(Metric):
@@ -178,35 +147,8 @@ class TimeShare(Metric):
         return {"value": 1 - share if self._of_the_rest else share}
 
 
-class _GradientCheck(TrainerCallback):
-    """Stops before a gradient that is no number reaches the weights: a checkpoint of them would be worth nothing."""
-
-    def __init__(self, refuse: Callable[[], None]) -> None:
-        self._refuse = refuse
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Look at every gradient. DeepSpeed keeps its own, and skips such steps itself."""
-        if args.deepspeed:
-            return
-        gradients = [weight.grad for weight in kwargs["model"].parameters() if weight.grad is not None]
-        # ms-swift takes all gradients away where their norm is NaN, and would go on without a word.
-        if not gradients or not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
-            self._refuse()
-
-
 def _lines(questions: list[Question]) -> list[int]:
     return [question.line for question in questions]
-
-
-def _of_all(mine: Thing) -> list[Thing]:
-    """Return what each process has; all must call this."""
-    if not torch.distributed.is_initialized():
-        return [mine]
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
-    return everyone
 
 
 def _now() -> float:

@@ -13,6 +13,8 @@ from pipo_core.train.models import check_pair, model_prints
 from pipo_core.train.parent import run_training
 from pipo_core.train.rows import check_rows
 
+_MOST = 0.9
+"""Share of the answers that should end by themselves."""
 _NO_SETTINGS: dict[str, Any] = {
     **dict.fromkeys(
         ("run", "model", "teacher", "teacher_device", "offload", "log_every_steps", "save", "launch"), True
@@ -51,4 +53,12 @@ def run_distill(recipe: DistillRecipe, out: Path, *, reporter: Reporter | None =
             "models": [model_prints(Path(recipe.model)), model_prints(Path(recipe.teacher))],
         }
     )
-    return run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter or SilentReporter())
+    reporter = reporter or SilentReporter()
+    summary = run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter)
+    finished = summary.get("rollouts_finished")
+    if finished is not None and finished < _MOST:
+        reporter.warn(
+            f"only {100 * finished:.0f} % of the last answers ended within rollout.slots={recipe.rollout.slots}: "
+            "from those that were cut the student does not learn how to end"
+        )
+    return summary

@@ -64,7 +64,8 @@ def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, rep
     write_json(out / JOB, job)
     (out / STOP_FILE).unlink(missing_ok=True)
     began = time.monotonic()
-    run = _Run(out, reporter, rows=rows, is_first_node=recipe.launch.node_rank == 0)
+    longest = "data.max_length" if recipe.kind == "train" else "data.max_prompt"
+    run = _Run(out, reporter, rows=rows, longest=longest, is_first_node=recipe.launch.node_rank == 0)
     run.start(command(recipe, out.absolute() / JOB), environment(recipe))
     summary = {
         **run.summary(),
@@ -93,8 +94,9 @@ def finished(out: Path, artifact: Path, made_by: str) -> dict[str, Any] | None:
 class _Run:
     """One life of the training processes, seen from their parent."""
 
-    def __init__(self, out: Path, reporter: Reporter, *, rows: int, is_first_node: bool) -> None:
+    def __init__(self, out: Path, reporter: Reporter, *, rows: int, longest: str, is_first_node: bool) -> None:
         self._out = out
+        self._longest = longest
         self._reporter = reporter
         self._bars = ExitStack()
         self._bar: Progress = SilentProgress()
@@ -107,7 +109,6 @@ class _Run:
         self._first_step = 0
         self._step = 0
         self._figures: dict[str, float] = {}
-        self._warned = False
         self.rows = rows
         self.dropped = 0
 
@@ -178,7 +179,7 @@ class _Run:
         self.rows, self.dropped = event["rows"], event["dropped"]
         self._settle_metrics(self._first_step)
         if self.dropped:
-            self._reporter.warn(f"{self.dropped} rows are longer than data.max_length and are left out")
+            self._reporter.warn(f"{self.dropped} rows are longer than {self._longest} and are left out")
         if self._first_step:
             self._reporter.info(f"goes on from the checkpoint of step {self._first_step}")
         self._show_bar("train", event["steps"], "step")
@@ -188,9 +189,6 @@ class _Run:
         row = {key: value for key, value in event.items() if key != "event"}
         append_jsonl(self._out / METRICS, [row])
         self._take_figures(row)
-        if not self._warned and isinstance(row.get("loss"), str):
-            self._warned = True
-            self._reporter.warn(f"the loss is {row['loss']} at step {row['step']}: lower optimizer.learning_rate")
 
     def _settle_metrics(self, step: int) -> None:
         """Bring the rows to where the checkpoint of `step` stands.

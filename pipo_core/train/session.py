@@ -23,6 +23,7 @@ from pipo_core.train.arguments import frozen_modules, master_weights
 from pipo_core.train.callbacks import StopRequest, TokenRate, TrainingEvents
 from pipo_core.train.checkpoints import step_of
 from pipo_core.train.events import EventWriter
+from pipo_core.train.finite import NumberCheck
 from pipo_core.train.gate_metric import GateMetric
 from pipo_core.train.rows import EncodedRows, encode_rows, rows_folder
 from pipo_core.train.template import CALIBRATION, LessonPlan, Position
@@ -56,6 +57,7 @@ class PairSession(SwiftSft):
         self._events = events
         self._stop = stop
         self._training_events: TrainingEvents | None = None
+        self._numbers = NumberCheck(recipe.data.train)
         self.trainer: Any = None
         super().__init__(arguments)
 
@@ -103,8 +105,9 @@ class PairSession(SwiftSft):
             made_by=self._made_by,
             rows=len(trainer.train_dataset),
             dropped=trainer.train_dataset.dropped,
-            before_first_step=lambda: _refuse_unrestored(trainer.model, resume_from),
+            before_first_step=lambda: self._begin(trainer, resume_from),
         )
+        trainer.add_callback(self._numbers)
         trainer.add_callback(self._training_events)
         if resume_from is not None:
             step, steps = step_of(Path(resume_from))
@@ -115,6 +118,13 @@ class PairSession(SwiftSft):
                 return {}
         result: dict[str, Any] = super().train(trainer)
         return result
+
+    @staticmethod
+    def _begin(trainer: Any, resume_from: str | None) -> None:
+        """Look at the weights for the last time, and let the first row's clocks start."""
+        _refuse_unrestored(trainer.model, resume_from)
+        for metric in trainer.custom_metrics["train"].values():
+            metric.reset()
 
     def _prepare_trainer(self, trainer: Any) -> None:
         """Add to the trainer what this kind of training needs beside its template."""
@@ -167,6 +177,7 @@ class PairSft(PairSession):
             seed=self._lesson.seed,
             weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=loss.chunk),
             position=self._position,
+            check=self._numbers.loss,
         )
 
     def _position(self) -> Position:

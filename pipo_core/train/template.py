@@ -43,6 +43,7 @@ class LessonPlan:
         seed: of the augmentation's draws.
         weights: of the losses.
         position: says how far training is now.
+        check: called with each loss; raises if it is no number.
     """
 
     objective: str
@@ -50,6 +51,7 @@ class LessonPlan:
     seed: int
     weights: LossWeights
     position: Callable[[], Position]
+    check: Callable[[torch.Tensor], None]
 
 
 @dataclass
@@ -133,6 +135,8 @@ class PairTemplate(Qwen3_5Template):
             objective=self.plan.objective,
             loss_weights=self.plan.weights,
         )
+        if model.training and outputs.loss is not None:
+            self.plan.check(outputs.loss)
         metrics = trainer.custom_metrics["train" if model.training else "eval"]
         log_figures(outputs, metrics)
         if model.training:

@@ -88,3 +88,9 @@ def test_few_drafts_are_no_ground_for_a_verdict() -> None:
     found = calibration_of([measured(torch.full((299,), 0.9), torch.full((299,), 0.1))], "train")
     assert found is not None
     assert found["findings"] == ["299 drafts are too few to judge the gate by."]
+
+
+def test_what_is_no_number_is_left_out() -> None:
+    row = measured(torch.tensor([0.95, float("nan"), 0.5, 0.2]), torch.tensor([1.0, 0.5, float("inf"), 0.0]))
+    assert sum(count for count, _, _ in row["calibration_bins"]) == 2
+    assert calibration_of([{"step": 1, "calibration_bins": None}], "train") is None

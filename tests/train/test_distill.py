@@ -321,7 +321,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_checkpoint(student
         return hidden * float("nan") if len(calls) > 2 else hidden
 
     monkeypatch.setattr(Teacher, "read", failing)
-    with pytest.raises(PipoError, match=r"loss is nan at step 2, on the questions of lines \d+, \d+ of .*train.jsonl"):
+    with pytest.raises(PipoError, match=r"loss is nan at step 2, on lines \d+, \d+ of .*train.jsonl"):
         distill_here(distill_recipe(student, teacher, rows), tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*/complete.json")] == ["complete.json"]
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoints" / "checkpoint-1").values())

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from pipo_core.data.augment import IGNORED
-from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.errors import MissingInputError, PipoError, UsageError
 from pipo_core.files import read_json
-from pipo_core.model import load_checkpoint
+from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import TrainRecipe
@@ -96,6 +96,30 @@ def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grou
     assert differing(weights(tmp_path / "whole" / artifact), weights(cut / artifact)) == []
     # Its rows cover the steps that they say, for one ended with the checkpoint: as many drafts, the same figures.
     assert figures(events) == {step: row for step, row in figures(never).items() if step > 5}
+
+
+@pytest.mark.parametrize("objective", ["pipo", "regular"])
+def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_checkpoint(
+    base_model, rows, tmp_path, monkeypatch, objective
+):
+    forward = Qwen3_5ForCausalPIPO.forward
+    calls = []
+
+    def failing(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) > 3:
+            output.loss = output.loss * float("nan")
+        return output
+
+    monkeypatch.setattr(Qwen3_5ForCausalPIPO, "forward", failing)
+    pads = {"pad_augmentation": []} if objective == "regular" else {}
+    settings = recipe(base_model, rows, objective=objective, max_steps=6, save={"every_steps": 2, "keep": 2}, **pads)
+    with pytest.raises(PipoError, match=r"the loss is nan at step 4, on rows of .*jsonl"):
+        train_here(settings, tmp_path)
+    (kept,) = (tmp_path / "checkpoints").glob("checkpoint-*/complete.json")
+    assert kept.parent.name == "checkpoint-2"
+    assert not (tmp_path / "model").exists()
 
 
 def figures(events):
