@@ -23,7 +23,7 @@ import torch
 
 from pipo_core.decode.backbone import lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
-from pipo_core.decode.graphs import Runner
+from pipo_core.decode.graphs import PassRunner
 from pipo_core.decode.positions import run_mtp, run_rows
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.recurrence import Inputs
@@ -46,7 +46,7 @@ class EagleState:
         hidden: hidden states at the positions that predicted ``tokens``, ``[B, n + 1, H]``.
     """
 
-    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, drafts: int, run: Runner) -> None:
+    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, drafts: int, run: PassRunner) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
         self.sampler = sampler

@@ -22,7 +22,7 @@ Pass = Callable[..., Any]
 nothing of the device and does nothing in Python that a later call must do again."""
 
 
-class Runner(Protocol):
+class PassRunner(Protocol):
     """How a step runs its passes."""
 
     def __call__(self, function: Pass, *arguments: Any) -> Any:
@@ -85,7 +85,7 @@ class Graphs:
         self._entries: dict[tuple[Any, ...], _Entry] = {}
 
     def __call__(self, function: Pass, *arguments: Any) -> Any:
-        """See `Runner`. Arguments that are neither tensors nor caches must be the same at every call."""
+        """See `PassRunner`. Arguments that are neither tensors nor caches must be the same at every call."""
         tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
         if len(tensors[0]) > FEW_ROWS:
             return function(*arguments)

@@ -11,7 +11,7 @@ import torch
 
 from pipo_core.decode.backbone import lm_head
 from pipo_core.decode.cache import RowCache
-from pipo_core.decode.graphs import Runner, run_plainly
+from pipo_core.decode.graphs import PassRunner, run_plainly
 from pipo_core.decode.positions import run_mtp, run_rows
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
@@ -30,7 +30,7 @@ class MTPState:
         tokens: what each row reads next, ``[B, 2]``.
     """
 
-    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, run: Runner) -> None:
+    def __init__(self, cache: RowCache, mtp_cache: RowCache, sampler: RowSampler, run: PassRunner) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
         self.sampler = sampler
@@ -91,7 +91,7 @@ def _draft(model: Qwen3_5ForCausalPIPO, cache: RowCache, following: torch.Tensor
 def _emit(
     model: Qwen3_5ForCausalPIPO,
     state: MTPState,
-    run: Runner,
+    run: PassRunner,
     known: torch.Tensor | None,
     hidden: torch.Tensor,
     logits: torch.Tensor,

@@ -20,7 +20,7 @@ import torch
 from pipo_core.decode.backbone import compress, decode_pass, gate, lm_head, mtp_pass
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.draft_vocab import DraftVocab
-from pipo_core.decode.graphs import Runner, run_plainly
+from pipo_core.decode.graphs import PassRunner, run_plainly
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings, end_table
 from pipo_core.decode.sampling import RowSampler
@@ -56,7 +56,7 @@ class PairState:
         acceptance: float | None = None,
         *,
         draw_all: bool = False,
-        run: Runner = run_plainly,
+        run: PassRunner = run_plainly,
     ) -> None:
         self.cache = cache
         self.mtp_cache = mtp_cache
@@ -138,7 +138,7 @@ def _draft(
 
 
 def _emit(
-    model: Qwen3_5ForCausalPIPO, state: PairState, run: Runner, hidden: torch.Tensor, logits: torch.Tensor
+    model: Qwen3_5ForCausalPIPO, state: PairState, run: PassRunner, hidden: torch.Tensor, logits: torch.Tensor
 ) -> Emitted:
     """Write the next slot from ``h_i``, ``[B, H]``, and the logits of its first token: steps 2 to 5 above."""
     first = state.sampler.draw(logits, place=0)
@@ -166,7 +166,7 @@ def _emit(
 
 
 def _drawn_drafts(
-    model: Qwen3_5ForCausalPIPO, state: PairState, run: Runner, drafted: torch.Tensor, wanted: torch.Tensor
+    model: Qwen3_5ForCausalPIPO, state: PairState, run: PassRunner, drafted: torch.Tensor, wanted: torch.Tensor
 ) -> torch.Tensor:
     """Return ``t_{2i+3}`` from ``m_i``, ``[B, H]``, where it is ``wanted [B]``, and PADs elsewhere, ``[B]``."""
     few = state.draft_vocab

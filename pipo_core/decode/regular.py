@@ -6,7 +6,7 @@ import torch
 
 from pipo_core.decode.backbone import decode_pass, lm_head
 from pipo_core.decode.cache import RowCache
-from pipo_core.decode.graphs import Runner
+from pipo_core.decode.graphs import PassRunner
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
@@ -23,7 +23,7 @@ class RegularState:
         token: what each row reads next, ``[B]``.
     """
 
-    def __init__(self, cache: RowCache, sampler: RowSampler, run: Runner) -> None:
+    def __init__(self, cache: RowCache, sampler: RowSampler, run: PassRunner) -> None:
         self.cache = cache
         self.sampler = sampler
         self.run = run

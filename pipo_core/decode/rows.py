@@ -7,7 +7,7 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.cache import RowCache
-from pipo_core.decode.graphs import Runner, run_plainly
+from pipo_core.decode.graphs import PassRunner, run_plainly
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
@@ -31,7 +31,7 @@ class RowSettings:
     end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
     room: int = 64
     most: Sequence[int] = ()
-    run: Runner = run_plainly
+    run: PassRunner = run_plainly
     block: int = 1
 
 

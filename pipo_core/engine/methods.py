@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from pipo_core.decode import eagle, mtp, pair, regular
 from pipo_core.decode.cache import RowCache
 from pipo_core.decode.draft_vocab import DraftVocab
-from pipo_core.decode.graphs import BLOCK, Graphs, Runner, run_plainly
+from pipo_core.decode.graphs import BLOCK, Graphs, PassRunner, run_plainly
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.decode.sampling import RowSampler
@@ -64,7 +64,7 @@ class Method:
     width: Literal[1, 2] = 1
     stride: int = 1
     with_mtp: bool = False
-    run: Runner = run_plainly
+    run: PassRunner = run_plainly
     block: int = 1
 
     def open_reader(

@@ -95,13 +95,17 @@ class Problems(RecipeModel):
     seed: Seed = 0
 
 
-def _tau_form(value: Any) -> str:
+def _share_form(value: Any) -> str:
     return "list" if isinstance(value, list) else "number"
 
 
-Tau = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-_FORMS = Discriminator(lambda value: "none" if value is None else _tau_form(value))
+ShareOrSweep = Annotated[
+    Annotated[Share, Tag("number")]
+    | Annotated[list[Share], Field(min_length=1), Tag("list")]
+    | Annotated[None, Tag("none")],
+    Discriminator(lambda value: "none" if value is None else _share_form(value)),
+]
 
 
 class Arm(RecipeModel):
@@ -113,21 +117,11 @@ class Arm(RecipeModel):
         examples=["pipo"],
     )
     ckpt: ModelRef = Field(description="A folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
-    tau: Annotated[
-        Annotated[Tau, Tag("number")]
-        | Annotated[list[Tau], Field(min_length=1), Tag("list")]
-        | Annotated[None, Tag("none")],
-        _FORMS,
-    ] = Field(
+    tau: ShareOrSweep = Field(
         default=None,
         description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
     )
-    acceptance: Annotated[
-        Annotated[Share, Tag("number")]
-        | Annotated[list[Share], Field(min_length=1), Tag("list")]
-        | Annotated[None, Tag("none")],
-        _FORMS,
-    ] = Field(
+    acceptance: ShareOrSweep = Field(
         default=None,
         description="pipo only: keep this share of the drafts, by a coin and not by confidence; a list is a sweep.",
     )

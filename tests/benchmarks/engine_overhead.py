@@ -2,7 +2,7 @@
 
     python tests/benchmarks/engine_overhead.py --shape qwen3.5-0.8b --out docs/results/raw/engine-overhead.json
 
-A step's passes through the model are timed by the `Runner` that runs them; the rest of the step is overhead.
+A step's passes through the model are timed by the `PassRunner` that runs them; the rest of the step is overhead.
 """
 
 import argparse

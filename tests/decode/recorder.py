@@ -44,11 +44,9 @@ class _Listener(TorchDispatchMode):
 class CpuRecorder:
     """Records as `CudaRecorder` does.
 
-    Args:
-        caches: those in use. Recording here runs the call, so their states are put back afterwards.
-
     Attributes:
-        replays: how many there were.
+        caches: those in use, see `watching`. Recording here runs the call, so their states are put back afterwards.
+        recordings: how many there were, as of `replays`.
     """
 
     def __init__(self) -> None:

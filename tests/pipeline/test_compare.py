@@ -36,6 +36,16 @@ def test_times_are_ratios_and_what_differs_is_said() -> None:
     assert comparison_table(found).rows[0] == ["64 prompt tokens · regular", "2.00×", "1.00×"]
 
 
+def test_training_passes_are_rows_and_no_setting() -> None:
+    def trained(rate: float, peak: int) -> dict[str, Any]:
+        arms = {"pipo": {"tokens_per_second": rate, "seconds": [1.0], "peak_bytes": peak}}
+        return {**bench_results(), "training": [{"tokens": 512, "arms": arms}]}
+
+    found = compare_results(trained(10.0, 800), trained(15.0, 400))
+    assert found["rows"][-1] == {"row": ["training on 512 tokens", "pipo"], "tokens/s": 1.5, "peak memory": 0.5}
+    assert found["settings"] == {}
+
+
 def test_accuracies_are_differences_in_points() -> None:
     first, second = eval_results(0.8), eval_results(0.85)
     found = compare_results(first, second)

@@ -124,6 +124,10 @@ def test_arms_may_have_one_threshold_or_several() -> None:
     recipe = parse_recipe(EVAL, "r.yaml")
     assert isinstance(recipe, EvalRecipe)
     assert [arm.variants() for arm in recipe.arms] == [[(None, None)], [(0.5, None), (0.95, None)]]
+    for share, variants in (("0.9", [(None, 0.9)]), ("[0.9, 0.5]", [(None, 0.9), (None, 0.5)])):
+        coin = parse_recipe(EVAL, "r.yaml", overrides=["arms.1.tau=null", f"arms.1.acceptance={share}"])
+        assert isinstance(coin, EvalRecipe)
+        assert coin.arms[1].variants() == variants
     assert _problems(EVAL, "arms.1.tau=x") == [
         "override 'arms.1.tau=x': arms.1.tau: must be a number; got the text 'x'"
     ]

@@ -30,6 +30,7 @@ from pipo_core.train.opd_rows import Question, collate_drawn, lay_out, read_ques
 from pipo_core.train.opd_run import run_distill
 from pipo_core.train.opd_teacher import Teacher
 from pipo_core.train.worker import Job, train
+from tests.train.test_sft import Listener
 from tests.train.test_training import LORA, differing, weights
 from tests.train.tiny_training import make_model, make_tokenizer, write_rows
 
@@ -369,14 +370,28 @@ def test_an_answer_that_fails_is_told_by_its_line(student, teacher, rows, tmp_pa
 
 def test_a_process_distils_and_a_second_call_has_nothing_to_do(student, teacher, rows, tmp_path):
     settings = distill_recipe(student, teacher, rows, max_steps=1, offload=True)
-    summary = run_distill(settings, tmp_path)
+    listener = Listener()
+    summary = run_distill(settings, tmp_path, reporter=listener)
     assert (summary["steps"], summary["artifact"], summary["rows"]) == (1, "model", 40)
     assert summary["tokens_per_slot"] >= 1
+    assert summary["calibration"]["drafts"] > 0
+    assert summary["rollouts_finished"] < 0.9, "a random student seldom ends"
+    assert any("answers ended within rollout.slots=6" in line for line in listener.said)
     assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1]
     assert run_distill(settings, tmp_path) == summary
 
 
 # ---------------------------------------------------------------------- what is refused
+
+
+def test_questions_that_are_too_long_are_told_by_the_key_that_there_is(student, teacher, tmp_path):
+    file = tmp_path / "train.jsonl"
+    asked = [[{"role": "user", "content": text}] for text in ("1+2", "3+4", "1" * 80)]
+    file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in asked))
+    listener = Listener()
+    settings = distill_recipe(student, teacher, file, max_steps=1, batch={"per_device": 2})
+    assert run_distill(settings, tmp_path / "out", reporter=listener)["dropped_rows"] == 1
+    assert any("1 rows are longer than data.max_prompt" in line for line in listener.said)
 
 
 def test_models_that_do_not_fit_are_refused_before_anything_runs(student, teacher, rows, tmp_path):
