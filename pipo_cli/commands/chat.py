@@ -96,10 +96,10 @@ def _answer(
     show_drafts: bool,
 ) -> str:
     """Write an answer as it comes and return it; Ctrl-C ends it there."""
+    from pipo_core.chat import encode_prompt
     from pipo_core.decode.sampling import SamplingParams
     from pipo_core.engine import Request
     from pipo_core.engine.api import request_seed
-    from pipo_core.engine.chat import encode_prompt
 
     ids = encode_prompt(engine.tokenizer, messages)
     name = f"turn-{turn}"

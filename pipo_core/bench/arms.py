@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
+from pipo_core.chat import load_tokenizer
 from pipo_core.engine import Engine
-from pipo_core.engine.chat import load_tokenizer
 from pipo_core.engine.open import engine_on, frequent_tokens, prepare
 from pipo_core.errors import UsageError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint

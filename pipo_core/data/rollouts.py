@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipo_core.chat import encode_prompt, end_ids, load_tokenizer
 from pipo_core.data.answers import Answer, read_index
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, EngineOpener, Request, open_engine, request_seed
-from pipo_core.engine.chat import encode_prompt, end_ids, load_tokenizer
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import append_jsonl, writing
 from pipo_core.recipes.rollout import RolloutRecipe

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.chat import end_ids, load_tokenizer
 from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.kernels import compile_steps
 from pipo_core.engine.api import Engine
-from pipo_core.engine.chat import end_ids, load_tokenizer
 from pipo_core.engine.memory import free_bytes, plan_memory
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.chat import end_ids
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.rows import Emitted, RowSettings
 from pipo_core.engine.admission import Admission
 from pipo_core.engine.api import Completion, Delta, EngineStats, FinishReason, Request
-from pipo_core.engine.chat import end_ids
 from pipo_core.engine.memory import MemoryPlan
 from pipo_core.engine.methods import Method, RowState
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
-from pipo_core.recipes.suggest import one_line
+from pipo_core.text import one_line
 
 _LOG = logging.getLogger(__name__)
 

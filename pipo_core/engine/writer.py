@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.chat import Detokenizer
 from pipo_core.engine.api import Completion, Delta, FinishReason, Request, Slot, Written
-from pipo_core.engine.detokenizer import Detokenizer
 
 
 class Writer:

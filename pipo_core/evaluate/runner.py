@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipo_core.chat import encode_prompt, load_tokenizer
 from pipo_core.data.problems import Problem
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Engine, EngineOpener, Request, open_engine, request_seed
-from pipo_core.engine.chat import encode_prompt, load_tokenizer
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.evaluate.answers import AnswerFile
 from pipo_core.evaluate.scores import Outcome, Unit, figures, outcome

@@ -25,8 +25,8 @@ from pipo_core.hub.sizes import size_text
 from pipo_core.hub.transfer import bytes_there, transfer
 from pipo_core.recipes.catalog import CATALOG, Kind, Named, find_name
 from pipo_core.recipes.locate import bundled_model
-from pipo_core.recipes.suggest import did_you_mean
 from pipo_core.reporting import Reporter, SilentReporter
+from pipo_core.text import did_you_mean
 
 TINY = "tiny"
 MODELS = Path("models")

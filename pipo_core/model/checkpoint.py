@@ -29,7 +29,7 @@ from pipo_core.files import new_folder, read_json, write_json
 from pipo_core.model.configuration import text_config
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.weight_files import FLOATS, INDEX, Source, copy_weight, listed, locate_weights
-from pipo_core.recipes.suggest import one_line
+from pipo_core.text import one_line
 
 Layout = Literal["pipo", "base"]
 

@@ -19,7 +19,7 @@ from pipo_core.errors import UsageError
 from pipo_core.model.checkpoint import Layout, random_weights, save_checkpoint
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.recipes.locate import bundled_model
-from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.text import did_you_mean
 
 
 @dataclass(frozen=True)

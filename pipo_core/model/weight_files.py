@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_json
-from pipo_core.recipes.suggest import one_line
+from pipo_core.text import one_line
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -17,7 +17,7 @@ from pipo_core.files import read_object
 from pipo_core.hub.cache import find_cached
 from pipo_core.recipes.catalog import CATALOG, Kind, find_name
 from pipo_core.recipes.locate import bundled_model
-from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.text import did_you_mean
 
 STAGE_PREFIX = "stage:"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipo_core.errors import MissingInputError
-from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.text import did_you_mean
 
 Kind = Literal["model", "data", "benchmark"]
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from pipo_core.recipes.base import CrossFieldError, Loc, RecipeModel
 from pipo_core.recipes.catalog import CATALOG, find_name
 from pipo_core.recipes.schema import dotted_keys, field_at, model_at, references
-from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.text import did_you_mean
 
 Model = TypeVar("Model", bound=RecipeModel)
 

@@ -16,7 +16,7 @@ from pipo_core.recipes.kinds import KINDS, JobKind, Recipe
 from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.pipeline import PipelineRecipe, Stage
 from pipo_core.recipes.positions import MAX_CHARACTERS, Document, Position, YamlProblem, parse
-from pipo_core.recipes.suggest import did_you_mean, one_line
+from pipo_core.text import did_you_mean, one_line
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, stages: Collection[str] | None = None) -> Recipe:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipo_core.errors import MissingInputError
 from pipo_core.recipes.catalog import CATALOG, entry
-from pipo_core.recipes.suggest import did_you_mean
+from pipo_core.text import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -18,14 +18,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.chat import END_OF_THOUGHT, THOUGHT, ThoughtSplitter, encode_prompt
 from pipo_core.engine import Completion, Delta
-from pipo_core.engine.chat import END_OF_THOUGHT, THOUGHT, encode_prompt
 from pipo_core.engine.live import LiveEngine, LiveStream
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.serve.asking import requests_of
 from pipo_core.serve.metrics import Metrics
 from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, error_body, read_body
-from pipo_core.serve.thought import ThoughtSplitter
 
 MAX_BODY_BYTES = 16 << 20
 _PATIENCE_SECONDS = 0.5

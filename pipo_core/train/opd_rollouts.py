@@ -7,9 +7,9 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.chat import end_ids
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Request, request_seed
-from pipo_core.engine.chat import end_ids
 from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import PipoError

@@ -1,6 +1,6 @@
 """Distillation's questions, and the student's answers to them in slots.
 
-What a rollout reads and what training reads are one layout: the prompt as `engine.chat.encode_prompt` lays it out, with
+What a rollout reads and what training reads are one layout: the prompt as `chat.encode_prompt` lays it out, with
 the template's ``<think>`` line, made even by one PAD, then the slots as they were drawn. PADs are told apart by a mask,
 never by id: the id is also end-of-text's, which a student may write.
 """
@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple, overload
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.chat import encode_prompt
 from pipo_core.data.augment import IGNORED
 from pipo_core.engine import Slot
-from pipo_core.engine.chat import encode_prompt
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.model.slots import even_prompt
 from pipo_core.train.rows import read_lines

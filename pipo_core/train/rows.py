@@ -39,7 +39,14 @@ _PARALLEL_BYTES = 8 << 20
 _COUNTED = 1 << 24  # tokens counted at once
 _RECORD, _ENDS, _IDS, _LABELLED = "rows.json", "ends.npy", "ids.bin", "labelled.bin"
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-_CHAT_FORMAT = ("engine/chat.py", "train/arguments.py", "train/rows.py", "train/swift_plugin.py", "train/template.py")
+_CHAT_FORMAT = (
+    "chat/control_tokens.py",
+    "chat/layout.py",
+    "train/arguments.py",
+    "train/rows.py",
+    "train/swift_plugin.py",
+    "train/template.py",
+)
 
 
 class Row(NamedTuple):

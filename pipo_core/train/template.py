@@ -9,9 +9,9 @@ from swift.template import Template
 from swift.template.templates.qwen import Qwen3_5Template
 from transformers.utils.generic import ModelOutput
 
+from pipo_core.chat import ControlTokens
 from pipo_core.data.augment import PairedRow, augment, choose_phase, pair
 from pipo_core.data.collate import collate_pairs, collate_regular
-from pipo_core.engine.chat import ControlTokens
 from pipo_core.model import LossWeights, PIPOOutput
 from pipo_core.recipes.sft import PadPhase
 from pipo_core.train.rows import THINK, Row

@@ -9,10 +9,10 @@ import torch
 from pipo_core.bench.arms import Opened
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.bench.runner import run_bench
+from pipo_core.chat import load_tokenizer
 from pipo_core.data.problems import load_problems, user_message
 from pipo_core.data.tiny.tokenizer import train_tokenizer
 from pipo_core.engine import Completion, Request
-from pipo_core.engine.chat import load_tokenizer
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.recipes.bench import BenchArm, BenchRecipe

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from pipo_core.chat import load_tokenizer
 from pipo_core.data import rollouts
 from pipo_core.data.build import run_build
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.data.rollouts import run_rollout
 from pipo_core.data.tiny.tokenizer import train_tokenizer
 from pipo_core.engine import Completion, Request, request_seed
-from pipo_core.engine.chat import load_tokenizer
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.recipes.build import BuildRecipe

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipo_core.chat import encode_prompt, end_ids, load_tokenizer
 from pipo_core.data.problems import load_problems
 from pipo_core.data.tiny import arithmetic
 from pipo_core.data.tiny.shapes import SHAPES, tiny_config
 from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.engine.chat import encode_prompt, end_ids, load_tokenizer
 from pipo_core.grade.math import extract_boxed
 from pipo_core.recipes.locate import bundled_model
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from pipo_core.chat import Detokenizer
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.engine import CapacityError, Completion, Request
-from pipo_core.engine.detokenizer import Detokenizer
 from pipo_core.errors import UsageError
 from tests.engine.asking import ask, assert_idle, by_step, greedy, last, run
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from pipo_core.chat import encode_prompt
 from pipo_core.data.problems import load_problems, user_message
 from pipo_core.data.tiny.tokenizer import train_tokenizer
 from pipo_core.engine import Completion, Request
-from pipo_core.engine.chat import encode_prompt
 from pipo_core.reporting import SilentReporter
 
 

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 from typer.testing import CliRunner
 
 from pipo_cli.app import app
+from pipo_core.chat import encode_prompt, load_tokenizer
 from pipo_core.data.augment import IGNORED
-from pipo_core.engine.chat import encode_prompt, load_tokenizer
 from pipo_core.errors import MissingInputError, RecipeError
 from pipo_core.model import load_checkpoint
 from pipo_core.recipes.base import MAX_NAME, dump

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pipo_core.engine.chat import load_tokenizer
+from pipo_core.chat import load_tokenizer
 from pipo_core.errors import CheckpointError
 from pipo_core.model import load_checkpoint
 from pipo_core.model.checkpoint import load_config

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from pipo_core.chat import ThoughtSplitter
 from pipo_core.engine import Request
 from pipo_core.serve.asking import requests_of
 from pipo_core.serve.schemas import BodyError, ChatBody, read_body
-from pipo_core.serve.thought import ThoughtSplitter
 
 
 def asked(length: int = 5, **changes: Any) -> list[Request]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from pipo_core.chat import encode_prompt, end_ids
 from pipo_core.data.augment import IGNORED
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request, Slot
-from pipo_core.engine.chat import encode_prompt, end_ids
 from pipo_core.engine.methods import Method, open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import CheckpointError, MissingInputError, PipoError, UsageError

@@ -6,8 +6,8 @@ import pytest
 from swift.model import get_model_processor
 from swift.template import get_template
 
+from pipo_core.chat import encode_prompt
 from pipo_core.data.augment import IGNORED, prompt_length
-from pipo_core.engine.chat import encode_prompt
 from pipo_core.train import swift_plugin
 from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
 

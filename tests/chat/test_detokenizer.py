@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipo_core.engine.detokenizer import _WINDOW, Detokenizer
+from pipo_core.chat.detokenizer import _WINDOW, Detokenizer
 
 
 def parts(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:

@@ -1,6 +1,6 @@
 """Splitting an answer, as it comes, into the thought before ``</think>`` and what is said behind it."""
 
-from pipo_core.engine.chat import END_OF_THOUGHT
+from pipo_core.chat.control_tokens import END_OF_THOUGHT
 
 
 class ThoughtSplitter:

@@ -1,87 +1,25 @@
-r"""Chat layout: from messages to ids, the same for training, rollouts and evaluation.
+"""Keeping control tokens apart from text that merely looks like them.
 
 What people write is plain text. A message that spells a control token (``<|im_end|>``, ``<think>``, any token that the
-tokenizer adds to its vocabulary) must neither end a turn nor open a thought, so `ControlTokens` hides such texts from
-the template and from the tokenizer's search for control tokens, and spells them out behind both.
+tokenizer adds to its vocabulary) must neither end a turn nor open a thought. `ControlTokens` hides such texts from the
+chat template and from the tokenizer's search for control tokens, and spells them out behind both.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
-
-from pipo_core.errors import CheckpointError, UsageError
-from pipo_core.recipes.suggest import one_line
+from transformers import PreTrainedTokenizerBase
 
 THOUGHT = "<think>"
 END_OF_THOUGHT = "</think>"
 
 _HIDDEN = "\ue000"
-"""Stands before the code of a hidden character. For private use, hence neither white space nor a word to a template."""
+"""Precedes the code of a hidden character. A private-use character is neither white space nor a word to a template."""
 _FIRST_CODE = 0xF0000
 _SURROGATES = "\ud800-\udfff"
 """Halves of characters: JSON can hold them, tokenizers cannot."""
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a checkpoint folder; code in the folder is never run.
-
-    Raises:
-        CheckpointError: if it is missing or damaged, or has no PAD, or no chat template that works.
-    """
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json")
-    try:
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(folder))
-    except BaseException as error:
-        _reraise_unless_failed(error)
-        raise CheckpointError(f"the tokenizer in {folder} cannot be read: {one_line(error)}") from error
-    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
-        raise CheckpointError(f"the tokenizer in {folder} names no pad_token or no eos_token")
-    if not tokenizer.chat_template:
-        raise CheckpointError(f"the tokenizer in {folder} has no chat template")
-    try:
-        encode_prompt(tokenizer, [{"role": "user", "content": "1"}])
-    except BaseException as error:
-        _reraise_unless_failed(error)
-        raise CheckpointError(f"the tokenizer in {folder} cannot lay out a chat: {one_line(error)}") from error
-    return tokenizer
-
-
-def _reraise_unless_failed(error: BaseException) -> None:
-    """Pass on what is no failure, such as Ctrl-C.
-
-    For damaged files the tokenizers library raises a bare `Exception`, or panics with an exception that is none; a chat
-    template is a program, and may fail in any way.
-    """
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-        raise error
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    r"""Return the ids of a conversation up to where the assistant writes, the template's ``<think>\n`` included.
-
-    Raises:
-        UsageError: if the chat template does not take these messages.
-    """
-    controls = ControlTokens(tokenizer)
-    hidden = [controls.hide(message) for message in messages]
-    try:
-        text = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, enable_thinking=True, tokenize=False)
-    except Exception as error:  # a template is a program, and may fail in any way
-        raise UsageError(f"the chat template does not take these messages: {one_line(error)}") from error
-    return controls.encode(text)
-
-
-def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids that end a text: the turn's end, and end-of-text, which is PAD's id too.
-
-    Emitted as a first token or as a kept draft it is an end, never a pad (algorithm, section 1).
-    """
-    return frozenset((int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)))
 
 
 class ControlTokens:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pipo_core.engine.chat import ControlTokens, encode_prompt, load_tokenizer
+from pipo_core.chat import ControlTokens, encode_prompt, load_tokenizer
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.recipes.locate import bundled_model
 from tests.fuzz import areas
