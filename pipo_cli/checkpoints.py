@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipo_core.errors import MissingInputError
 from pipo_core.files import read_object
+from pipo_core.recipes.methods import PAIRS, PLAIN, MethodName
 
 
 def newest_checkpoint(out: Path) -> Path:
@@ -27,12 +28,12 @@ def newest_checkpoint(out: Path) -> Path:
     return max(found)[1]
 
 
-def default_method(checkpoint: Path) -> str:
-    """Return `pipo` for a pair model's folder, `regular` for any other checkpoint.
+def default_method(checkpoint: Path) -> MethodName:
+    """Return the method that decodes a pair model for its folder, `regular` for any other checkpoint.
 
     Raises MissingInputError when the folder is no checkpoint.
     """
-    return "pipo" if "compressor_type" in read_object(checkpoint / "config.json") else "regular"
+    return (PAIRS if "compressor_type" in read_object(checkpoint / "config.json") else PLAIN).name
 
 
 def run_name(prefix: str, checkpoint: str) -> str:

@@ -4,7 +4,6 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,15 +14,7 @@ from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.jobs import load_job, run_job
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, is_change
 from pipo_cli.session import say, session
-
-
-class MethodName(StrEnum):
-    """The decoding methods."""
-
-    regular = "regular"
-    mtp = "mtp"
-    eagle = "eagle"
-    pipo = "pipo"
+from pipo_core.recipes.methods import METHODS, MethodName
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class Asked:
     recipe: str | None
     changes: list[str]
     ckpt: str | None
-    method: str | None
+    method: MethodName | None
     taus: list[float]
     out: Path
     dry_run: bool
@@ -63,7 +54,7 @@ def _read_options(
 ) -> Asked:
     words = [*([recipe] if recipe else []), *(overrides or ())]
     own = words.pop(0) if words and not is_change(words[0]) else None
-    return Asked(own, words, ckpt, method.value if method else None, list(tau or ()), out, dry_run)
+    return Asked(own, words, ckpt, method, list(tau or ()), out, dry_run)
 
 
 def comparison(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,7 +105,7 @@ def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
         error.hint = "without --ckpt the newest checkpoint is taken; pipo run demo makes one"
         raise
     method, taus = asked.method or default_method(checkpoint), asked.taus
-    if taus and method != "pipo":
+    if taus and "tau" not in METHODS[method].options:
         why = f"and --method is {method}" if asked.method else f"and {ckpt} is none (no compressor in its config.json)"
         raise UsageError(f"--tau is for pair models, {why}", hint="the same without --tau")
     arm = {"name": method, "method": method, "ckpt": ckpt}

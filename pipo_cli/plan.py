@@ -10,8 +10,8 @@ from pipo_cli.hints import hint_for
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
 from pipo_core.pipeline.stage import ChangedError, stage_folder, standing
+from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
-from pipo_core.recipes.common import Arm
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
@@ -55,7 +55,7 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
     elif isinstance(recipe, EvalRecipe) and recipe.problems.count is not None:
         yield "answers", _decodings(recipe.arms) * recipe.problems.count * recipe.samples
     elif isinstance(recipe, BenchRecipe):
-        rows = sum(len(arm.variants()) for arm in recipe.arms)
+        rows = sum(len(arm.decodings()) for arm in recipe.arms)
         yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
         if recipe.training_tokens:
             yield "training passes", len(recipe.training_tokens) * 4 * (1 + recipe.training_trials)
@@ -125,4 +125,4 @@ def _cannot_start(plan: dict[str, Any], error: PipoError) -> None:
 
 
 def _decodings(arms: list[Arm]) -> int:
-    return sum(len(arm.variants()) for arm in arms)
+    return sum(len(arm.decodings()) for arm in arms)

@@ -1,6 +1,9 @@
 """`pipo chat`."""
 
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,8 +23,7 @@ from pipo_cli.options import DEFAULT_OUT, Debug, Out
 from pipo_core.errors import PipoError
 
 if TYPE_CHECKING:
-    from pipo_core.engine import Delta
-    from pipo_core.engine.torch_engine import TorchEngine
+    from pipo_core.engine import Delta, Engine
 
 HELP = "/reset forgets the conversation, /quit leaves, Ctrl-C stops an answer"
 
@@ -50,14 +52,15 @@ def chat(
     debug: Debug = False,
 ) -> None:
     """Talk to a checkpoint in the terminal; lines from a pipe are turns too."""
-    from pipo_core.engine.open import open_engine
-    from pipo_core.recipes.common import EngineSettings
+    from pipo_core.engine import open_engine
+    from pipo_core.recipes.common import TorchSettings
+    from pipo_core.recipes.methods import Decoding
 
     model = find_model(ctx, ckpt, out)
-    decoding = method.value if method else default_method(model)
-    settings = EngineSettings(batch=1, device=device, precision=precision.value, max_length=max_length)
-    engine = open_engine(model, decoding, tau, settings)
-    typer.echo(f"{model} ({decoding}); {HELP}", err=True)
+    decoding = Decoding(method or default_method(model), tau)
+    settings = TorchSettings(batch=1, device=device, precision=precision.value, max_length=max_length)
+    engine = open_engine(model, decoding, settings)
+    typer.echo(f"{model} ({decoding.method}); {HELP}", err=True)
     opening = [{"role": "system", "content": system}] if system else []
     messages, turn = [*opening], 0
     while (said := _ask()) is not None:
@@ -86,7 +89,7 @@ def _ask() -> str | None:
 
 
 def _answer(
-    engine: "TorchEngine",
+    engine: "Engine",
     messages: list[dict[str, str]],
     turn: int,
     seed: int,
@@ -105,29 +108,51 @@ def _answer(
     name = f"turn-{turn}"
     budget = max(1, min(max_tokens, engine.max_length - len(ids)))
     params = SamplingParams(temperature=temperature, top_p=0.95, top_k=20, seed=request_seed(seed, turn))
-    engine.add(Request(name, tuple(ids), params, max_tokens=budget, stop_ids=engine.end_ids))
     completion = None
-    while engine.has_work:
-        try:
-            for delta in engine.step():
-                typer.echo(_coloured(engine, delta) if show_drafts else delta.text, nl=False)
-                sys.stdout.flush()
-                completion = delta.completion or completion
-        except KeyboardInterrupt:
-            engine.cancel(name)
+    with _stop_on_interrupt(lambda: engine.cancel(name)) as check:
+        for delta in engine.stream([Request(name, tuple(ids), params, max_tokens=budget)]):
+            typer.echo(_coloured(engine, delta) if show_drafts else delta.text, nl=False)
+            sys.stdout.flush()
+            completion = delta.completion
+            check()
     typer.echo()
     if completion is None or completion.finish_reason == "error":
         raise PipoError(f"the answer failed: {completion.error if completion else 'nothing came'}")
     kept = f", {completion.kept} of {completion.drafts} drafts kept" if completion.drafts else ""
-    tokens = sum(completion.slot_token_counts)
+    steps = "" if completion.slots is None else f" in {completion.slots} steps"
     typer.echo(
-        f"[{completion.finish_reason}: {tokens} tokens in {completion.slots} steps{kept}, {completion.time_s:.2f} s]",
+        f"[{completion.finish_reason}: {completion.tokens} tokens{steps}{kept}, {completion.time_s:.2f} s]",
         err=True,
     )
     return completion.text
 
 
-def _coloured(engine: "TorchEngine", delta: "Delta") -> str:
+@contextmanager
+def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Yield a function that calls `stop` if Ctrl-C was pressed since; an engine must not be interrupted in a step.
+
+    A second Ctrl-C interrupts.
+    """
+    pressed = False
+
+    def press(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    def check() -> None:
+        if pressed:
+            stop()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _coloured(engine: "Engine", delta: "Delta") -> str:
     """Return a step's tokens, kept drafts green and rejected ones as a dim dot."""
     shown = []
     for written in delta.tokens:

@@ -7,17 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
-from pipo_cli.comparisons import MethodName
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out
 from pipo_cli.session import emit_json, say, session
 from pipo_core.errors import UsageError
-
-
-class EngineName(StrEnum):
-    """The engines; ``auto`` takes the one that this machine has."""
-
-    auto = "auto"
-    torch = "torch"
+from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 
 
 class Reasoning(StrEnum):
@@ -81,7 +74,6 @@ def serve(
     ckpt: Ckpt = None,
     method: MethodOption = None,
     tau: TauOption = None,
-    engine: Annotated[EngineName, typer.Option("--engine", help="What runs the model.")] = EngineName.auto,
     host: Annotated[str, typer.Option("--host", help="Where it listens; others can reach it with a key only.")] = (
         "127.0.0.1"
     ),
@@ -110,30 +102,30 @@ def serve(
     Counts are of real tokens, never PADs. Ctrl-C or SIGTERM takes no more requests and ends those accepted.
     """
     model = find_model(ctx, ckpt, out)
-    decoding = method.value if method else default_method(model)
-    if tau is not None and decoding != "pipo":
+    decoding = method or default_method(model)
+    if tau is not None and "tau" not in METHODS[decoding].options:
         raise UsageError(f"--tau is for pair models, and the method is {decoding}", hint="the same without --tau")
     key = _read_key(api_key_file)
     served = name or run_name("pipo", str(model))
     plan: dict[str, Any] = {
-        **{"model": str(model), "name": served, "method": decoding, "tau": tau, "engine": "torch"},
+        **{"model": str(model), "name": served, "method": decoding, "tau": tau},
         **{"address": f"http://{host}:{port}/v1", "api key": key is not None},
     }
     if dry_run:
         _show(ctx, plan)
         return
     from pipo_core.engine.live import LiveEngine
-    from pipo_core.engine.open import open_engine
-    from pipo_core.recipes.common import EngineSettings
+    from pipo_core.engine.torch_opening import TorchOpener
+    from pipo_core.recipes.common import TorchSettings
     from pipo_core.serve.openai_api import Service
     from pipo_core.serve.run import listen
     from pipo_core.serve.run import serve as run
 
     listening = listen(host, port, has_key=key is not None)
     with listening:
-        settings = EngineSettings(batch=batch, device=device, precision=precision.value, max_length=max_length)
-        opened = open_engine(model, decoding, tau, settings)
-        service = Service(LiveEngine(opened), opened.tokenizer, served, api_key=key, reasoning=reasoning.value)
+        settings = TorchSettings(batch=batch, device=device, precision=precision.value, max_length=max_length)
+        engine = TorchOpener().open(model, Decoding(decoding, tau), settings)
+        service = Service(LiveEngine(engine), engine.tokenizer, served, api_key=key, reasoning=reasoning.value)
         address = "http://{}:{}/v1".format(*listening.getsockname()[:2])
 
         def ready() -> None:

@@ -14,22 +14,24 @@ kept in the results. A run that was stopped begins anew: timings of two sessions
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipo_core.bench.arms import Runner
+from pipo_core.bench.arms import Contender
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.bench.roofline import Device, tpot_limit, ttft_limit
 from pipo_core.bench.summaries import quartiles
+from pipo_core.decode.method import StepLoad
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Request
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import Sampling
+from pipo_core.recipes.methods import METHODS
 from pipo_core.reporting import Reporter
 
 TIMES = ("ttft_s", "tpot_s")
 
 
 def measure_latency(
-    recipe: BenchRecipe, arms: Sequence[Runner], device: Device | None, reporter: Reporter
+    recipe: BenchRecipe, arms: Sequence[Contender], device: Device | None, reporter: Reporter
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a row for each prompt length with every arm's figures, and the single trials."""
     trials = _measure(recipe, arms, reporter)
@@ -42,28 +44,37 @@ def measure_latency(
 
 def tpot(completion: Completion) -> float:
     """Seconds per real token after the first step. Raises PipoError where there is none."""
-    after = sum(completion.slot_token_counts[1:])
+    after = sum(_step_counts(completion)[1:])
     if after == 0:
         raise PipoError(f"{completion.id}: the engine stopped after the first step, so there is no TPOT")
     return (completion.time_s - completion.ttft_s) / after
 
 
+def _step_counts(completion: Completion) -> list[int]:
+    """Return the real tokens of each step. Raises PipoError where the engine does not report them."""
+    if completion.slot_token_counts is None:
+        raise PipoError(f"{completion.id}: this engine does not report steps, so there is no TPOT")
+    return completion.slot_token_counts
+
+
 def check_latency(recipe: BenchRecipe) -> None:
     """Raise UsageError where no token would follow the first step, or the baseline is not one row."""
-    if recipe.new_tokens < 3 and any(arm.method == "pipo" for arm in recipe.arms):
-        raise UsageError(
-            "new_tokens must be at least 3: a first step of pipo gives two, and TPOT counts what follows",
-            hint="new_tokens=16 is what the paper measured",
-        )
     for arm in recipe.arms:
-        if arm.name == recipe.baseline and len(arm.variants()) > 1:
+        first = METHODS[arm.method].max_step_tokens(0)  # of a chain of drafts none comes in the first step
+        if recipe.new_tokens <= first:
             raise UsageError(
-                f"baseline {arm.name!r} has {len(arm.variants())} thresholds",
+                f"new_tokens must be at least {first + 1}: a first step of {arm.method} gives up to {first}, and TPOT "
+                "counts what follows",
+                hint="new_tokens=16 is what the paper measured",
+            )
+        if arm.name == recipe.baseline and len(arm.decodings()) > 1:
+            raise UsageError(
+                f"baseline {arm.name!r} has {len(arm.decodings())} thresholds",
                 hint="name an arm with one threshold as the baseline",
             )
 
 
-def _measure(recipe: BenchRecipe, arms: Sequence[Runner], reporter: Reporter) -> list[dict[str, Any]]:
+def _measure(recipe: BenchRecipe, arms: Sequence[Contender], reporter: Reporter) -> list[dict[str, Any]]:
     """Return the measured trials of all prompt lengths, in the order in which they ran."""
     rounds = recipe.warmup + recipe.trials
     trials = []
@@ -79,23 +90,23 @@ def _measure(recipe: BenchRecipe, arms: Sequence[Runner], reporter: Reporter) ->
     return trials
 
 
-def _trial(recipe: BenchRecipe, arm: Runner, length: int, number: int) -> Completion:
+def _trial(recipe: BenchRecipe, arm: Contender, length: int, number: int) -> Completion:
     request = Request(
         id=f"{arm.label}/{length}/{number}",
-        prompt_ids=make_prompt(arm.opened.tokenizer, length, number),
+        prompt_ids=make_prompt(arm.engine.tokenizer, length, number),
         sampling=SamplingParams(**Sampling().model_dump(), seed=number),
         max_tokens=recipe.new_tokens,
         max_slots=None,
         stop_ids=frozenset(),
         ignore_end=True,
     )
-    completions = list(arm.opened.engine.generate([request]))
+    completions = list(arm.engine.generate([request]))
     if len(completions) != 1:
         raise PipoError(f"{request.id}: the engine gave {len(completions)} answers to one request")
     return completions[0]
 
 
-def _record(completion: Completion, arm: Runner, length: int, number: int, place: int) -> dict[str, Any]:
+def _record(completion: Completion, arm: Contender, length: int, number: int, place: int) -> dict[str, Any]:
     return {
         "prompt_tokens": length,
         "round": number,
@@ -104,15 +115,15 @@ def _record(completion: Completion, arm: Runner, length: int, number: int, place
         "ttft_s": completion.ttft_s,
         "tpot_s": tpot(completion),
         "time_s": completion.time_s,
-        "slot_token_counts": completion.slot_token_counts,
-        "drafts": completion.drafts,
-        "kept": completion.kept,
+        "slot_token_counts": _step_counts(completion),
+        "drafts": completion.drafts or 0,
+        "kept": completion.kept or 0,
     }
 
 
 def _summaries(
     recipe: BenchRecipe,
-    arms: Sequence[Runner],
+    arms: Sequence[Contender],
     trials: Sequence[Mapping[str, Any]],
     length: int,
     device: Device | None,
@@ -123,10 +134,10 @@ def _summaries(
         {
             "arm": arm.name,
             "label": arm.label,
-            "method": arm.method,
-            "tau": arm.tau,
-            "acceptance": arm.acceptance,
-            "draft_vocab": arm.draft_vocab,
+            "method": arm.decoding.method,
+            "tau": arm.decoding.tau,
+            "acceptance": arm.decoding.acceptance,
+            "draft_vocab": arm.decoding.draft_vocab,
             **{time: quartiles([t[time] for t in of[arm.label]]) for time in TIMES},
             "speedup": None if reference is None else _speedups(of[arm.label], reference),
             "tokens_per_slot": _tokens_per_slot(of[arm.label]),
@@ -155,27 +166,29 @@ def _share_kept(trials: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _of_limit(
-    recipe: BenchRecipe, arm: Runner, trials: Sequence[Mapping[str, Any]], length: int, device: Device | None
+    recipe: BenchRecipe, arm: Contender, trials: Sequence[Mapping[str, Any]], length: int, device: Device | None
 ) -> dict[str, float | None] | None:
     """Return what part of the device's limits the medians reach; None where shape or device are not known."""
-    config = arm.opened.config
+    config, decoding = arm.engine.reports.config, arm.decoding
     if config is None or device is None:
         return None
     kept = _share_kept(trials)
     tokens = sum(sum(trial["slot_token_counts"][1:]) for trial in trials)
     steps = sum(len(trial["slot_token_counts"]) - 1 for trial in trials)
     limits = {
-        "ttft_s": ttft_limit(config, arm.method, device, length),
+        "ttft_s": ttft_limit(config, decoding.method, device, length),
         "tpot_s": tpot_limit(
             config,
-            arm.method,
+            decoding.method,
             device,
             tokens / steps,
-            context=length,
-            acceptance=kept or 0.0,
-            drafts=recipe.engine.drafts,
-            draft_vocab=arm.draft_vocab or recipe.engine.draft_vocab,
-            weight_bytes=arm.opened.weight_bytes,
+            StepLoad(
+                context=length,
+                acceptance=kept or 0.0,
+                drafts=recipe.engine.drafts,
+                draft_vocab=decoding.draft_vocab or recipe.engine.draft_vocab,
+            ),
+            weight_bytes=arm.engine.reports.weight_bytes,
         ),
     }
     return {

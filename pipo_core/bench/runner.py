@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.arms import Opener, open_arms
+from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.bandwidth import read_bandwidth
 from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.roofline import Device, known_device
 from pipo_core.bench.throughput import measure_throughput
 from pipo_core.bench.training import TrainingCase, measure_training
-from pipo_core.engine.open import prepare
+from pipo_core.engine.torch_opening import prepare
 from pipo_core.errors import UsageError
 from pipo_core.files import write_json
 from pipo_core.machine import clocks, machine, versions
@@ -41,7 +41,7 @@ def run_bench(
     out: Path,
     *,
     reporter: Reporter | None = None,
-    opener: Opener | None = None,
+    open_engine: OpenEngine | None = None,
 ) -> dict[str, Any]:
     """Measure, write `out/results.json`, and return it without the single trials.
 
@@ -53,16 +53,19 @@ def run_bench(
     reporter = reporter or SilentReporter()
     check_latency(recipe)
     rows = max([1, *recipe.concurrency])
-    arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": rows}), opener)
-    on_gpu = recipe.engine.device != "cpu" and torch.cuda.is_available()
-    name = torch.cuda.get_device_name(prepare(recipe.engine)[0]) if on_gpu else "cpu"
-    known = any(arm.opened.config is not None for arm in arms)
+    arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": rows}), open_engine)
+    reports = arms[0].engine.reports
+    name = reports.device or "unknown"
     device = None
-    if known:
-        device = known_device(name) if on_gpu else Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0)
-    lengths, trials = measure_latency(recipe, arms, device, reporter)
-    throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
-    config = next((arm.opened.config for arm in arms if arm.opened.config is not None), None)
+    if reports.config is not None:
+        on_cpu = name == "cpu"
+        device = Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0) if on_cpu else known_device(name)
+    try:
+        lengths, trials = measure_latency(recipe, arms, device, reporter)
+        throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
+    finally:
+        for arm in arms:
+            arm.engine.close()
     results: dict[str, Any] = {
         "kind": "bench",
         "batch": 1,
@@ -86,9 +89,9 @@ def run_bench(
     if recipe.training_tokens:
         arms.clear()  # the passes run in processes of their own, which need the memory
         gc.collect()
-        if on_gpu:
+        if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        for row in _training(recipe, config, reporter):
+        for row in _training(recipe, reports.config, reporter):
             results["training"].append(row)
             write_json(out / RESULTS, {**results, **raw})
     return results

@@ -57,12 +57,12 @@ def training_table(results: Mapping[str, Any]) -> Table:
     """Return tokens a second and peak memory of training passes: a row for each length and objective."""
     rows = []
     for length in results["training"]:
-        for name, arm in length["arms"].items():
-            pair = name == "pipo"
+        for objective, arm in length["arms"].items():
+            pair = objective == "pipo"
             rows.append(
                 [
                     f"{length['tokens']:,}",
-                    name,
+                    objective,
                     f"{arm['tokens_per_second']:,.1f}",
                     f"{arm['peak_bytes'] / 2**30:.2f}",
                     f"{length['speedup']:.2f}×" if pair else ABSENT,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipo_core.bench.arms import Runner
+from pipo_core.bench.arms import Contender
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.bench.summaries import quartiles
 from pipo_core.decode.sampling import SamplingParams
@@ -22,7 +22,7 @@ WARMUP = 1
 
 
 def measure_throughput(
-    recipe: BenchRecipe, arms: Sequence[Runner], reporter: Reporter
+    recipe: BenchRecipe, arms: Sequence[Contender], reporter: Reporter
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a row for each number of requests with every arm's figures, and the single trials."""
     trials: list[dict[str, Any]] = []
@@ -39,11 +39,11 @@ def measure_throughput(
     return [_row(recipe, arms, trials, requests) for requests in recipe.concurrency], trials
 
 
-def _trial(recipe: BenchRecipe, arm: Runner, requests: int, number: int) -> dict[str, Any]:
+def _trial(recipe: BenchRecipe, arm: Contender, requests: int, number: int) -> dict[str, Any]:
     asked = [
         Request(
             id=f"{arm.label}/{requests}/{number}/{index}",
-            prompt_ids=make_prompt(arm.opened.tokenizer, recipe.concurrent_prompt_tokens, 1000 * number + index),
+            prompt_ids=make_prompt(arm.engine.tokenizer, recipe.concurrent_prompt_tokens, 1000 * number + index),
             sampling=SamplingParams(**Sampling().model_dump(), seed=1000 * number + index),
             max_tokens=recipe.concurrent_new_tokens,
             ignore_end=True,
@@ -51,19 +51,19 @@ def _trial(recipe: BenchRecipe, arm: Runner, requests: int, number: int) -> dict
         for index in range(requests)
     ]
     began = time.perf_counter()
-    completions = list(arm.opened.engine.generate(asked))
+    completions = list(arm.engine.generate(asked))
     seconds = time.perf_counter() - began
     return {
         "requests": requests,
         "label": arm.label,
         "seconds": seconds,
-        "tokens": sum(sum(completion.slot_token_counts) for completion in completions),
-        "slots": sum(completion.slots for completion in completions),
+        "tokens": sum(completion.tokens for completion in completions),
+        "slots": sum(completion.slots or 0 for completion in completions),
     }
 
 
 def _row(
-    recipe: BenchRecipe, arms: Sequence[Runner], trials: Sequence[dict[str, Any]], requests: int
+    recipe: BenchRecipe, arms: Sequence[Contender], trials: Sequence[dict[str, Any]], requests: int
 ) -> dict[str, Any]:
     speeds = {
         arm.label: [t["tokens"] / t["seconds"] for t in trials if t["label"] == arm.label and t["requests"] == requests]

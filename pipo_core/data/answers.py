@@ -1,36 +1,132 @@
-"""The index of a rollouts file: of each answer what decides its fate, without its text."""
+"""Answers on disk: a JSON-lines file that is only appended to, in two steps.
+
+Asking appends one line an answer as soon as it is complete, grading one line a verdict. A killed process loses nothing
+that was appended; called again, each step does what is missing. A row is an answer with its verdict::
+
+    {"problem": …, "sample": …, "text": …, "finish_reason": …, "tokens": …, …}     asking
+    {"problem": …, "sample": …, "correct": …, "undecided": …}                      grading
+
+Lines of older versions hold both in one. Files can be larger than memory, so only an index of them is held.
+"""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from pipo_core.errors import MissingInputError
+from pipo_core.files import append_jsonl, writing
+
+
+class Key(NamedTuple):
+    """Which answer: the problem's id and the number of the sample."""
+
+    problem: str
+    sample: int
+
+    def __str__(self) -> str:
+        return f"{self.problem}#{self.sample}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One rollout: what decides whether it is kept, and where in the file it stands (`offset`, bytes)."""
+    """What decides an answer's fate, without its text.
 
-    problem: str
-    sample: int
-    correct: bool
+    Attributes:
+        key: which answer it is.
+        finished: whether the text ended by itself.
+        tokens: of the text.
+        offset: where its line begins in the file, in bytes.
+        asked: fingerprint of what was asked; None in files of older versions.
+        correct: the verdict; None where it has not been graded.
+        undecided: whether grading broke off, so that it counts as wrong.
+    """
+
+    key: Key
     finished: bool
     tokens: int
     offset: int
+    asked: str | None = None
+    correct: bool | None = None
+    undecided: bool = False
+
+    @property
+    def problem(self) -> str:
+        """The problem's id."""
+        return self.key.problem
+
+    @property
+    def sample(self) -> int:
+        """The number of the sample."""
+        return self.key.sample
 
     @property
     def solved(self) -> bool:
         """Whether the answer is right and was not cut off."""
-        return self.correct and self.finished
+        return bool(self.correct) and self.finished
 
 
-def read_index(path: Path) -> Iterator[Answer]:
-    """Yield every rollout of the file once, sorted out by (question, sample); a repeated one counts once.
+class AnswerLog:
+    """Appends answers and verdicts and knows those that are there; a context manager.
 
-    A truncated last line is left out. Raises MissingInputError for any other line that is not a rollout.
+    Attributes:
+        path: the file.
+        answers: the index, in the order in which they were completed.
     """
-    seen: set[tuple[str, int]] = set()
+
+    def __init__(self, path: Path) -> None:
+        """Name the file; nothing is touched before entering."""
+        self.path = path
+        self.answers: dict[Key, Answer] = {}
+
+    def __enter__(self) -> Self:
+        """Read what is there. Raises MissingInputError where a line in the middle of the file is broken."""
+        append_jsonl(self.path, [])  # cuts off what a killed writer left half-written
+        self.answers = read_index(self.path)
+        self._file = self.path.open("ab")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def add_answer(self, row: Mapping[str, Any]) -> None:
+        """Append an answer, which takes the place of an earlier one of its key."""
+        offset = self._append(row)
+        answer = _answer(row, offset)
+        self.answers[answer.key] = answer
+
+    def add_verdict(self, key: Key, *, correct: bool, undecided: bool = False) -> None:
+        """Append the verdict on an answer."""
+        self._append({**key._asdict(), "correct": correct, "undecided": undecided})
+        self.answers[key] = replace(self.answers[key], correct=correct, undecided=undecided)
+
+    def row(self, key: Key) -> dict[str, Any]:
+        """Return an answer's line together with its verdict."""
+        return read_row(self.path, self.answers[key])
+
+    def _append(self, row: Mapping[str, Any]) -> int:
+        """Append a line and return where it begins."""
+        offset = self._file.tell()
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        with writing(self.path):
+            # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self._file.flush()
+        return offset
+
+
+def read_index(path: Path) -> dict[Key, Answer]:
+    """Return the answers of a file by key.
+
+    A truncated last line is left out, and so are verdicts on answers that are not there. A repeated answer replaces the
+    earlier one. Raises MissingInputError for a file that cannot be read, and for any other line of neither kind.
+    """
+    found: dict[Key, Answer] = {}
     try:
         lines = path.open("rb")
     except OSError as error:
@@ -43,18 +139,47 @@ def read_index(path: Path) -> Iterator[Answer]:
                 continue
             try:
                 row = json.loads(line)
-                answer = Answer(
-                    problem=str(row["problem"]),
-                    sample=int(row["sample"]),
-                    correct=bool(row["correct"]),
-                    finished=row["finish_reason"] == "stop",
-                    tokens=int(row["tokens"]),
-                    offset=start,
-                )
-            except (ValueError, KeyError, TypeError) as error:
+                if "text" in row:
+                    answer = _answer(row, start)
+                    found[answer.key] = answer
+                    continue
+                key, verdict = _key(row), bool(row["correct"])
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if not line.endswith(b"\n"):
-                    return
-                raise MissingInputError(f"{path}:{number}: not a rollout ({error!r})") from error
-            if (answer.problem, answer.sample) not in seen:
-                seen.add((answer.problem, answer.sample))
-                yield answer
+                    return found
+                raise MissingInputError(f"{path}:{number}: not an answer ({error!r})") from error
+            if key in found:
+                found[key] = replace(found[key], correct=verdict, undecided=bool(row.get("undecided")))
+    return found
+
+
+def read_row(path: Path, answer: Answer) -> dict[str, Any]:
+    """Return an answer's line together with its verdict."""
+    with path.open("rb") as file:
+        file.seek(answer.offset)
+        row: dict[str, Any] = json.loads(file.readline())
+    return {**row, "correct": answer.correct, "undecided": answer.undecided}
+
+
+def read_rows(path: Path, answers: Iterator[Answer]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of answers, in their order."""
+    with path.open("rb") as file:
+        for answer in answers:
+            file.seek(answer.offset)
+            yield json.loads(file.readline())
+
+
+def _key(row: Mapping[str, Any]) -> Key:
+    return Key(str(row["problem"]), int(row["sample"]))
+
+
+def _answer(row: Mapping[str, Any], offset: int) -> Answer:
+    return Answer(
+        key=_key(row),
+        finished=row["finish_reason"] == "stop",
+        tokens=int(row["tokens"]),
+        offset=offset,
+        asked=row.get("asked"),
+        correct=bool(row["correct"]) if "correct" in row else None,
+        undecided=bool(row.get("undecided")),
+    )

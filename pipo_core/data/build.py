@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipo_core.data.answers import Answer, read_index
+from pipo_core.data.answers import Answer, read_index, read_rows
 from pipo_core.data.problems import Problem, load_problems, user_message
-from pipo_core.errors import PipoError
+from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import new_file
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.common import Problems
@@ -36,7 +36,12 @@ def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = Non
     if recipe.worked is not None:
         return _build_worked(recipe, recipe.worked, out, reporter)
     source = Path(recipe.rollouts or "")
-    answers = list(read_index(source))
+    answers = list(read_index(source).values())
+    ungraded = sum(answer.correct is None for answer in answers)
+    if ungraded:
+        raise MissingInputError(
+            f"{source}: {ungraded} of {len(answers)} answers are not graded yet", hint="let pipo rollout finish"
+        )
     kept, dropped = choose(answers, recipe)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the file is empty"
@@ -67,7 +72,7 @@ def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = Non
 
 
 def _build_worked(recipe: BuildRecipe, worked: Problems, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the rows of problems that come with worked solutions: how the tiny models' first lessons are made."""
+    """Write the rows of problems that come with worked solutions: how the tiny models' first training sets are made."""
     problems = load_problems(worked.source, worked.split, worked.count, worked.seed)
     unsolved = [problem.id for problem in problems if not problem.solution]
     if unsolved or not problems:
@@ -124,17 +129,14 @@ def held_out_questions(questions: set[str], recipe: BuildRecipe) -> set[str]:
 
 
 def _rows(source: Path, answers: Iterable[Answer]) -> Iterator[dict[str, Any]]:
-    with source.open("rb") as file:
-        for answer in answers:
-            file.seek(answer.offset)
-            row = json.loads(file.readline())
-            problem = Problem(
-                id=row["problem"],
-                question=row["question"],
-                answer=row["answer"],
-                instruction=row.get("instruction", ""),
-            )
-            yield _row(problem, row["text"])
+    for row in read_rows(source, iter(answers)):
+        problem = Problem(
+            id=row["problem"],
+            question=row["question"],
+            answer=row["answer"],
+            instruction=row.get("instruction", ""),
+        )
+        yield _row(problem, row["text"])
 
 
 def _row(problem: Problem, text: str) -> dict[str, Any]:

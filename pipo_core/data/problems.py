@@ -4,10 +4,14 @@ import random
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from pipo_core.data.tiny import arithmetic
 from pipo_core.errors import MissingInputError
 from pipo_core.files import read_jsonl
+
+Reference: TypeAlias = str | list[Any] | dict[str, Any]
+"""What an answer is graded against, as JSON: the right final answer, or what a grader needs, such as tests."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Problem:
     Attributes:
         id: stable name within its source.
         question: what the user asks, without instructions on form.
-        answer: the right final answer.
+        answer: what an answer is graded against.
         level: difficulty class, for tables.
         instruction: what the user is asked to do beside it; empty for none.
         solution: worked reasoning with the final answer, as written after ``<think>\n``; empty where there is none.
@@ -25,7 +29,7 @@ class Problem:
 
     id: str
     question: str
-    answer: str
+    answer: Reference
     level: str = ""
     instruction: str = ""
     solution: str = ""

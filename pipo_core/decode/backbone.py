@@ -1,7 +1,7 @@
-"""One new position a row through the model on a `RowCache`: what `Qwen3_5TextModel` computes, from the same parameters.
+"""The decode pass: one new position a sequence, through the model and its caches.
 
-The arithmetic stands in `layers`; here it meets the model's modules and caches. Where adapters stand around the layers,
-their own forward runs instead.
+It computes what `Qwen3_5TextModel` computes, from the same parameters. The arithmetic is in `layers`. Where adapters
+stand around the layers, their own forward runs instead.
 """
 
 import importlib.util
@@ -12,9 +12,16 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qwen3_5TextModel
 
-from pipo_core.decode.cache import RowCache
+from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.kernels import PLAIN, Kernels, kernels_for
-from pipo_core.decode.layers import Attention, Delta, FeedForward, attend_in_blocks, feed_forward, rms_norm
+from pipo_core.decode.layers import (
+    AttentionWeights,
+    FeedForwardWeights,
+    GatedDeltaWeights,
+    attend_in_blocks,
+    feed_forward,
+    rms_norm,
+)
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor
 from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -23,10 +30,10 @@ _FUSED = all(importlib.util.find_spec(name) is not None for name in ("fla", "cau
 """Whether the stock gated-delta layer has its kernels for GPUs."""
 
 
-def decode_pass(model: Qwen3_5ForCausalPIPO, inputs: torch.Tensor, cache: RowCache) -> torch.Tensor:
-    """Return the backbone's final-normed hidden states ``[B, H]`` of one new position a row, ``[B, H]``.
+def decode_pass(model: Qwen3_5ForCausalPIPO, inputs: torch.Tensor, cache: SequenceCache) -> torch.Tensor:
+    """Return the backbone's final-normed hidden states ``[B, H]`` of one new position a sequence, ``[B, H]``.
 
-    The cache must have room for the position; it is stored there, and `RowCache.advance` makes it part of the past.
+    The cache must have room for the position. The pass stores it there; `SequenceCache.advance` accepts it.
     """
     text: Qwen3_5TextModel = model.text_model
     if not all(_is_bare(layer) for layer in text.layers):
@@ -39,16 +46,16 @@ def decode_pass(model: Qwen3_5ForCausalPIPO, inputs: torch.Tensor, cache: RowCac
             hidden = _attend(layer, index, hidden, cache, cos, sin, mask, run)
         elif _FUSED and inputs.is_cuda and run is PLAIN:
             mixed = layer.linear_attn(layer.input_layernorm(hidden)[:, None], cache_params=cache)
-            hidden = feed_forward(hidden + mixed[:, 0], FeedForward.of(layer), run.product)
+            hidden = feed_forward(hidden + mixed[:, 0], FeedForwardWeights.of(layer), run.product)
         else:
             states: Any = cache.layers[index]
-            weights = Delta.of(layer), FeedForward.of(layer)
+            weights = GatedDeltaWeights.of(layer), FeedForwardWeights.of(layer)
             hidden = run.delta_layer(hidden, *weights, states.conv_states[0], states.recurrent_states[0], run.product)
     return rms_norm(hidden, text.norm.weight, text.norm.eps)
 
 
 def mtp_pass(
-    model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: RowCache
+    model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: SequenceCache
 ) -> torch.Tensor:
     """Return ``m_i``, ``[B, H]``, from ``e(t_{2i+2})`` and ``h_i``, both ``[B, H]``, with the block's own cache."""
     block = model.mtp
@@ -68,7 +75,7 @@ def _is_bare(layer: Any) -> bool:
     return isinstance(layer.mlp.down_proj, nn.Linear)
 
 
-def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: RowCache) -> torch.Tensor:
+def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: SequenceCache) -> torch.Tensor:
     """Return what `decode_pass` does, by the modules' own forward."""
     hidden: torch.Tensor = text(
         inputs_embeds=inputs[:, None],
@@ -81,7 +88,7 @@ def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: RowCache) -
 
 
 def _stock_mtp_pass(
-    model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: RowCache
+    model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: SequenceCache
 ) -> torch.Tensor:
     """Return what `mtp_pass` does, by the modules' own forward."""
     drafted: torch.Tensor = model.mtp(
@@ -135,9 +142,9 @@ def project(model: Qwen3_5ForCausalPIPO, hidden: torch.Tensor, weight: torch.Ten
 
 
 def _angles(
-    rotary: Any, inputs: torch.Tensor, cache: RowCache
+    rotary: Any, inputs: torch.Tensor, cache: SequenceCache
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Return cosines and sines ``[B, 1, R]`` of the rows' positions, and a mask where some row may not see all."""
+    """Return cosines and sines ``[B, 1, R]`` of the positions, and a mask where some sequence may not see all."""
     cos, sin = rotary(inputs, cache.positions()[None])
     return cos, sin, None if cache.count == 1 and cache.block == 1 else cache.mask()
 
@@ -146,7 +153,7 @@ def _attend(
     layer: Qwen3_5DecoderLayer,
     index: int,
     hidden: torch.Tensor,
-    cache: RowCache,
+    cache: SequenceCache,
     cos: torch.Tensor,
     sin: torch.Tensor,
     mask: torch.Tensor | None,
@@ -154,13 +161,13 @@ def _attend(
 ) -> torch.Tensor:
     """Return a full-attention layer's output, ``[B, H]``, and store keys and values in the cache's layer ``index``."""
     mixer: Any = layer.self_attn
-    q, gate, k, v = run.attention_inputs(hidden, Attention.of(layer), cos, sin, run.product)
+    q, gate, k, v = run.attention_inputs(hidden, AttentionWeights.of(layer), cos, sin, run.product)
     keys, values = cache.update(k[:, :, None], v[:, :, None], index)
-    # The query heads of one key head stand where else a sequence's queries stand: keys need not be repeated.
+    # The query heads of one key head take the place of a sequence's queries, so keys need not be repeated.
     grouped = q.view(len(q), keys.shape[1], -1, q.shape[-1])
     if cache.block > 1 and mask is not None:
         mixed = attend_in_blocks(grouped, keys, values, mask, mixer.scaling, cache.block)
     else:
         mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=mixer.scaling)
-    after = FeedForward.of(layer)
+    after = FeedForwardWeights.of(layer)
     return run.attention_outputs(hidden, mixed.reshape(q.shape), gate, mixer.o_proj.weight, after, run.product)

@@ -1,10 +1,11 @@
-"""Row caches: what the layers remember of the running rows, in buffers that rows join and leave.
+"""Sequence caches: what the layers remember of the running sequences, in buffers that sequences join and leave.
 
-The buffers are inference tensors: steps and changes of rows run under ``torch.inference_mode``.
-The running rows are always the first ``count`` rows of each buffer. A row that leaves is overwritten by the last one,
-so retiring costs one row's copy and nothing is allocated. Buffers are as large as the rows need: they grow when more or
-longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
-``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
+The running sequences are the first ``count`` entries of each buffer. The last one takes the place of one that leaves,
+so retiring costs the copy of one sequence and no allocation. Buffers grow when more or longer sequences come. They are
+inference tensors: steps and changes of sequences run under ``torch.inference_mode``.
+
+The stock Qwen3.5 layers see a `SequenceCache` as their ``past_key_values`` while decoding. Prefill runs on a stock
+``DynamicCache``, whose states are copied in.
 """
 
 import itertools
@@ -18,40 +19,40 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.recurrence import Inputs, advance
 
-FEW_ROWS = 8
-"""Rows up to which a GPU's steps cost more to launch than to compute, so that it pays to keep shapes and addresses."""
+FEW_SEQUENCES = 8
+"""Up to this many sequences a GPU's steps cost more to launch than to compute, so keeping shapes and addresses pays."""
 
 _SERIALS = itertools.count()
 
 
-class _AttentionRows:
-    """Keys and values of one full-attention layer, ``[rows, heads, capacity, D]``."""
+class AttentionStates:
+    """Keys and values of one full-attention layer, ``[sequences, heads, capacity, D]``."""
 
-    def __init__(self, cache: "RowCache", heads: int, head_dim: int) -> None:
-        shape = (cache.max_rows, heads, cache.capacity, head_dim)
+    def __init__(self, cache: "SequenceCache", heads: int, head_dim: int) -> None:
+        shape = (cache.max_sequences, heads, cache.capacity, head_dim)
         self._cache = cache
         self.buffers = [torch.zeros(shape, dtype=cache.dtype, device=cache.device) for _ in range(2)]
 
     def update(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store ``W`` new positions a row, ``[B, heads, W, D]``, and return all that the rows may see."""
+        """Store ``W`` new positions a sequence, ``[B, heads, W, D]``, and return all that the sequences may see."""
         cache = self._cache
         width = keys.shape[2]
-        rows, places = cache.row_numbers[:, None], cache.positions(width)
+        indices, places = cache.indices[:, None], cache.positions(width)
         for buffer, new in zip(self.buffers, (keys, values), strict=True):
-            buffer[rows, :, places] = new.transpose(1, 2)
+            buffer[indices, :, places] = new.transpose(1, 2)
         seen = cache.seen(width)
         return self.buffers[0][: cache.count, :, :seen], self.buffers[1][: cache.count, :, :seen]
 
 
-class LinearRows:
+class GatedDeltaStates:
     """Convolution and recurrent states of one gated-delta layer."""
 
-    def __init__(self, cache: "RowCache", config: Qwen3_5TextConfig) -> None:
+    def __init__(self, cache: "SequenceCache", config: Qwen3_5TextConfig) -> None:
         key_width = config.linear_key_head_dim * config.linear_num_key_heads
         value_width = config.linear_value_head_dim * config.linear_num_value_heads
-        conv_shape = (cache.max_rows, 2 * key_width + value_width, config.linear_conv_kernel_dim)
+        conv_shape = (cache.max_sequences, 2 * key_width + value_width, config.linear_conv_kernel_dim)
         recurrent_shape = (
-            cache.max_rows,
+            cache.max_sequences,
             config.linear_num_value_heads,
             config.linear_key_head_dim,
             config.linear_value_head_dim,
@@ -71,103 +72,103 @@ class LinearRows:
 
     @property
     def recurrent_states(self) -> list[torch.Tensor]:
-        """The stock layer writes these back through `RowCache.update_recurrent_state`."""
+        """The stock layer writes these back through `SequenceCache.update_recurrent_state`."""
         return [self.recurrent]
 
     @property
     def conv(self) -> torch.Tensor:
-        """The running rows' last inputs of the convolution, ``[B, C, K]``."""
+        """The running sequences' last inputs of the convolution, ``[B, C, K]``."""
         return self.buffers[0][: self._cache.count]
 
     @property
     def recurrent(self) -> torch.Tensor:
-        """The running rows' recurrent states, ``[B, heads, Dk, Dv]``."""
+        """The running sequences' recurrent states, ``[B, heads, Dk, Dv]``."""
         return self.buffers[1][: self._cache.count]
 
-    def take(self, inputs: Inputs) -> None:
-        """Make new inputs of the convolution the rows' past; the recurrent states hold the positions already."""
+    def append_inputs(self, inputs: Inputs) -> None:
+        """Accept new inputs of the convolution; the recurrent states hold their positions already."""
         self.conv.copy_(torch.cat([self.conv, inputs.conv], dim=2)[:, :, inputs.conv.shape[2] :])
 
     def commit(self, inputs: Inputs, counts: torch.Tensor) -> None:
-        """Make the first ``counts[b]`` positions of a provisional pass row ``b``'s past."""
+        """Accept the first ``counts[b]`` positions of a speculative pass for sequence ``b``."""
         for place in range(inputs.conv.shape[2]):
-            advance(self.recurrent, inputs, place, rows=place < counts)
+            advance(self.recurrent, inputs, place, taken=place < counts)
         both = torch.cat([self.conv, inputs.conv], dim=2)
         places = counts[:, None] + torch.arange(self.conv.shape[2], device=counts.device)
         self.conv.copy_(both.gather(2, places[:, None].expand(-1, both.shape[1], -1)))
 
 
-class RowCache:
-    """The cache of a stack of layers for the running rows.
+class SequenceCache:
+    """The cache of a stack of layers for the running sequences.
 
     Attributes:
-        count: running rows.
+        count: running sequences.
         lengths: positions stored, ``[count]``.
-        row_numbers: ``0 … count − 1``.
+        indices: ``0 … count − 1``.
         longest: the largest of ``lengths``, known without asking the device.
         serial: changes when the layers get other buffers, and with nothing else: between two changes all tensors of
-            ``count`` rows stay where they are, so that a recorded pass (`graphs`) can be replayed.
+            ``count`` sequences stay where they are, so that a recorded pass (`graphs`) can be replayed.
     """
 
     def __init__(
         self,
         config: Qwen3_5TextConfig,
         *,
-        max_rows: int,
+        max_sequences: int,
         capacity: int,
         dtype: torch.dtype,
         device: torch.device,
-        most: Sequence[int] = (),
+        max_positions: Sequence[int] = (),
         block: int = 1,
     ) -> None:
         """Make an empty cache.
 
         Args:
             config: of the layers.
-            max_rows: rows that have buffers at once; more are made when rows join.
-            capacity: positions that a row has room for at once.
+            max_sequences: sequences that have buffers at once; more are made when sequences join.
+            capacity: positions that a sequence has room for at once.
             dtype: of keys, values and inputs of convolutions.
             device: where.
-            most: positions that each row can reach; without a limit if empty.
-            block: buffers hold a whole number of blocks of positions, and with more than one position a block layers
-                see all of them, stored or not, so that shapes change once a block and not at every step.
+            max_positions: positions that each sequence can reach; without a limit if empty.
+            block: buffers hold a whole number of blocks of positions. If a block is larger than one position, the
+                layers see all positions, stored or not, so that shapes change once a block and not at every step.
         """
         self.config = config
-        self.max_rows = max_rows
+        self.max_sequences = max_sequences
         self.block = block
         self.capacity = self._whole(capacity)
         self.dtype = dtype
         self.device = device
         self.count = 0
         self._lengths: list[int] = []
-        self._most = list(most) or [sys.maxsize] * max_rows  # positions that each row can reach
-        self.layers: list[_AttentionRows | LinearRows] = [
-            _AttentionRows(self, config.num_key_value_heads, config.head_dim)
+        self._max_positions = list(max_positions) or [sys.maxsize] * max_sequences
+        self.layers: list[AttentionStates | GatedDeltaStates] = [
+            AttentionStates(self, config.num_key_value_heads, config.head_dim)
             if kind == "full_attention"
-            else LinearRows(self, config)
+            else GatedDeltaStates(self, config)
             for kind in config.layer_types[: config.num_hidden_layers]
         ]
-        self._number_rows()
+        self._renew_index()
         self._refresh()
 
     # ------------------------------------------------------------ what the layers call
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Store and return keys and values of an attention layer."""
-        return cast(_AttentionRows, self.layers[layer_idx]).update(keys, values)
+        return cast(AttentionStates, self.layers[layer_idx]).update(keys, values)
 
     def update_recurrent_state(self, state: torch.Tensor, layer_idx: int) -> None:
         """Store a gated-delta layer's new recurrent state, ``[B, heads, Dk, Dv]``."""
-        cast(LinearRows, self.layers[layer_idx]).recurrent.copy_(state)
+        cast(GatedDeltaStates, self.layers[layer_idx]).recurrent.copy_(state)
 
     def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
-        """Return True: rows come here after their prefill."""
+        """Return True: sequences come here after their prefill."""
         return True
 
     # ------------------------------------------------------------ what a step calls
 
     def positions(self, width: int = 1) -> torch.Tensor:
-        """Positions of the next ``width`` inputs of each row, ``[B, W]``."""
+        """Positions of the next ``width`` inputs of each sequence, ``[B, W]``."""
         return self.lengths[:, None] + torch.arange(width, device=self.device)
 
     def seen(self, width: int = 1) -> int:
@@ -175,35 +176,35 @@ class RowCache:
         return self.longest + width if self.block == 1 else self.capacity
 
     def mask(self, width: int = 1) -> torch.Tensor:
-        """Return ``[B, 1, W, K]``, True where a new position may look: its row's past and itself."""
+        """Return ``[B, 1, W, K]``, True where a new position may look: its sequence's past and itself."""
         seen = torch.arange(self.seen(width), device=self.device)
         return (seen <= self.positions(width)[:, :, None])[:, None]
 
     def advance(self, count: int = 1) -> None:
-        """The next ``count`` positions, which the layers hold, are now part of every row's past."""
+        """Accept the next ``count`` positions, which the layers hold, for every sequence."""
         self._lengths = [length + count for length in self._lengths]
         self.lengths += count
         self.longest += count
 
     def commit(self, counts: Sequence[int], pending: Sequence[Inputs] = ()) -> None:
-        """The next ``counts[b]`` positions are now part of row ``b``'s past, and no others of a provisional pass.
+        """Accept the first ``counts[b]`` positions of the last speculative pass for sequence ``b``, discard the rest.
 
         Args:
-            counts: below zero to forget some of the last ones, which attention alone can.
-            pending: what that pass left, one a gated-delta layer.
+            counts: below zero to forget some of the last positions, which only attention layers can.
+            pending: what that pass returned, one entry a gated-delta layer.
         """
         self._lengths = [length + count for length, count in zip(self._lengths, counts, strict=True)]
-        linear = [layer for layer in self.layers if isinstance(layer, LinearRows)]
+        linear = [layer for layer in self.layers if isinstance(layer, GatedDeltaStates)]
         if linear:
             on_device = torch.tensor(counts, dtype=torch.long, device=self.device)
             for layer, inputs in zip(linear, pending, strict=True):
                 layer.commit(inputs, on_device)
         self._refresh()
 
-    # ------------------------------------------------------------ rows come and go
+    # ------------------------------------------------------------ sequences come and go
 
     def load(self, states: Sequence[Sequence[torch.Tensor]], lengths: Sequence[int]) -> None:
-        """Fill an empty cache with rows whose positions start at index 0; one sequence of tensors a layer."""
+        """Fill an empty cache with sequences whose positions start at index 0; one sequence of tensors a layer."""
         self.count = len(lengths)
         self._lengths = list(lengths)
         for layer, tensors in zip(self.layers, states, strict=True):
@@ -212,67 +213,66 @@ class RowCache:
         self._refresh()
 
     @torch.inference_mode()
-    def join(self, other: "RowCache") -> None:
-        """Append the rows of ``other``, which gives them up, making room for more or longer ones if needed."""
-        needed_rows, needed_slots = self.count + other.count, other.longest + 1
-        if not self.count and self.capacity > 2 * other.capacity:  # blocks of longer rows, which all would see
-            self._move(needed_rows, other.capacity)
-        elif needed_rows > self.max_rows or needed_slots > self.capacity:
-            most = max([needed_slots, *self._most[: self.count], *other._most])
-            self._move(needed_rows, min(self._grown(needed_slots), most))
-        rows = slice(self.count, self.count + other.count)
+    def join(self, other: "SequenceCache") -> None:
+        """Append the sequences of ``other``, which gives them up, making room for more or longer ones if needed."""
+        needed, positions = self.count + other.count, other.longest + 1
+        if not self.count and self.capacity > 2 * other.capacity:  # blocks of longer sequences, which all would see
+            self._move(needed, other.capacity)
+        elif needed > self.max_sequences or positions > self.capacity:
+            limit = max([positions, *self._max_positions[: self.count], *other._max_positions])
+            self._move(needed, min(self._grown(positions), limit))
+        places = slice(self.count, self.count + other.count)
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             for buffer, source in zip(mine.buffers, theirs.buffers, strict=True):
                 block = source[: other.count]
-                if isinstance(mine, _AttentionRows):
+                if isinstance(mine, AttentionStates):
                     block = block[:, :, : other.longest]
-                _part(buffer, rows, block).copy_(block)
-        self._most = self._most[: self.count] + other._most
+                _part(buffer, places, block).copy_(block)
+        self._max_positions = self._max_positions[: self.count] + other._max_positions
         self.count += other.count
         self._lengths += other._lengths
         self._refresh()
         other.keep([])
 
     @torch.inference_mode()
-    def keep(self, rows: Sequence[int]) -> None:
-        """Make row ``i`` what row ``rows[i]`` was and forget the others; only rows that move are copied.
+    def keep(self, indices: Sequence[int]) -> None:
+        """Make sequence ``i`` what sequence ``indices[i]`` was and forget the others; only those that move are copied.
 
-        Where half of the rows are gone, so are their buffers, but those of blocks are kept for the rows to come. Else
-        nothing is held without rows: cache and layers know each other, so Python would free them only when it looks for
-        cycles.
+        When at most half of the sequences remain, the buffers shrink to fit. Block buffers are kept for reuse. Buffers
+        of no sequences are freed here, because cache and layers refer to each other and Python would free them late.
         """
-        moves = [(target, source) for target, source in enumerate(rows) if target != source]
+        moves = [(target, source) for target, source in enumerate(indices) if target != source]
         if moves:
             targets = torch.tensor([target for target, _ in moves], device=self.device)
             sources = torch.tensor([source for _, source in moves], device=self.device)
             for layer in self.layers:
                 for buffer in layer.buffers:
                     buffer[targets] = buffer[sources]
-        self.count = len(rows)
-        self._lengths = [self._lengths[row] for row in rows]
-        self._most = [self._most[row] for row in rows]
+        self.count = len(indices)
+        self._lengths = [self._lengths[index] for index in indices]
+        self._max_positions = [self._max_positions[index] for index in indices]
         self._refresh()
-        if 2 * self.count <= self.max_rows and (self.block == 1 or self.max_rows > FEW_ROWS):
-            self._move(self.count, min(self.capacity, max([self.longest + 1, *self._most])))
+        if 2 * self.count <= self.max_sequences and (self.block == 1 or self.max_sequences > FEW_SEQUENCES):
+            self._move(self.count, min(self.capacity, max([self.longest + 1, *self._max_positions])))
 
     def reserve(self, width: int = 1) -> None:
-        """Make sure that every row has room for ``width`` more positions."""
+        """Make sure that every sequence has room for ``width`` more positions."""
         needed = self.longest + width
         if needed > self.capacity:
-            self._move(self.count, min(self._grown(needed), max(needed, *self._most)))
+            self._move(self.count, min(self._grown(needed), max(needed, *self._max_positions)))
 
-    def _move(self, max_rows: int, capacity: int) -> None:
+    def _move(self, max_sequences: int, capacity: int) -> None:
         """Move to larger or smaller buffers, one at a time, so that only one is there twice."""
         capacity = self._whole(capacity)
-        self.max_rows, self.capacity = max_rows, capacity
-        self._number_rows()
+        self.max_sequences, self.capacity = max_sequences, capacity
+        self._renew_index()
         for layer in self.layers:
             for index, old in enumerate(layer.buffers):
-                shape = [max_rows, *old.shape[1:]]
-                if isinstance(layer, _AttentionRows):
+                shape = [max_sequences, *old.shape[1:]]
+                if isinstance(layer, AttentionStates):
                     shape[2] = capacity
                 new = old.new_zeros(shape)
-                part = old[: self.count, :, :capacity] if isinstance(layer, _AttentionRows) else old[: self.count]
+                part = old[: self.count, :, :capacity] if isinstance(layer, AttentionStates) else old[: self.count]
                 _part(new, slice(0, self.count), part).copy_(part)
                 layer.buffers[index] = new
         self._refresh()
@@ -285,26 +285,26 @@ class RowCache:
         """Return a capacity of at least ``needed``: doubled, so that growing stays rare; in blocks, one by one."""
         return max(self.capacity if needed <= self.capacity or self.block > 1 else 2 * self.capacity, needed)
 
-    def _number_rows(self) -> None:
-        """Note that buffers are new, and make those of `lengths` and `row_numbers`."""
+    def _renew_index(self) -> None:
+        """Note that buffers are new, and make those of `lengths` and `indices`."""
         self.serial = next(_SERIALS)
-        self._places = torch.zeros(self.max_rows, dtype=torch.long, device=self.device)
-        self._numbers = torch.arange(self.max_rows, device=self.device)
+        self._places = torch.zeros(self.max_sequences, dtype=torch.long, device=self.device)
+        self._numbers = torch.arange(self.max_sequences, device=self.device)
 
     def _refresh(self) -> None:
         self.lengths = self._places[: self.count]
         self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.long))
-        self.row_numbers = self._numbers[: self.count]
+        self.indices = self._numbers[: self.count]
         self.longest = max(self._lengths, default=0)
 
 
 def prefill_states(prefilled: DynamicCache, fills: torch.Tensor, *, padded: bool = True) -> list[list[torch.Tensor]]:
-    """Return the states of a left-padded prefill, one list a layer, with every row's first position at index 0.
+    """Return the states of a left-padded prefill, one list a layer, with every sequence's first position at index 0.
 
     Args:
         prefilled: the stock cache after the prompt.
-        fills: how many positions each row was padded by, ``[B]``.
-        padded: False where no row was, which spares a copy.
+        fills: how many positions each sequence was padded by, ``[B]``.
+        padded: False where no sequence was, which spares a copy.
     """
     states = []
     for layer in prefilled.layers:
@@ -318,12 +318,12 @@ def prefill_states(prefilled: DynamicCache, fills: torch.Tensor, *, padded: bool
 
 
 def shift_left(states: torch.Tensor, fills: torch.Tensor) -> torch.Tensor:
-    """Return ``[B, heads, S, D]`` with row ``b`` moved left by ``fills[b]``; what comes in on the right is junk."""
+    """Return ``[B, heads, S, D]`` with sequence ``b`` moved left by ``fills[b]``; the right end then holds junk."""
     width = states.shape[2]
     index = (torch.arange(width, device=states.device) + fills[:, None]).clamp(max=max(width - 1, 0))
     return states.gather(2, index[:, None, :, None].expand_as(states))
 
 
-def _part(buffer: torch.Tensor, rows: slice, like: torch.Tensor) -> torch.Tensor:
-    """Return the corner of ``buffer`` at ``rows`` with the shape of ``like``."""
-    return buffer[(rows, *(slice(0, size) for size in like.shape[1:]))]
+def _part(buffer: torch.Tensor, places: slice, like: torch.Tensor) -> torch.Tensor:
+    """Return the corner of ``buffer`` at ``places`` with the shape of ``like``."""
+    return buffer[(places, *(slice(0, size) for size in like.shape[1:]))]

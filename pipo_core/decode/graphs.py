@@ -1,10 +1,10 @@
-"""Recorded passes: on a GPU, a decode step of few rows costs more to launch than to compute.
+"""Recorded passes: on a GPU, a decode step of few sequences costs more to launch than to compute.
 
 A step of a 4B model is some thousand small kernels of a few microseconds each. A CUDA graph launches them all at once,
 provided that every shape and address is the same each time. So caches hold whole blocks of positions
-(`RowCache.block`), what changes from step to step lies in tensors (lengths, tokens), and a pass is recorded per number
-of rows and set of buffers: the first call runs as it is, which also compiles and tunes its kernels, the second is
-recorded, and all others replay it until a cache moves to other buffers, once a block.
+(`SequenceCache.block`), what changes from step to step lies in tensors (lengths, tokens), and a pass is recorded for
+each number of sequences and set of buffers. The first call runs as it is, which also compiles and tunes its kernels.
+The second call is recorded. All later calls replay the recording until a cache moves to other buffers, once a block.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from pipo_core.decode.cache import FEW_ROWS, RowCache
+from pipo_core.decode.cache import FEW_SEQUENCES, SequenceCache
 
 BLOCK = 1024
-"""Positions of a block: what a row reads beyond its own is at most 32 MB in a 4B model, 0.4 % of its weights."""
+"""Positions of a block: what a sequence reads beyond its own is at most 32 MB in a 4B model, 0.4 % of its weights."""
 
 Pass = Callable[..., Any]
-"""From a model, caches and tensors to a tensor or a tuple of tensors. Between its tensors' first and last use it asks
-nothing of the device and does nothing in Python that a later call must do again."""
+"""From a model, caches and tensors to a tensor or a tuple of tensors. A pass must be recordable: no host
+synchronisation, and no Python side effects that a replay would have to repeat."""
 
 
 class PassRunner(Protocol):
@@ -63,7 +63,7 @@ class CudaRecorder:
 
 
 class _Entry:
-    """What is known of a pass at one number of rows."""
+    """What is known of a pass at one number of sequences."""
 
     def __init__(self, serials: tuple[int, ...]) -> None:
         self.serials = serials
@@ -72,9 +72,10 @@ class _Entry:
 
 
 class Graphs:
-    """Runs passes of up to `FEW_ROWS` rows from recordings, and larger ones as they are.
+    """Runs passes of up to `FEW_SEQUENCES` sequences from recordings, and larger ones as they are.
 
-    While the number of rows grows to what it never was, each arrival makes new buffers, and passes are recorded anew.
+    While the number of sequences grows beyond its maximum so far, each arrival makes new buffers, and passes are
+    recorded again.
 
     Args:
         record: records a call without running it.
@@ -87,13 +88,13 @@ class Graphs:
     def __call__(self, function: Pass, *arguments: Any) -> Any:
         """See `PassRunner`. Arguments that are neither tensors nor caches must be the same at every call."""
         tensors = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
-        if len(tensors[0]) > FEW_ROWS:
+        if len(tensors[0]) > FEW_SEQUENCES:
             return function(*arguments)
-        serials = tuple(argument.serial for argument in arguments if isinstance(argument, RowCache))
+        serials = tuple(argument.serial for argument in arguments if isinstance(argument, SequenceCache))
         key = (function, *(tensor.shape for tensor in tensors))
         entry = self._entries.get(key)
         if entry is None or entry.serials != serials:
-            # Recordings of buffers that are gone hold memory and can never be used again, at any number of rows.
+            # Recordings of buffers that are gone hold memory and can never be used again, at any number of sequences.
             self._entries = {
                 other: known
                 for other, known in self._entries.items()

@@ -1,6 +1,6 @@
 """How the layers' arithmetic runs: plain, or compiled for the machine.
 
-A matrix times one row is bound by the memory's bandwidth. On a CPU a stock product reaches half of it, and
+A matrix times one vector is bound by the memory's bandwidth. On a CPU a stock product reaches half of it, and
 `multiply_and_sum`, compiled, nearly all. On a GPU the stock product is near the bound already; compiling joins the many
 small operations around it.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional as F
 
-from pipo_core.decode.cache import FEW_ROWS
+from pipo_core.decode.cache import FEW_SEQUENCES
 from pipo_core.decode.layers import Product, attention_inputs, attention_outputs, delta_layer
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
@@ -30,10 +30,10 @@ class Kernels(NamedTuple):
 
 
 def multiply_and_sum(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return ``x · Wᵀ``, ``[1, N]``, of one row ``[1, K]``, summed in fp32: fast when compiled, and only then."""
-    row = x[0].float()
-    row = row.as_strided(row.shape, row.stride())  # else the compiler computes the row anew for each of the N sums
-    return (weight.float() * row).sum(-1).to(x.dtype)[None]
+    """Return ``x · Wᵀ``, ``[1, N]``, of one vector ``[1, K]``, summed in fp32: fast when compiled, and only then."""
+    vector = x[0].float()
+    vector = vector.as_strided(vector.shape, vector.stride())  # else it is computed anew for each sum
+    return (weight.float() * vector).sum(-1).to(x.dtype)[None]
 
 
 def _compiled(function: Callable[..., Any], *, dynamic: bool | None = False) -> Callable[..., Any]:
@@ -50,27 +50,27 @@ _ON_CPU = Kernels(
 )
 _ON_GPU = Kernels(
     F.linear,
-    _compiled(delta_layer, dynamic=None),  # one kernel for a single row, one for any number
+    _compiled(delta_layer, dynamic=None),  # one kernel for a single sequence, one for any number
     _compiled(attention_inputs, dynamic=None),
     _compiled(attention_outputs, dynamic=None),
     F.linear,
 )
 
 
-def kernels_for(model: Qwen3_5ForCausalPIPO, rows: int) -> Kernels:
-    """Return how a step of ``rows`` rows runs."""
+def kernels_for(model: Qwen3_5ForCausalPIPO, count: int) -> Kernels:
+    """Return how a step of ``count`` sequences runs."""
     if not model.compiled_steps:
         return PLAIN
     if model.device.type == "cuda":
-        return _ON_GPU if rows <= FEW_ROWS else PLAIN
-    return _ON_CPU if rows == 1 else PLAIN
+        return _ON_GPU if count <= FEW_SEQUENCES else PLAIN
+    return _ON_CPU if count == 1 else PLAIN
 
 
 def compile_steps(model: Qwen3_5ForCausalPIPO) -> None:
-    """Let the model's decode steps of one row (on a GPU of up to `FEW_ROWS`) run compiled, if this machine can compile.
+    """Let the model's decode steps of one sequence (on a GPU: of up to `FEW_SEQUENCES`) run compiled, if possible.
 
-    It needs a C++ compiler, on a GPU Triton; without it the plain form stays, and a warning says so. The first steps
-    then take up to a minute, a few seconds where the compiler's cache on disk has them.
+    Compiling needs a C++ compiler, on a GPU Triton. Without it a warning is logged and the plain form stays. The first
+    steps take up to a minute, or a few seconds where the compiler's cache on disk has them.
     """
     weight = model.lm_head.weight
     # Models of several shapes and number formats may run in one process, each with kernels of its own.

@@ -1,4 +1,4 @@
-"""The layers' arithmetic for one new position a row, written out for speed, as functions of their weights.
+"""The layers' arithmetic for one new position a sequence, written out for speed, as functions of their weights.
 
 What `Qwen3_5DecoderLayer` computes, without what one position does not need: the depthwise convolution is a
 multiply-and-sum over its four inputs (as a convolution in bf16 it is very slow on CPUs without AVX-512-BF16), the query
@@ -18,7 +18,7 @@ Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From ``x [B, K]`` and a weight ``[N, K]`` to ``x · Wᵀ``, ``[B, N]``."""
 
 
-class FeedForward(NamedTuple):
+class FeedForwardWeights(NamedTuple):
     """Weights of the second half of a layer."""
 
     norm: torch.Tensor
@@ -28,13 +28,13 @@ class FeedForward(NamedTuple):
     eps: float
 
     @classmethod
-    def of(cls, layer: Any) -> "FeedForward":
+    def of(cls, layer: Any) -> "FeedForwardWeights":
         """Return those of a stock layer."""
         norm, mlp = layer.post_attention_layernorm, layer.mlp
         return cls(norm.weight, mlp.gate_proj.weight, mlp.up_proj.weight, mlp.down_proj.weight, norm.eps)
 
 
-class Delta(NamedTuple):
+class GatedDeltaWeights(NamedTuple):
     """Weights of a gated-delta mixer and its numbers of heads."""
 
     norm: torch.Tensor
@@ -53,7 +53,7 @@ class Delta(NamedTuple):
     out_eps: float
 
     @classmethod
-    def of(cls, layer: Any) -> "Delta":
+    def of(cls, layer: Any) -> "GatedDeltaWeights":
         """Return those of a stock layer."""
         mixer = layer.linear_attn
         return cls(
@@ -74,7 +74,7 @@ class Delta(NamedTuple):
         )
 
 
-class Attention(NamedTuple):
+class AttentionWeights(NamedTuple):
     """Weights of a full-attention mixer."""
 
     norm: torch.Tensor
@@ -86,7 +86,7 @@ class Attention(NamedTuple):
     eps: float
 
     @classmethod
-    def of(cls, layer: Any) -> "Attention":
+    def of(cls, layer: Any) -> "AttentionWeights":
         """Return those of a stock layer."""
         mixer = layer.self_attn
         return cls(
@@ -107,14 +107,19 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return (wide * (1.0 + weight.float())).to(x.dtype)
 
 
-def feed_forward(x: torch.Tensor, w: FeedForward, product: Product) -> torch.Tensor:
+def feed_forward(x: torch.Tensor, w: FeedForwardWeights, product: Product) -> torch.Tensor:
     """Return ``x + down(SiLU(gate(norm x)) · up(norm x))``, ``[B, H]``."""
     normed = rms_norm(x, w.norm, w.eps)
     return x + product(F.silu(product(normed, w.gate)) * product(normed, w.up), w.down)
 
 
 def delta_layer(
-    x: torch.Tensor, w: Delta, after: FeedForward, inputs: torch.Tensor, state: torch.Tensor, product: Product
+    x: torch.Tensor,
+    w: GatedDeltaWeights,
+    after: FeedForwardWeights,
+    inputs: torch.Tensor,
+    state: torch.Tensor,
+    product: Product,
 ) -> torch.Tensor:
     """Return a gated-delta layer's output, ``[B, H]``; its states go on in place.
 
@@ -130,16 +135,16 @@ def delta_layer(
         state: ``S``, ``[B, heads, Dk, Dv]`` fp32.
         product: how a matrix is applied.
     """
-    rows, heads, key_dim, value_dim = state.shape
+    count, heads, key_dim, value_dim = state.shape
     normed = rms_norm(x, w.norm, w.eps)
     inputs.copy_(torch.cat([inputs[:, :, 1:], product(normed, w.qkv)[:, :, None]], dim=-1))
     mixed = F.silu((inputs.float() * w.conv[:, 0].float()).sum(-1))
     q, k, v = mixed.split([w.key_heads * key_dim, w.key_heads * key_dim, heads * value_dim], dim=-1)
-    q, k = (_unit(part.view(rows, w.key_heads, key_dim)) for part in (q, k))
+    q, k = (_unit(part.view(count, w.key_heads, key_dim)) for part in (q, k))
     if heads != w.key_heads:
         q, k = (part.repeat_interleave(heads // w.key_heads, dim=1) for part in (q, k))
     q = q * key_dim**-0.5
-    v = v.view(rows, heads, value_dim)
+    v = v.view(count, heads, value_dim)
     write = product(normed, w.b).float().sigmoid()[..., None]
     decay = (-w.log_decay.float().exp() * F.softplus(product(normed, w.a).float() + w.dt_bias)).exp()[..., None]
     # Both reads of the state at once; the read by q after the write follows from the one before it.
@@ -153,28 +158,33 @@ def delta_layer(
 
 
 def attention_inputs(
-    x: torch.Tensor, w: Attention, cos: torch.Tensor, sin: torch.Tensor, product: Product
+    x: torch.Tensor, w: AttentionWeights, cos: torch.Tensor, sin: torch.Tensor, product: Product
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return queries and gates ``[B, heads, D]``, keys and values ``[B, kv heads, D]``.
 
     Args:
         x: the layer's input, ``[B, H]``.
         w: the mixer's weights.
-        cos: of the rows' positions, ``[B, 1, R]``; the first ``R`` numbers of a head turn.
+        cos: of the sequences' positions, ``[B, 1, R]``; the first ``R`` numbers of a head turn.
         sin: of the same.
         product: how a matrix is applied.
     """
-    rows, head_dim = len(x), len(w.q_norm)
+    count, head_dim = len(x), len(w.q_norm)
     normed = rms_norm(x, w.norm, w.eps)
-    q, gate = product(normed, w.q).view(rows, -1, 2 * head_dim).split(head_dim, dim=-1)
-    k = product(normed, w.k).view(rows, -1, head_dim)
-    v = product(normed, w.v).view(rows, -1, head_dim)
+    q, gate = product(normed, w.q).view(count, -1, 2 * head_dim).split(head_dim, dim=-1)
+    k = product(normed, w.k).view(count, -1, head_dim)
+    v = product(normed, w.v).view(count, -1, head_dim)
     q, k = (_turned(rms_norm(part, norm, w.eps), cos, sin) for part, norm in ((q, w.q_norm), (k, w.k_norm)))
     return q, gate, k, v
 
 
 def attention_outputs(
-    x: torch.Tensor, mixed: torch.Tensor, gate: torch.Tensor, out: torch.Tensor, after: FeedForward, product: Product
+    x: torch.Tensor,
+    mixed: torch.Tensor,
+    gate: torch.Tensor,
+    out: torch.Tensor,
+    after: FeedForwardWeights,
+    product: Product,
 ) -> torch.Tensor:
     """Return a full-attention layer's output, ``[B, H]``, from its input and what the heads read, ``[B, heads, D]``."""
     gated = (mixed * gate.sigmoid()).flatten(1)

@@ -1,20 +1,40 @@
 """Reading prompts, whole or piece by piece, for every method.
 
-A long prompt is read ``chunk`` positions at a time, so that its activations stay small and the running rows may step in
-between. A position is a token, or for pair decoding a slot. What comes out does not depend on the pieces (fp32: about
-1e-4): keys, values and states go on in one stock ``DynamicCache``.
+A long prompt is read ``chunk`` positions at a time, so that its activations stay small and the running sequences can
+step in between. A position is a token, or for pair decoding a slot. What comes out does not depend on the pieces (fp32:
+about 1e-4): keys, values and states go on in one stock ``DynamicCache``.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from transformers.cache_utils import DynamicCache
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.decode.cache import RowCache, prefill_states, shift_left
-from pipo_core.decode.rows import RowSettings, open_cache
+from pipo_core.decode.cache import SequenceCache, prefill_states, shift_left
+from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.slots import even_prompt, left_pad
+
+
+@dataclass(frozen=True)
+class PrefillSettings:
+    """Settings of sequences that start together, one entry a sequence in each list.
+
+    Attributes:
+        sampling: how tokens are sampled.
+        end_ids: token ids that end a sequence; a draft after such a first token is dropped. Empty for none.
+        reserved_positions: positions of decoding for which space is set aside at once; more is made when needed.
+        max_positions: positions that each sequence can reach; buffers do not grow beyond the largest. Empty for no
+            limit.
+    """
+
+    sampling: Sequence[SamplingParams]
+    end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
+    reserved_positions: int = 64
+    max_positions: Sequence[int] = ()
 
 
 class PromptReader:
@@ -23,11 +43,13 @@ class PromptReader:
     Args:
         model: the network.
         prompts: token ids; with ``width`` 2, odd ones get a PAD at their end.
-        settings: of the rows.
+        settings: of the sequences.
+        pad_id: the PAD.
         width: tokens a position: 1, or 2 for slots.
         with_mtp: whether the MTP block's keys and values are computed too, for every position but the last, whose next
             token is not known yet.
         chunk: positions read at once; None reads all. Several prompts are always read at once.
+        block: positions of a block of the caches; see `SequenceCache`.
 
     Attributes:
         lengths: positions of each prompt.
@@ -38,24 +60,27 @@ class PromptReader:
         self,
         model: Qwen3_5ForCausalPIPO,
         prompts: Sequence[Sequence[int]],
-        settings: RowSettings,
+        settings: PrefillSettings,
         *,
+        pad_id: int,
         width: Literal[1, 2] = 1,
         with_mtp: bool = False,
         chunk: int | None = None,
+        block: int = 1,
     ) -> None:
-        rows = [even_prompt(prompt, settings.pad_id) for prompt in prompts] if width == 2 else prompts
-        self.lengths = [len(row) // width for row in rows]
+        padded = [even_prompt(prompt, pad_id) for prompt in prompts] if width == 2 else prompts
+        self.lengths = [len(prompt) // width for prompt in padded]
         self.hidden = torch.empty(0)
         self._model = model
         self._settings = settings
         self._width = width
         self._with_mtp = with_mtp
-        self._ids, token_fills = left_pad(rows, settings.pad_id, model.device)
+        self._block = block
+        self._ids, token_fills = left_pad(padded, pad_id, model.device)
         self._fills = token_fills // width
         self._padded = min(self.lengths) < max(self.lengths)
         self._read = 0
-        self._chunk = chunk if chunk is not None and len(rows) == 1 else max(self.lengths)
+        self._chunk = chunk if chunk is not None and len(padded) == 1 else max(self.lengths)
         self._cache = DynamicCache(config=model.config)
         self._mtp_pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -97,20 +122,41 @@ class PromptReader:
         return self
 
     @torch.inference_mode()
-    def open_cache(self) -> RowCache:
-        """Return the backbone's row cache, filled with the prompts. The reader lets go of them."""
-        cache = open_cache(self._model, self._model.config, self._settings, self.lengths)
+    def open_cache(self) -> SequenceCache:
+        """Return the backbone's cache, filled with the prompts. The reader lets go of them."""
+        cache = self._empty_cache(self._model.config)
         cache.load(prefill_states(self._cache, self._fills, padded=self._padded), self.lengths)
         self._cache = DynamicCache(config=self._model.config)
         return cache
 
     @torch.inference_mode()
-    def open_mtp_cache(self) -> RowCache:
-        """Return the MTP block's row cache, filled with all positions but the last. The reader lets go of them."""
-        cache = open_cache(self._model, self._model.mtp.config, self._settings, self.lengths)
+    def open_mtp_cache(self) -> SequenceCache:
+        """Return the MTP block's cache, filled with all positions but the last. The reader lets go of them."""
+        cache = self._empty_cache(self._model.mtp.config)
         states = [torch.cat(pieces, dim=2) for pieces in zip(*self._mtp_pieces, strict=True)]
         if self._padded:
             states = [shift_left(state, self._fills) for state in states]
         cache.load([states], [length - 1 for length in self.lengths])
         self._mtp_pieces = []
         return cache
+
+    def _empty_cache(self, config: Qwen3_5TextConfig) -> SequenceCache:
+        """Return an empty cache with room for the prompts and the positions that are set aside."""
+        return SequenceCache(
+            config,
+            max_sequences=len(self.lengths),
+            capacity=max(self.lengths) + self._settings.reserved_positions,
+            max_positions=self._settings.max_positions,
+            block=self._block,
+            dtype=_computed_dtype(self._model),
+            device=self._model.device,
+        )
+
+
+def _computed_dtype(model: Qwen3_5ForCausalPIPO) -> torch.dtype:
+    """Return the number format in which the model computes: not its weights' where a trainer keeps those in fp32."""
+    kind = model.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    dtype: torch.dtype = model.lm_head.weight.dtype
+    return dtype

@@ -6,7 +6,7 @@ import torch
 
 
 class Inputs(NamedTuple):
-    """What ``W`` positions of a row bring to a layer's states; enough to make any number of them past, again and later.
+    """What ``W`` positions of a sequence add to a layer's states, so that any number of them can be accepted later.
 
     Attributes:
         conv: inputs of the convolution, ``[B, C, W]``.
@@ -40,14 +40,14 @@ def convolve(past: torch.Tensor, new: torch.Tensor, weight: torch.Tensor, bias: 
     return total.to(new.dtype)
 
 
-def advance(state: torch.Tensor, inputs: Inputs, place: int, rows: torch.Tensor | None = None) -> None:
+def advance(state: torch.Tensor, inputs: Inputs, place: int, taken: torch.Tensor | None = None) -> None:
     """Make position ``place`` part of the recurrent state ``[B, heads, Dk, Dv]``, in place.
 
-    ``S ← exp(g) · S``, then ``S ← S + k ⊗ β (v − Sᵀ k)``. Where ``rows [B]`` is False the state stays.
+    ``S ← exp(g) · S``, then ``S ← S + k ⊗ β (v − Sᵀ k)``. Where ``taken [B]`` is False the state stays.
     """
     decay, beta = inputs.decay[:, place].exp(), inputs.beta[:, place]
-    if rows is not None:  # a factor of one and nothing written change nothing
-        decay, beta = torch.where(rows[:, None], decay, 1.0), torch.where(rows[:, None], beta, 0.0)
+    if taken is not None:  # a factor of one and nothing written change nothing
+        decay, beta = torch.where(taken[:, None], decay, 1.0), torch.where(taken[:, None], beta, 0.0)
     k, v = inputs.k[:, place], inputs.v[:, place]
     state.mul_(decay[..., None, None])
     difference = v - torch.matmul(k[:, :, None], state).squeeze(2)

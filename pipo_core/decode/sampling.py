@@ -12,7 +12,7 @@ from pipo_core.errors import UsageError
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one request's tokens are drawn. The defaults sample from the model's own distribution.
+    """How one request's tokens are sampled. The defaults sample from the model's own distribution.
 
     Attributes:
         temperature: divides the logits; 0 takes the most likely token.
@@ -63,27 +63,27 @@ class _Counts:
 
     @classmethod
     def of_prompts(cls, prompts: Sequence[Sequence[int]], vocabulary: int, device: torch.device) -> "_Counts":
-        """Return the counts of rows that have written nothing yet."""
+        """Return the counts of sequences that have written nothing yet."""
         shape = (len(prompts), vocabulary)
         in_prompt = torch.zeros(shape, dtype=torch.bool, device=device)
-        for row, prompt in enumerate(prompts):
-            in_prompt[row, torch.tensor(prompt, dtype=torch.long, device=device)] = True
+        for index, prompt in enumerate(prompts):
+            in_prompt[index, torch.tensor(prompt, dtype=torch.long, device=device)] = True
         return cls(torch.zeros(shape, dtype=torch.int32, device=device), in_prompt)
 
-    def of_rows(self, rows: torch.Tensor) -> "_Counts":
-        """Return the counts of ``rows``, ``[N]``."""
-        return _Counts(self.output[rows], self.in_prompt[rows])
+    def of_sequences(self, indices: torch.Tensor) -> "_Counts":
+        """Return the counts of the sequences ``indices``, ``[N]``."""
+        return _Counts(self.output[indices], self.in_prompt[indices])
 
     def of_ids(self, ids: torch.Tensor) -> "_Counts":
         """Return the counts of the tokens ``ids``, ``[N]``."""
         return _Counts(self.output[:, ids], self.in_prompt[:, ids])
 
 
-class RowSampler:
-    """The sampling state of the running rows: parameters, penalty counts, and how many slots each row has drawn.
+class Sampler:
+    """The sampling state of the running sequences: parameters, penalty counts, and the slot that each has reached.
 
     Attributes:
-        broken: rows that drew from scores of which one was not a number, or the best was infinite, ``[B]``.
+        broken: sequences whose scores held NaN, or whose best score was infinite, ``[B]``.
     """
 
     def __init__(
@@ -103,40 +103,40 @@ class RowSampler:
             self._counts = _Counts.of_prompts(prompts, vocabulary, device)
         self._collect()
 
-    def draw(
+    def sample(
         self,
         logits: torch.Tensor,
         place: int = 0,
-        rows: torch.Tensor | None = None,
+        indices: torch.Tensor | None = None,
         *,
         ahead: int = 0,
         vocabulary: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return one token a row, ``[N]``, from logits ``[N, V]``.
+        """Return one token a sequence, ``[N]``, from logits ``[N, V]``.
 
         Args:
-            logits: of the rows in ``rows``, or of all rows.
-            place: 0 for a slot's first token, 1 for its draft. Noise is keyed by (seed, slot, place), so a row draws
-                the same tokens whoever else is in the batch and whether or not earlier drafts were projected.
-            rows: indices of the rows that draw, ``[N]``.
-            ahead: slots between the current one and the one that is drawn for.
+            logits: of the sequences ``indices``, or of all of them.
+            place: 0 for a slot's first token, 1 for its draft. Noise is keyed by (seed, slot, place), so a sequence
+                gets the same tokens whoever else is in the batch and whether or not earlier drafts were projected.
+            indices: of the sequences that are sampled, ``[N]``.
+            ahead: slots between the current one and the one that is sampled for.
             vocabulary: the ids that the logits are of, ``[V]``; all where None.
         """
-        drawn = self._draw(self._penalised(logits.float(), rows, vocabulary), place, rows, ahead)
-        return drawn if vocabulary is None else vocabulary[drawn]
+        sampled = self._sample(self._penalised(logits.float(), indices, vocabulary), place, indices, ahead)
+        return sampled if vocabulary is None else vocabulary[sampled]
 
-    def _draw(self, scores: torch.Tensor, place: int, rows: torch.Tensor | None, ahead: int) -> torch.Tensor:
-        """Return one index a row, ``[N]``, from penalised scores ``[N, V]``."""
+    def _sample(self, scores: torch.Tensor, place: int, indices: torch.Tensor | None, ahead: int) -> torch.Tensor:
+        """Return one index a sequence, ``[N]``, from penalised scores ``[N, V]``."""
         greedy = scores.argmax(dim=-1)
         broken = ~scores.gather(1, greedy[:, None]).squeeze(1).isfinite()  # argmax finds NaN before any number
-        if rows is None:
+        if indices is None:
             self.broken |= broken
         else:
-            self.broken[rows] |= broken
+            self.broken[indices] |= broken
         if self._all_greedy:
             return greedy
         widest = min(self._widest, scores.shape[1])
-        settings = self._table if rows is None else self._table[rows]
+        settings = self._table if indices is None else self._table[indices]
         temperature, top_p, top_k = settings[:, 0:1], settings[:, 1:2], settings[:, 2:3]
         top, ids = scores.topk(widest, dim=-1)
         scaled = top / temperature.clamp(min=1e-6)
@@ -145,23 +145,23 @@ class RowSampler:
         mass_before = probabilities.cumsum(dim=-1) - probabilities
         probabilities = probabilities.masked_fill(mass_before >= top_p, 0.0)
         cumulative = probabilities.cumsum(dim=-1)
-        threshold = self.noise(place, rows, ahead) * cumulative[:, -1:]
+        threshold = self.noise(place, indices, ahead) * cumulative[:, -1:]
         index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=widest - 1)
         sampled = ids.gather(1, index).squeeze(1)
         return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
 
-    def observe(self, tokens: torch.Tensor, written: torch.Tensor | None = None) -> None:
-        """Count output tokens ``[B]`` for the penalties, of the rows that have ``written [B]`` one; of all if None."""
+    def count(self, tokens: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
+        """Count output tokens ``[B]`` for the penalties, of the sequences that wrote one, ``[B]``; None: of all."""
         if self._counts is not None:
-            rows = torch.arange(len(self._params), device=self._device)
-            self._counts.output[rows, tokens] += 1 if written is None else written.int()
+            indices = torch.arange(len(self._params), device=self._device)
+            self._counts.output[indices, tokens] += 1 if wrote is None else wrote.int()
 
     def advance(self, counts: Sequence[int] | int = 1) -> None:
-        """End the current slot, or each row's next ``counts[b]``: the next draws belong to the one behind them."""
+        """Go on by one slot, or by ``counts[b]`` slots for sequence ``b``."""
         self._slots += np.asarray(counts, dtype=np.uint64)
 
-    def join(self, other: "RowSampler") -> None:
-        """Append the rows of ``other``."""
+    def join(self, other: "Sampler") -> None:
+        """Append the sequences of ``other``."""
         if self._counts is not None or other._counts is not None:
             parts = [sampler._counts or sampler._no_counts() for sampler in (self, other)]
             self._counts = _Counts(
@@ -172,27 +172,27 @@ class RowSampler:
         self._slots = np.concatenate([self._slots, other._slots])
         self._collect()
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Make row ``i`` what row ``rows[i]`` was and forget the others."""
-        self._params = [self._params[row] for row in rows]
-        self._slots = self._slots[list(rows)]
-        self.broken = self.broken[list(rows)]
+    def keep(self, indices: Sequence[int]) -> None:
+        """Make sequence ``i`` what sequence ``indices[i]`` was and forget the others."""
+        self._params = [self._params[index] for index in indices]
+        self._slots = self._slots[list(indices)]
+        self.broken = self.broken[list(indices)]
         if self._counts is not None:
-            self._counts = self._counts.of_rows(torch.tensor(rows, dtype=torch.long, device=self._device))
+            self._counts = self._counts.of_sequences(torch.tensor(indices, dtype=torch.long, device=self._device))
         self._collect()
 
     def _no_counts(self) -> "_Counts":
-        """Return empty counts for rows that have no penalties but run beside rows that have."""
+        """Return empty counts for sequences that have no penalties but run beside sequences that have."""
         return _Counts.of_prompts([()] * len(self._params), self._vocabulary, self._device)
 
     def _collect(self) -> None:
-        """Gather the rows' parameters into tensors; called when rows change, not every step."""
-        rows = self._params
-        widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in rows if p.temperature > 0]
+        """Gather the sequences' parameters into tensors; called when sequences change, not every step."""
+        params = self._params
+        widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in params if p.temperature > 0]
         self._all_greedy = not widths
         self._widest = max(widths, default=1)
-        self._repetition = any(p.repetition_penalty != 1.0 for p in rows)
-        self._frequency = any(p.frequency_penalty for p in rows)
+        self._repetition = any(p.repetition_penalty != 1.0 for p in params)
+        self._frequency = any(p.frequency_penalty for p in params)
         table = [
             (
                 p.temperature,
@@ -202,35 +202,35 @@ class RowSampler:
                 p.frequency_penalty,
                 p.repetition_penalty,
             )
-            for p in rows
+            for p in params
         ]
         self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 6)
-        self._seeds = np.array([p.seed % 2**64 for p in rows], dtype=np.uint64)
+        self._seeds = np.array([p.seed % 2**64 for p in params], dtype=np.uint64)
 
     def _penalised(
-        self, scores: torch.Tensor, rows: torch.Tensor | None, vocabulary: torch.Tensor | None
+        self, scores: torch.Tensor, indices: torch.Tensor | None, vocabulary: torch.Tensor | None
     ) -> torch.Tensor:
         if self._counts is None:
             return scores
         counts, settings = self._counts, self._table
-        if rows is not None:
-            counts, settings = counts.of_rows(rows), settings[rows]
+        if indices is not None:
+            counts, settings = counts.of_sequences(indices), settings[indices]
         if vocabulary is not None:
             counts = counts.of_ids(vocabulary)
         presence, frequency, repetition = settings[:, 3:4], settings[:, 4:5], settings[:, 5:6]
         written = counts.output > 0
-        # Over the whole vocabulary these passes cost as much as a layer: what no row asks for is left out.
+        # Over the whole vocabulary these passes cost as much as a layer: what no sequence asks for is left out.
         if self._repetition:
             seen = written | counts.in_prompt
             scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
         scores = scores - presence * written
         return scores - frequency * counts.output if self._frequency else scores
 
-    def noise(self, place: int, rows: torch.Tensor | None = None, ahead: int = 0) -> torch.Tensor:
+    def noise(self, place: int, indices: torch.Tensor | None = None, ahead: int = 0) -> torch.Tensor:
         """Return the requests' noise in [0, 1), ``[N, 1]``, of a place in a slot; see `draw`."""
         seeds, slots = self._seeds, self._slots
-        if rows is not None:
-            chosen = rows.cpu().numpy()
+        if indices is not None:
+            chosen = indices.cpu().numpy()
             seeds, slots = seeds[chosen], slots[chosen]
         noise = keyed_uniform(seeds, slots + np.uint64(ahead), place)
         return torch.from_numpy(noise).to(self._device, torch.float32)[:, None]

@@ -1,4 +1,4 @@
-"""Many requests at once behind one interface: evaluation, rollouts and benchmarks know only `Engine`."""
+"""Many requests at once behind one interface: evaluation, rollouts, chat and benchmarks know only `Engine`."""
 
 from pipo_core.engine.api import (
     CapacityError,
@@ -7,23 +7,27 @@ from pipo_core.engine.api import (
     Engine,
     EngineStats,
     FinishReason,
+    Reports,
     Request,
     Slot,
+    SteppedEngine,
     Written,
     request_seed,
 )
-from pipo_core.engine.open import EngineOpener, open_engine
+from pipo_core.engine.opening import Engines, open_engine
 
 __all__ = [
     "CapacityError",
     "Completion",
     "Delta",
     "Engine",
-    "EngineOpener",
     "EngineStats",
+    "Engines",
     "FinishReason",
+    "Reports",
     "Request",
     "Slot",
+    "SteppedEngine",
     "Written",
     "open_engine",
     "request_seed",

@@ -1,38 +1,39 @@
-"""Which waiting requests start when: first come first served, as rows, memory and the size of a piece allow."""
+"""Which waiting requests start when: first come first served, as batch, memory and the size of a piece allow."""
 
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import Any
 
-from pipo_core.decode.cache import RowCache
+from pipo_core.decode.cache import SequenceCache
+from pipo_core.decode.method import Method
 from pipo_core.engine.api import CapacityError, Request
 from pipo_core.engine.memory import MemoryPlan
-from pipo_core.engine.methods import Method
 from pipo_core.errors import UsageError
 
 _SHARE = 4
-"""New rows start when a quarter of the batch is free: prefilling rows one by one would starve the running ones."""
+"""Requests start when a quarter of the batch is free: prefilling one at a time would starve the running ones."""
 
 
 class Admission:
-    """The queue of requests that have no row yet.
+    """The queue of requests that have not started.
 
     Args:
         method: what will decode them.
-        batch: rows that run together.
+        batch: sequences that run together.
         chunk: prompt positions that are read at once.
         max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
-        memory: what rows may take; no limit where None.
+        memory: what sequences may take; no limit where None.
     """
 
     def __init__(
-        self, method: Method, *, batch: int, chunk: int, max_length: int | None, memory: MemoryPlan | None
+        self, method: Method[Any], *, batch: int, chunk: int, max_length: int | None, memory: MemoryPlan | None
     ) -> None:
         self.waiting: deque[Request] = deque()
         self._method = method
         self._batch = batch
         self._chunk = chunk
-        self._longest = max_length
+        self._max_length = max_length
         self._made_for = int(method.model.config.max_position_embeddings)
         self._memory = memory
         self._filling = False  # more requests could have started with the last group
@@ -40,11 +41,11 @@ class Admission:
     @property
     def max_length(self) -> int:
         """The most tokens that prompt and budget of a request may have together and are sure to fit."""
-        most = self._longest or self._made_for
+        limit = self._max_length or self._made_for
         if self._memory is None:
-            return most
+            return limit
         block = self._method.block
-        return min(most, self._memory.most_positions // block * block)
+        return min(limit, self._memory.max_positions // block * block)
 
     def check(self, request: Request) -> None:
         """Refuse what could never run.
@@ -56,7 +57,7 @@ class Admission:
         vocabulary = self._method.model.config.vocab_size
         if not all(0 <= token < vocabulary for token in request.prompt_ids):
             raise UsageError(f"request {request.id}: a prompt id is outside the vocabulary of {vocabulary}")
-        budget = request.most_positions(self._method.stride)
+        budget = request.max_positions(self._method.max_step_positions)
         if not self._can_ever_fit(request, budget):
             raise CapacityError(
                 f"request {request.id}: a prompt of {len(request.prompt_ids)} tokens and a budget of {budget} "
@@ -68,19 +69,19 @@ class Admission:
         """Return whether a prompt is read in pieces."""
         return self._positions(request) > self._chunk
 
-    def reach(self, request: Request) -> int:
+    def max_positions(self, request: Request) -> int:
         """Return how many positions prompt and answer can fill in a cache."""
-        return self._positions(request) + request.most_positions(self._method.stride)
+        return self._positions(request) + request.max_positions(self._method.max_step_positions)
 
-    def take(self, running: Sequence[Request], reading: Request | None, cache: RowCache | None) -> list[Request]:
+    def take(self, running: Sequence[Request], reading: Request | None, cache: SequenceCache | None) -> list[Request]:
         """Return the requests that start now, which wait no longer: short ones together, a long one alone.
 
         Together they are as many positions as are read at once, padding counted.
 
         Args:
-            running: requests that have rows.
+            running: requests that have started.
             reading: the request whose long prompt is being read.
-            cache: of the running rows, or what they have left.
+            cache: of the running sequences, or what the last ones have left.
         """
         free = self._batch - len(running) - (reading is not None)
         if not self.waiting or not (self._filling or free * _SHARE >= min(self._batch, len(self.waiting))):
@@ -91,7 +92,7 @@ class Admission:
         for request in islice(self.waiting, free):
             widest = max(widest, self._positions(request))
             if group and (len(group) + 1) * widest > self._chunk:
-                self._filling = True  # the next group starts as soon as the rows have had their step
+                self._filling = True  # the next group starts as soon as the running sequences have had their step
                 break
             if self.is_long(request) and reading is not None:
                 break
@@ -104,7 +105,7 @@ class Admission:
 
     def _positions(self, request: Request) -> int:
         """Return how many positions a prompt fills."""
-        return -(-len(request.prompt_ids) // self._method.width)
+        return -(-len(request.prompt_ids) // self._method.spec.cache_width)
 
     def _held(self, positions: int) -> int:
         """Return the positions for which buffers are held: whole blocks."""
@@ -112,25 +113,25 @@ class Admission:
 
     def _can_ever_fit(self, request: Request, budget: int) -> bool:
         prompt = self._positions(request)
-        if self._longest is None and prompt + budget > self._made_for:
+        if self._max_length is None and prompt + budget > self._made_for:
             return False
-        if self._longest is not None and len(request.prompt_ids) + budget > self._longest:
+        if self._max_length is not None and len(request.prompt_ids) + budget > self._max_length:
             return False
         longest, block = self._held(prompt + budget), self._held(prompt)
-        return self._memory is None or self._memory.fits(held=0, rows=1, longest=longest, new=1, prompt=block)
+        return self._memory is None or self._memory.fits(held=0, sequences=1, longest=longest, new=1, prompt=block)
 
     def _fits(
-        self, new: Sequence[Request], running: Sequence[Request], reading: Request | None, cache: RowCache | None
+        self, new: Sequence[Request], running: Sequence[Request], reading: Request | None, cache: SequenceCache | None
     ) -> bool:
-        """Return whether there is memory for new rows beside those that run, all with their whole budgets."""
+        """Return whether there is memory for new sequences beside those that run, all with their whole budgets."""
         if self._memory is None:
             return True
-        if reading is not None:  # its row has not joined the others yet
+        if reading is not None:  # it has not joined the others yet
             new = [reading, *new]
         return self._memory.fits(
-            held=0 if cache is None else self._memory.cost.of(cache.max_rows, cache.capacity),
-            rows=len(running) + len(new),
-            longest=self._held(max(self.reach(request) for request in (*running, *new))),
+            held=0 if cache is None else self._memory.cost.of(cache.max_sequences, cache.capacity),
+            sequences=len(running) + len(new),
+            longest=self._held(max(self.max_positions(request) for request in (*running, *new))),
             new=len(new),
             prompt=self._held(max(self._positions(request) for request in new)),
         )

@@ -1,20 +1,23 @@
-"""The interface of an engine: requests in, completions out.
+"""What an engine is: requests in, completions out.
 
-Counts are of real tokens. A PAD, which stands where a draft was rejected, is in no text, count, stop or penalty.
-An engine is driven either by `generate`, or request by request: `add`, then `step` for as long as it `has_work`. One
-thread drives it at a time (`pipo_core.engine.live` serves many).
+Evaluation, rollouts, distillation, bench and chat know only `Engine`. The live server also needs `SteppedEngine`, an
+engine that is advanced step by step. Counts are of real tokens: a PAD, which takes a rejected draft's place, is in no
+text, count, stop or penalty.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
+
+from transformers import PreTrainedTokenizerBase
+from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.errors import UsageError
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
-Kind = Literal["first", "kept", "rejected"]
+TokenKind = Literal["first", "kept", "rejected"]
 
 
 class CapacityError(UsageError):
@@ -28,30 +31,32 @@ class Request:
     Attributes:
         id: comes back with the completion.
         prompt_ids: the prompt, without PADs; any length of at least 1.
-        sampling: how tokens are drawn.
+        sampling: how tokens are sampled.
         max_tokens: budget in real tokens; None for no such limit.
         max_slots: budget in slots, one slot a step; None for no such limit. One of the two is needed.
-        stop_ids: tokens that end the text; they are not part of it.
+        stop_ids: tokens that end the text; they are not part of it. None for the engine's own (`Engine.end_ids`).
         stop: strings that end the text; they are not part of it.
         ignore_end: go on after `stop_ids` (for measuring).
         record: keep every slot in the completion (for distillation).
+        messages: the chat that the prompt is, in place of `prompt_ids`; the engine lays it out.
 
     Raises:
         UsageError: for an empty prompt, an empty stop string, or no positive whole budget.
     """
 
     id: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
     max_tokens: int | None = None
     max_slots: int | None = None
-    stop_ids: frozenset[int] = frozenset()
+    stop_ids: frozenset[int] | None = None
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
     record: bool = False
+    messages: tuple[Mapping[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.prompt_ids:
+        if not self.prompt_ids and not self.messages:
             raise UsageError(f"request {self.id}: the prompt is empty")
         if any(not stop for stop in self.stop):
             raise UsageError(f"request {self.id}: a stop string is empty")
@@ -59,14 +64,14 @@ class Request:
         if not budgets or not all(isinstance(budget, int) and budget >= 1 for budget in budgets):
             raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to a whole number from 1 on")
 
-    def most_positions(self, stride: int) -> int:
-        """Return how many positions the answer can fill in a cache, ``stride`` at most a step and one at least."""
-        limits = [self.max_tokens, None if self.max_slots is None else self.max_slots * stride]
+    def max_positions(self, per_step: int) -> int:
+        """Return how many positions the answer can fill in a cache, if a step fills at most ``per_step``."""
+        limits = [self.max_tokens, None if self.max_slots is None else self.max_slots * per_step]
         return min(limit for limit in limits if limit is not None)
 
 
 class Slot(NamedTuple):
-    """One slot as it was drawn: the first token, which may end the text, and the draft.
+    """One slot as it was sampled: the first token, which may end the text, and the draft.
 
     ``draft`` is None where the first token ended the text or the method made none.
     """
@@ -78,15 +83,16 @@ class Slot(NamedTuple):
 
 @dataclass
 class Completion:
-    """What became of a request.
+    """What became of a request. Fields that an engine cannot report (`Reports`) are None.
 
     Attributes:
         id: the request's.
         token_ids: the answer's real tokens, without the end token, up to the one that completed a stop string.
         text: decoded from them, without the stop string.
+        tokens: real tokens written, the end token counted.
         slots: slots written, the one with the end token included.
         drafts: drafts that the model offered (one a slot, except where the first token ended the text).
-        kept: drafts that the gate kept.
+        kept: drafts that were kept.
         slot_token_counts: real tokens written in each step, the end token counted; 1 or 2 where a step is a slot.
         finish_reason: ``stop`` (end token or stop string), ``length`` (a budget was reached), ``cancelled``, or
             ``error``; what was written before a cancellation or an error is here.
@@ -99,19 +105,20 @@ class Completion:
     id: str
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
-    slots: int = 0
-    drafts: int = 0
-    kept: int = 0
-    slot_token_counts: list[int] = field(default_factory=list)
+    tokens: int = 0
+    slots: int | None = None
+    drafts: int | None = None
+    kept: int | None = None
+    slot_token_counts: list[int] | None = None
     finish_reason: FinishReason = "length"
     error: str | None = None
-    record: list[Slot] = field(default_factory=list)
+    record: list[Slot] | None = None
     ttft_s: float = 0.0
     time_s: float = 0.0
 
 
 class Written(NamedTuple):
-    """One token that a step wrote, or a draft that the gate rejected.
+    """One token that a step wrote, or a draft that was rejected.
 
     Attributes:
         token_id: the token; of a rejected draft that its method never projected, PAD.
@@ -120,7 +127,7 @@ class Written(NamedTuple):
     """
 
     token_id: int
-    kind: Kind
+    kind: TokenKind
     confidence: float | None = None
 
 
@@ -143,12 +150,12 @@ class Delta(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Where an engine stands: rows now, and counts since it was opened.
+    """Where an engine stands: requests now, and counts since it was opened.
 
     Attributes:
         running: requests that are being read or written.
-        waiting: requests that wait for a row.
-        rows_free: rows without a request.
+        waiting: requests that have not started.
+        free: requests that could run beside those that do.
         steps: calls of `step`: pieces of prompts read and method steps taken.
         tokens: real tokens written, end tokens included.
         drafts: drafts offered.
@@ -157,11 +164,32 @@ class EngineStats:
 
     running: int = 0
     waiting: int = 0
-    rows_free: int = 0
+    free: int = 0
     steps: int = 0
     tokens: int = 0
     drafts: int = 0
     kept: int = 0
+
+
+@dataclass(frozen=True)
+class Reports:
+    """What an engine can report beside texts and token counts.
+
+    Attributes:
+        slots: whether completions have ``slots`` and ``slot_token_counts``.
+        drafts: whether completions have ``drafts`` and ``kept``.
+        record: whether requests may ask for a ``record``.
+        device: what runs the model, as tables name it; None where that is not known.
+        config: the model's shape, for hardware limits; None where that is not known.
+        weight_bytes: bytes of one weight.
+    """
+
+    slots: bool = True
+    drafts: bool = True
+    record: bool = True
+    device: str | None = None
+    config: Qwen3_5TextConfig | None = None
+    weight_bytes: int = 2
 
 
 def request_seed(*keys: object) -> int:
@@ -171,32 +199,18 @@ def request_seed(*keys: object) -> int:
 
 
 class Engine(Protocol):
-    """Runs requests together; a request's text does not depend on which others run beside it."""
+    """Runs requests together; a request's text does not depend on which others run beside it.
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the completions in the order in which they end."""
-        ...
-
-    def add(self, request: Request) -> None:
-        """Queue a request.
-
-        Raises:
-            UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
-            CapacityError: if its prompt and budget can never fit.
-        """
-        ...
-
-    def cancel(self, request_id: str) -> None:
-        """End a request and free its row at once; a request that has ended, or never was, is let be."""
-        ...
-
-    def step(self) -> list[Delta]:
-        """Read one piece of prompts or advance every row by one step; return what that added."""
-        ...
+    One thread uses an engine at a time; `pipo_core.engine.live` serves many.
+    """
 
     @property
-    def has_work(self) -> bool:
-        """Whether a request has not ended, or its last delta was not handed out."""
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer.
+
+        Raises:
+            UsageError: if the model runs elsewhere and the settings name no tokenizer.
+        """
         ...
 
     @property
@@ -207,6 +221,53 @@ class Engine(Protocol):
     @property
     def max_length(self) -> int:
         """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        ...
+
+    @property
+    def reports(self) -> Reports:
+        """What its completions tell."""
+        ...
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Delta]:
+        """Yield what is written as it is written; requests whose stream is closed early are cancelled.
+
+        Raises:
+            UsageError: before anything runs, if a request cannot be taken.
+        """
+        ...
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield the completions in the order in which they end; raises what `stream` does."""
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at once; one that has ended, or never was, is left alone."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds: processes, connections, memory. It cannot be used afterwards."""
+        ...
+
+
+class SteppedEngine(Engine, Protocol):
+    """An engine that advances when it is told to: `add`, then `step` for as long as it `has_work`."""
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises:
+            UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
+            CapacityError: if its prompt and budget can never fit.
+        """
+        ...
+
+    def step(self) -> list[Delta]:
+        """Read one piece of prompts or advance every sequence by one step; return what that added."""
+        ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request has not ended, or its last delta was not handed out."""
         ...
 
     def stats(self) -> EngineStats:

@@ -13,7 +13,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pipo_core.engine.api import Completion, Delta, Engine, EngineStats, Request
+from transformers import PreTrainedTokenizerBase
+
+from pipo_core.engine.api import Completion, Delta, EngineStats, Request, SteppedEngine
 from pipo_core.errors import PipoError, UsageError
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +103,7 @@ class LiveEngine:
     Every accepted request gets a last delta, whatever happens.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: SteppedEngine) -> None:
         self._engine = engine
         self._changed = threading.Condition()  # guards all of the following
         self._wishes: deque[_Submission | str] = deque()  # a string is the id of a request to cancel
@@ -116,6 +118,11 @@ class LiveEngine:
     def accepting(self) -> bool:
         """Whether requests are still taken."""
         return self._accepting
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        return self._engine.tokenizer
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -135,7 +142,7 @@ class LiveEngine:
         """Queue a request and return its stream; waits for the step that runs.
 
         Raises:
-            UsageError: what `Engine.add` raises: ids outside the vocabulary, an id that is in use, `CapacityError`.
+            UsageError: what `SteppedEngine.add` raises: ids outside the vocabulary, an id in use, `CapacityError`.
             PipoError: after `drain` or `close`.
         """
         submission = self._enqueue(request)

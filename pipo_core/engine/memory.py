@@ -1,8 +1,8 @@
-"""Memory: what a row costs, what is free, and which rows fit together.
+"""Memory: what a sequence costs, what is free, and which sequences fit together.
 
-Rows lie in rectangular buffers, so ``R`` rows of which the longest may reach ``L`` positions cost
-``R · (row + L · position)`` bytes. A row is only started if it fits with its whole budget: a running answer never dies
-of want of memory.
+Buffers are rectangular, so ``B`` sequences of which the longest may reach ``L`` positions cost
+``B · (sequence + L · position)`` bytes. A sequence only starts if it fits with its whole budget, so a running answer
+never fails for lack of memory.
 """
 
 from dataclasses import dataclass
@@ -17,53 +17,53 @@ GIB = 2**30
 _SHARE = 0.9
 """Of the free memory: the rest is for fragments and for what else runs."""
 _SHORTEST = 256
-"""Positions that every row of a batch must be able to have."""
+"""Positions that every sequence of a batch must be able to have."""
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
-class RowCost:
-    """Bytes of a row: ``row`` whatever its length, ``position`` for every cached position."""
+class SequenceCost:
+    """Bytes of a sequence: ``fixed`` whatever its length, ``position`` for every cached position."""
 
-    row: int
+    fixed: int
     position: int
 
-    def of(self, rows: int, positions: int) -> int:
-        """Return the bytes of ``rows`` rows with buffers for ``positions``."""
-        return rows * (self.row + positions * self.position)
+    def of(self, sequences: int, positions: int) -> int:
+        """Return the bytes of ``sequences`` with buffers for ``positions`` each."""
+        return sequences * (self.fixed + positions * self.position)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What rows may take: ``budget`` bytes at ``cost``."""
+    """What sequences may take: ``budget`` bytes at ``cost``."""
 
-    cost: RowCost
+    cost: SequenceCost
     budget: int
 
-    def fits(self, *, held: int, rows: int, longest: int, new: int, prompt: int) -> bool:
-        """Return whether new rows can start.
+    def fits(self, *, held: int, sequences: int, longest: int, new: int, prompt: int) -> bool:
+        """Return whether new sequences can start.
 
-        While they start they are there up to three times: in the stock cache that read them, in a row cache of their
-        own, and, where other rows run or have left their buffers, in theirs.
+        While it starts, a sequence's cache can exist three times: in the prefill cache, in its own group's cache, and
+        in the running batch's cache.
 
         Args:
-            held: bytes that the buffers of the rows that run, or have run, take now.
-            rows: rows afterwards.
+            held: bytes that the running batch's buffers take now, or what is left of them.
+            sequences: how many will run.
             longest: positions that the longest of them may reach.
             new: how many of them are new.
-            prompt: positions of their longest prompt.
+            prompt: positions of the longest new prompt.
         """
-        copies = 2 if rows > new or held else 1
-        return max(held, self.cost.of(rows, longest)) + copies * self.cost.of(new, prompt) <= self.budget
+        copies = 2 if sequences > new or held else 1
+        return max(held, self.cost.of(sequences, longest)) + copies * self.cost.of(new, prompt) <= self.budget
 
     @property
-    def most_positions(self) -> int:
-        """Positions that one row alone may have, be they prompt or answer."""
-        return max((self.budget // 2 - self.cost.row) // self.cost.position, 0)
+    def max_positions(self) -> int:
+        """Positions that one sequence alone may have, prompt and answer together."""
+        return max((self.budget // 2 - self.cost.fixed) // self.cost.position, 0)
 
 
-def row_cost(config: Qwen3_5TextConfig, dtype: torch.dtype, *, with_mtp: bool) -> RowCost:
-    """Return what a row of this network costs, the sampler's working memory included."""
+def sequence_cost(config: Qwen3_5TextConfig, dtype: torch.dtype, *, with_mtp: bool) -> SequenceCost:
+    """Return what a sequence of this network costs, the sampler's working memory included."""
     width = dtype.itemsize
     kinds = config.layer_types[: config.num_hidden_layers]
     keys = config.linear_key_head_dim * config.linear_num_key_heads
@@ -76,7 +76,7 @@ def row_cost(config: Qwen3_5TextConfig, dtype: torch.dtype, *, with_mtp: bool) -
     position: int = (
         (buffers + 1) * config.num_key_value_heads * config.head_dim * width
     )  # one is there twice while it grows
-    return RowCost(linear + sampler, position)
+    return SequenceCost(linear + sampler, position)
 
 
 def reading_bytes(config: Qwen3_5TextConfig, dtype: torch.dtype, chunk: int) -> int:
@@ -98,10 +98,10 @@ def plan_memory(
     max_length: int | None = None,
     memory_gib: float | None = None,
 ) -> MemoryPlan:
-    """Return what rows may take of ``free`` bytes, or of ``memory_gib`` where it is given.
+    """Return what sequences may take of ``free`` bytes, or of ``memory_gib`` where it is given.
 
     Raises:
-        MachineError: if ``batch`` short rows, or one row of ``max_length``, cannot fit; the hint says what would.
+        MachineError: if ``batch`` short sequences, or one of ``max_length``, cannot fit; the hint says what would.
     """
     if memory_gib is not None and memory_gib * GIB > free:
         raise MachineError(
@@ -109,20 +109,20 @@ def plan_memory(
             hint="a smaller engine.memory_gib, or null for most of what is free",
         )
     allowed = int(free * _SHARE if memory_gib is None else memory_gib * GIB)
-    cost = row_cost(config, dtype, with_mtp=with_mtp)
+    cost = sequence_cost(config, dtype, with_mtp=with_mtp)
     plan = MemoryPlan(cost, allowed - reading_bytes(config, dtype, chunk))
     shortest = min(_SHORTEST, max_length or _SHORTEST)
     if cost.of(batch + 1, shortest) > plan.budget:  # one of them is being read
-        rows = plan.budget // cost.of(1, shortest) - 1
+        count = plan.budget // cost.of(1, shortest) - 1
         raise MachineError(
-            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: a row of only {shortest} tokens takes "
+            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: one sequence of only {shortest} tokens takes "
             f"{cost.of(1, shortest) / 2**20:.1f} MiB, and reading prompts {(allowed - plan.budget) / 2**20:.1f} MiB",
-            hint=f"engine.batch={rows}" if rows >= 1 else "a smaller engine.prefill_chunk, or more memory",
+            hint=f"engine.batch={count}" if count >= 1 else "a smaller engine.prefill_chunk, or more memory",
         )
-    if max_length is not None and max_length > plan.most_positions:
+    if max_length is not None and max_length > plan.max_positions:
         raise MachineError(
-            f"rows of engine.max_length = {max_length} tokens do not fit {allowed / GIB:.2f} GiB",
-            hint=f"engine.max_length={plan.most_positions}",
+            f"sequences of engine.max_length = {max_length} tokens do not fit {allowed / GIB:.2f} GiB",
+            hint=f"engine.max_length={plan.max_positions}",
         )
     return plan
 

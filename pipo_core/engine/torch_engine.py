@@ -1,28 +1,32 @@
-"""Continuous batching over `pipo_core.decode`: admit, step, retire."""
+"""Continuous batching over `pipo_core.decode`: admit, step, retire.
+
+`TorchEngine.step` either reads a piece of prompts or calls the method's `step`, which advances every running sequence.
+"""
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.chat import end_ids
-from pipo_core.decode.prefill import PromptReader
-from pipo_core.decode.rows import Emitted, RowSettings
+from pipo_core.chat import encode_prompt, end_ids
+from pipo_core.decode.method import Method, RunningState, StepOutput
+from pipo_core.decode.prefill import PrefillSettings, PromptReader
 from pipo_core.engine.admission import Admission
-from pipo_core.engine.api import Completion, Delta, EngineStats, FinishReason, Request
+from pipo_core.engine.api import Completion, Delta, EngineStats, FinishReason, Reports, Request
 from pipo_core.engine.memory import MemoryPlan
-from pipo_core.engine.methods import Method, RowState
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
 from pipo_core.text import one_line
 
 _LOG = logging.getLogger(__name__)
 
-_ROOM = 128
-"""Positions of decoding for which new rows get space at once; most answers end long before their budgets."""
+_RESERVED = 128
+"""Positions of decoding for which new sequences get space at once; most answers end long before their budgets."""
 
 
 @dataclass
@@ -30,7 +34,7 @@ class _Reading:
     """A long prompt that is read piece by piece."""
 
     writer: Writer
-    settings: RowSettings
+    settings: PrefillSettings
     reader: PromptReader
 
 
@@ -40,15 +44,15 @@ class TorchEngine:
     Args:
         method: a decoding method on a model.
         tokenizer: the model's.
-        batch: rows that run together.
+        batch: sequences that run together.
         prefill_chunk: prompt positions (for pair decoding slots) that are read at once.
         max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
-        memory: what rows may take; no limit where None.
+        memory: what sequences may take; no limit where None.
     """
 
     def __init__(
         self,
-        method: Method,
+        method: Method[Any],
         tokenizer: PreTrainedTokenizerBase,
         *,
         batch: int,
@@ -63,11 +67,11 @@ class TorchEngine:
         self._admission = Admission(method, batch=batch, chunk=prefill_chunk, max_length=max_length, memory=memory)
         self._reading: _Reading | None = None
         self._running: list[Writer] = []
-        self._state: RowState | None = None
+        self._state: RunningState | None = None
         self._ids: set[str] = set()  # of requests that have not ended
         self._deltas: list[Delta] = []  # of requests that ended between two steps
-        self._decode_next = False  # a piece of prompts was the last thing done: now the rows that run
-        self._group_next = False  # a piece of the long prompt was the last one read: now waiting requests
+        self._decode_next = False  # the last step read a piece of prompts: now decode
+        self._group_next = False  # the last piece was of the long prompt: now waiting requests
         self._steps = self._tokens = self._drafts = self._kept = 0
 
     # ------------------------------------------------------------ what others see
@@ -88,6 +92,13 @@ class TorchEngine:
         return self._admission.max_length
 
     @property
+    def reports(self) -> Reports:
+        """What its completions tell."""
+        model = self._method.model
+        device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+        return Reports(device=device, config=model.config, weight_bytes=model.lm_head.weight.dtype.itemsize)
+
+    @property
     def has_work(self) -> bool:
         """Whether a request has not ended, or its last delta was not handed out."""
         return bool(self._ids or self._deltas)
@@ -98,7 +109,7 @@ class TorchEngine:
         return EngineStats(
             running=running,
             waiting=len(self._admission.waiting),
-            rows_free=self._batch - running,
+            free=self._batch - running,
             steps=self._steps,
             tokens=self._tokens,
             drafts=self._drafts,
@@ -106,9 +117,16 @@ class TorchEngine:
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the completions in the order in which they end.
+        """Yield the completions in the order in which they end; raises what `stream` does."""
+        with closing(self.stream(requests)) as deltas:
+            for delta in deltas:
+                if delta.completion is not None:
+                    yield delta.completion
 
-        A failure of one request is its completion's error; one that hits all running rows is raised.
+    def stream(self, requests: Iterable[Request]) -> Generator[Delta]:
+        """Yield what each step adds to each request.
+
+        A failure of one request is its completion's error; one that hits all running sequences is raised.
 
         Raises:
             UsageError: before anything runs, if a request cannot be taken.
@@ -119,11 +137,9 @@ class TorchEngine:
                 self.add(request)
                 mine.append(request.id)
             while self.has_work:
-                for delta in self._advance():
-                    if delta.completion is not None:
-                        yield delta.completion
+                yield from self._advance()
         except Exception as error:
-            self._lose_rows(error)
+            self._lose_running(error)
             raise
         finally:  # where it was left early
             for request_id in mine:
@@ -139,12 +155,14 @@ class TorchEngine:
         """
         if request.id in self._ids:
             raise UsageError(f"request {request.id} is already here")
+        if not request.prompt_ids:
+            request = replace(request, prompt_ids=tuple(encode_prompt(self._tokenizer, request.messages)))
         self._admission.check(request)
         self._ids.add(request.id)
         self._admission.waiting.append(request)
 
     def cancel(self, request_id: str) -> None:
-        """End a request and free its row at once; a request that has ended, or never was, is let be."""
+        """End a request and free its place at once; one that has ended, or never was, is left alone."""
         if request_id not in self._ids:
             return
         reading = self._reading
@@ -160,28 +178,35 @@ class TorchEngine:
         waiting = self._admission.waiting
         request = next(request for request in waiting if request.id == request_id)
         waiting.remove(request)
-        self._end(Writer(request, self._tokenizer), "cancelled")
+        self._end(self._writer(request), "cancelled")
 
     def step(self) -> list[Delta]:
-        """Read one piece of prompts or advance every row by one step; return what that added.
+        """Read one piece of prompts or advance every sequence by one step; return what that added.
 
         A failure ends the requests that it hit with an error, and the engine goes on.
         """
         try:
             return self._advance()
         except Exception as error:  # noqa: BLE001 - whatever it was, other requests must go on
-            self._lose_rows(error)
+            self._lose_running(error)
             return self._hand_out()
+
+    def close(self) -> None:
+        """End every request and let go of the sequences' memory; the model may be shared and stays."""
+        for request_id in list(self._ids):
+            self.cancel(request_id)
+        self._deltas.clear()
+        self._state = None
 
     # ------------------------------------------------------------ admit, step, retire
 
     def _advance(self) -> list[Delta]:
         """Do what `step` does; failures of a method's step are raised."""
-        rows_are_next = self._running and self._decode_next
-        self._decode_next = not rows_are_next and self._prefill()
+        decode_now = self._running and self._decode_next
+        self._decode_next = not decode_now and self._prefill()
         if self._state is not None and self._running and not self._decode_next:
-            emitted = self._method.step(self._state)
-            self._write(self._running, emitted, self._broken(self._state))
+            output = self._method.step(self._state)
+            self._write(self._running, output, self._broken(self._state))
             self._retire()
         self._steps += 1
         return self._hand_out()
@@ -199,7 +224,7 @@ class TorchEngine:
             return True
         group = self._take(reading)
         if not group and not self._running and reading is None and self._admission.waiting:
-            self._state = None  # the empty buffers of rows that have left are in the way
+            self._state = None  # the empty buffers of sequences that have left are in the way
             group = self._take(reading)
         self._group_next = False
         if group and self._admission.is_long(group[0]):
@@ -219,7 +244,7 @@ class TorchEngine:
 
     def _open_reader(self, request: Request) -> None:
         """Begin to read a long prompt."""
-        writer = Writer(request, self._tokenizer)
+        writer = self._writer(request)
         with self._failing_alone(writer):
             settings = self._settings([writer])
             reader = self._method.open_reader([request.prompt_ids], settings, self._chunk)
@@ -228,7 +253,7 @@ class TorchEngine:
             self._read_piece(self._reading)
 
     def _read_piece(self, reading: _Reading) -> None:
-        """Read on in a long prompt; its row starts with the last piece."""
+        """Read on in a long prompt; its sequence starts with the last piece."""
         writer, started = reading.writer, None
         with self._failing_alone(writer):
             reading.reader.advance()
@@ -241,8 +266,8 @@ class TorchEngine:
             self._join([writer], *started)
 
     def _start(self, requests: Sequence[Request]) -> None:
-        """Start rows for the requests, one by one if they fail together, so that the faulty one fails alone."""
-        writers = [Writer(request, self._tokenizer) for request in requests]
+        """Start the requests, one by one if they fail together, so that the faulty one fails alone."""
+        writers = [self._writer(request) for request in requests]
         prompts = [request.prompt_ids for request in requests]
         started = None
         try:
@@ -258,70 +283,70 @@ class TorchEngine:
         for request in requests:  # out here, where the error and what its traceback holds are gone
             self._start([request])
 
-    def _settings(self, writers: Sequence[Writer]) -> RowSettings:
+    def _writer(self, request: Request) -> Writer:
+        return Writer(request, self._tokenizer, self.end_ids)
+
+    def _settings(self, writers: Sequence[Writer]) -> PrefillSettings:
         requests = [writer.request for writer in writers]
-        return RowSettings(
+        budget = max(request.max_positions(self._method.max_step_positions) for request in requests)
+        return PrefillSettings(
             sampling=[request.sampling for request in requests],
-            pad_id=int(self._tokenizer.pad_token_id),
             end_ids=[writer.end_ids for writer in writers],
-            room=min(max(request.most_positions(self._method.stride) for request in requests), _ROOM),
-            most=[self._admission.reach(request) for request in requests],
-            run=self._method.run,
-            block=self._method.block,
+            reserved_positions=min(budget, _RESERVED),
+            max_positions=[self._admission.max_positions(request) for request in requests],
         )
 
-    def _join(self, writers: list[Writer], state: RowState, emitted: Emitted) -> None:
-        """Let new rows run with the others."""
+    def _join(self, writers: list[Writer], state: RunningState, output: StepOutput) -> None:
+        """Let new sequences run with the others."""
         broken = self._broken(state)
         self._running += writers
         if self._state is None:
             self._state = state
         else:
             self._state.join(state)
-        self._write(writers, emitted, broken)
+        self._write(writers, output, broken)
         self._retire()
 
     @staticmethod
-    def _broken(state: RowState) -> list[bool]:
-        """Return which rows drew from scores that are no numbers."""
-        rows: list[bool] = state.sampler.broken.tolist()
-        return rows
+    def _broken(state: RunningState) -> list[bool]:
+        """Return which sequences had scores that are not finite."""
+        broken: list[bool] = state.sampler.broken.tolist()
+        return broken
 
-    def _write(self, writers: Sequence[Writer], emitted: Emitted, broken: Sequence[bool]) -> None:
-        """Hand every row what it wrote; broken ones end."""
+    def _write(self, writers: Sequence[Writer], output: StepOutput, broken: Sequence[bool]) -> None:
+        """Hand every writer what its sequence wrote; broken ones end."""
         now = time.perf_counter()
-        tokens, counts = emitted.tokens.tolist(), emitted.counts.tolist()
-        sure = [None] * len(counts) if emitted.confidence is None else emitted.confidence.tolist()
-        for writer, row, count, confidence, lost in zip(writers, tokens, counts, sure, broken, strict=True):
+        tokens, counts = output.tokens.tolist(), output.counts.tolist()
+        sure = [None] * len(counts) if output.confidence is None else output.confidence.tolist()
+        for writer, ids, count, confidence, lost in zip(writers, tokens, counts, sure, broken, strict=True):
             if lost:
                 self._end(writer, "error", "the model's scores are not finite")
                 continue
-            completion = writer.completion
-            drafts, kept = completion.drafts, completion.kept
+            drafts, kept = writer.drafts, writer.kept
             try:
-                delta = writer.write(row, count=count, offered=emitted.offered, now=now, confidence=confidence)
+                delta = writer.write(ids, count=count, offered=output.offered, now=now, confidence=confidence)
             except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
                 self._fail(writer, error)
                 continue
             self._deltas.append(delta)
             if writer.done:
                 self._ids.discard(writer.request.id)
-            self._tokens += completion.slot_token_counts[-1]
-            self._drafts += completion.drafts - drafts
-            self._kept += completion.kept - kept
+            self._tokens += writer.slot_token_counts[-1]
+            self._drafts += writer.drafts - drafts
+            self._kept += writer.kept - kept
 
     def _retire(self) -> None:
-        """Free the rows of requests that have ended; the last rows fill the holes, so that few are moved."""
-        rows = list(range(len(self._running)))
+        """Drop sequences whose requests have ended; the last ones take their places, so that few are moved."""
+        kept = list(range(len(self._running)))
         for index in range(len(self._running) - 1, -1, -1):
             if self._running[index].done:
-                rows[index] = rows[-1]
-                rows.pop()
-        if self._state is None or len(rows) == len(self._running):
+                kept[index] = kept[-1]
+                kept.pop()
+        if self._state is None or len(kept) == len(self._running):
             return
-        self._running = [self._running[row] for row in rows]
-        self._state.keep(rows)
-        if not rows and self._method.block == 1:
+        self._running = [self._running[index] for index in kept]
+        self._state.keep(kept)
+        if not kept and self._method.block == 1:
             self._state = None
 
     def _end(self, writer: Writer, reason: FinishReason, error: str | None = None) -> None:
@@ -340,7 +365,7 @@ class TorchEngine:
         _LOG.debug("request %s failed", writer.request.id, exc_info=error)
         self._end(writer, "error", one_line(error))
 
-    def _lose_rows(self, error: Exception) -> None:
+    def _lose_running(self, error: Exception) -> None:
         """End all running requests: what the failed step left in their caches cannot be trusted."""
         lost, self._running, self._state = self._running, [], None
         for writer in lost:

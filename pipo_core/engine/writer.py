@@ -11,13 +11,24 @@ from pipo_core.engine.api import Completion, Delta, FinishReason, Request, Slot,
 
 
 class Writer:
-    """Turns the steps of a row into deltas and a `Completion`."""
+    """Turns the steps of a sequence into deltas and a `Completion`.
 
-    def __init__(self, request: Request, tokenizer: PreTrainedTokenizerBase) -> None:
+    Args:
+        request: what is written; its prompt is laid out.
+        tokenizer: the model's.
+        end_ids: the model's own ends, for a request that names none.
+    """
+
+    def __init__(self, request: Request, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
         self.request = request
-        self.completion = Completion(request.id)
         self.done = False
-        self.end_ids: frozenset[int] = frozenset() if request.ignore_end else request.stop_ids
+        self.drafts = 0
+        self.kept = 0
+        self.slot_token_counts: list[int] = []
+        stop_ids = end_ids if request.stop_ids is None else request.stop_ids
+        self.end_ids: frozenset[int] = frozenset() if request.ignore_end else stop_ids
+        self.completion = Completion(request.id, slot_token_counts=self.slot_token_counts)
+        self._record: list[Slot] = []
         self._detokenizer = Detokenizer(tokenizer, request.stop)
         self._texts: list[str] = []  # what was handed out
         self._handed_out = 0  # tokens
@@ -36,11 +47,10 @@ class Writer:
             confidence: the gate's, of the draft.
         """
         completion = self.completion
-        completion.slots += 1
         completion.time_s = now - self._started
-        if completion.slots == 1:
+        if not self.slot_token_counts:
             completion.ttft_s = completion.time_s
-        drafts_before = completion.drafts
+        drafts_before = self.drafts
         texts: list[str] = []
         taken = 0
         for token in tokens[:count]:
@@ -49,20 +59,20 @@ class Writer:
             texts.append(self._take(token))
             taken += 1
             if taken == 1 and not self.done:
-                completion.drafts += offered
-        completion.kept += taken - 1
-        completion.slot_token_counts.append(taken)
+                self.drafts += offered
+        self.kept += taken - 1
+        self.slot_token_counts.append(taken)
         if self.request.record:
-            drafted = completion.drafts > drafts_before
-            completion.record.append(Slot(tokens[0], tokens[1] if drafted else None, taken > 1))
-        if not self.done and (not self._tokens_left or completion.slots == self.request.max_slots):
+            drafted = self.drafts > drafts_before
+            self._record.append(Slot(tokens[0], tokens[1] if drafted else None, taken > 1))
+        if not self.done and (not self._tokens_left or len(self.slot_token_counts) == self.request.max_slots):
             self._finish("length")
 
         new = completion.token_ids[self._handed_out :]
         written = [Written(token, "kept", confidence) for token in new]
         if new:
             written[0] = Written(new[0], "first", None)
-        rejected = completion.drafts - drafts_before - (count - 1)
+        rejected = self.drafts - drafts_before - (count - 1)
         if rejected > 0:
             written += [Written(token, "rejected", confidence) for token in tokens[count : count + rejected]]
         return self._delta("".join(texts), tuple(written))
@@ -102,5 +112,9 @@ class Writer:
         self._handed_out = len(self.completion.token_ids)
         if not self.done:
             return Delta(self.request.id, text, written)
-        self.completion.text = "".join(self._texts)
-        return Delta(self.request.id, text, written, self.completion)
+        completion = self.completion
+        completion.text = "".join(self._texts)
+        completion.tokens = sum(self.slot_token_counts)
+        completion.slots, completion.drafts, completion.kept = len(self.slot_token_counts), self.drafts, self.kept
+        completion.record = self._record if self.request.record else None
+        return Delta(self.request.id, text, written, completion)

@@ -34,24 +34,42 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Cut:
-    """An answer within a budget."""
+    """An answer within a budget.
+
+    Attributes:
+        tokens: real tokens, the end token included.
+        slots: decode steps; None where the engine does not report them.
+        drafts: drafts that were offered; None where the engine does not report them.
+        finished: whether it ended within the budget.
+        correct: whether it ended, and right.
+        undecided: whether it counts as wrong because its grading broke off.
+    """
 
     tokens: int
-    """Real tokens, the end token included."""
-    slots: int
-    drafts: int
-    """Drafts that were offered."""
+    slots: int | None
+    drafts: int | None
     finished: bool
     correct: bool
+    undecided: bool = False
 
     @property
-    def kept(self) -> int:
+    def kept(self) -> int | None:
         """Drafts that were kept: the tokens beyond one a slot."""
-        return self.tokens - self.slots
+        return None if self.slots is None else self.tokens - self.slots
+
+
+def counts_steps(row: Row) -> bool:
+    """Return whether an answer's engine reported what each step wrote."""
+    return row.get("slot_token_counts") is not None
 
 
 def cut(row: Row, unit: Unit, limit: int) -> Cut:
     """Return what is left of an answer after `limit` tokens or slots."""
+    ended = row["finish_reason"] == "stop"
+    undecided = bool(row.get("undecided"))
+    if not counts_steps(row):
+        finished = ended and row["written"] <= limit
+        return Cut(min(row["written"], limit), None, None, finished, finished and bool(row["correct"]), undecided)
     reached = list(accumulate(row["slot_token_counts"]))
     total, slots = (reached[-1] if reached else 0), len(reached)
     if unit == "slots":
@@ -62,12 +80,12 @@ def cut(row: Row, unit: Unit, limit: int) -> Cut:
         within = total <= limit
         kept_slots = sum(1 for before in [0, *reached[:-1]] if before < limit) if reached else 0
         tokens = min(total, limit)
-    finished = within and row["finish_reason"] == "stop"
+    finished = within and ended
     # A method makes the same number of drafts in every slot, but in a last one whose first token ended the text, and
     # eagle none at the prompt.
-    a_slot = -(-row["drafts"] // len(reached)) if reached else 0
-    drafts = min(kept_slots * a_slot, row["drafts"])
-    return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]))
+    per_slot = -(-row["drafts"] // len(reached)) if reached else 0
+    drafts = min(kept_slots * per_slot, row["drafts"])
+    return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]), undecided)
 
 
 @dataclass(frozen=True)
@@ -98,7 +116,8 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
     `avg` and `pass` (by k) are estimates {value, low, high}, `difference` is one of avg minus the baseline's
     avg (or None), `levels` has problems and avg of each named level, `tokens_per_slot` is real tokens over slots
     of all answers, `drafts` counts those offered and `drafts_kept` is the share kept (None for no draft),
-    `mean_tokens` real tokens an answer, `finished` the share that ended within the budget.
+    `mean_tokens` real tokens an answer, `finished` the share that ended within the budget, `undecided` how many answers
+    count as wrong because their grading broke off.
     """
     average = result.average()
     samples = len(result.cuts[0])
@@ -106,8 +125,8 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
     passes = np.stack([pass_at_k(samples, counts, k) for k in range(1, samples + 1)], axis=1)
     by_k = means_with_intervals(passes, seed=seed)
     answers = list(result.answers())
-    tokens, slots = sum(a.tokens for a in answers), sum(a.slots for a in answers)
-    drafts, kept = sum(a.drafts for a in answers), sum(a.kept for a in answers)
+    tokens, slots = sum(a.tokens for a in answers), sum(a.slots or 0 for a in answers)
+    drafts, kept = sum(a.drafts or 0 for a in answers), sum(a.kept or 0 for a in answers)
     return {
         "avg": by_k[0].as_dict(),  # pass@1 of one question is its share of right answers
         "pass": {str(k): estimate.as_dict() for k, estimate in enumerate(by_k, start=1)},
@@ -118,6 +137,7 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
         "drafts_kept": kept / drafts if drafts else None,
         "mean_tokens": tokens / len(answers),
         "finished": sum(a.finished for a in answers) / len(answers),
+        "undecided": sum(a.undecided for a in answers),
     }
 
 

@@ -2,8 +2,8 @@ r"""Grading mathematics: the last `\boxed{…}` of a text against a reference an
 
 Equal strings and plain integers are decided here at once. Everything else goes to math-verify in a process of
 its own (`math_worker.py`) with a deadline, because a symbolic comparison of what a model wrote may take for
-ever or all memory. A worker that exceeds its deadline or dies is ended and replaced, and that answer counts
-as wrong.
+ever or all memory. A worker that exceeds its deadline or dies is ended and replaced, and that answer is
+undecided.
 """
 
 import json
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -163,8 +162,6 @@ class MathGrader:
         self.deadline = deadline
         self._worker: _Worker | None = None
         self._lock = threading.Lock()
-        self.undecided = 0
-        """Answers so far that count as wrong because the worker exceeded the deadline or died."""
 
     def __enter__(self) -> Self:
         """Return the grader itself; nothing starts yet."""
@@ -181,21 +178,26 @@ class MathGrader:
         with self._lock:
             self._stop()
 
-    def grade(self, text: str, answer: str) -> bool:
-        r"""Whether the last box of `text` holds what equals `answer` (bare, or itself in a box)."""
+    def judge(self, text: str, answer: object) -> bool | None:
+        r"""Whether the last box of `text` holds what equals `answer` (bare, or itself in a box).
+
+        Returns:
+            None if the worker exceeded the deadline or died before it could tell.
+
+        Raises:
+            TypeError: for a reference answer that is not a text.
+        """
+        if not isinstance(answer, str):
+            raise TypeError(f"mathematics is graded against a text, not against {answer!r}")
         given = extract_boxed(text)
         if given is None:
             return False
         boxed = extract_boxed(answer)
         given, gold = _normal(given), _normal(answer if boxed is None else boxed)
         decided = _decide(given, gold)
-        return self._judge(given, gold) if decided is None else decided
+        return self._ask_worker(given, gold) if decided is None else decided
 
-    def grade_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Grade each (text, answer), in order."""
-        return [self.grade(text, answer) for text, answer in pairs]
-
-    def _judge(self, given: str, gold: str) -> bool:
+    def _ask_worker(self, given: str, gold: str) -> bool | None:
         with self._lock:
             if self._worker is None:
                 self._worker = _Worker()
@@ -204,9 +206,8 @@ class MathGrader:
                 verdict = self._worker.judge(given, gold, self.deadline)
             finally:  # also when interrupted: a reply that nobody read must not answer the next question
                 if verdict is None:
-                    self.undecided += 1
                     self._stop()
-        return bool(verdict)
+        return verdict
 
     def _stop(self) -> None:
         worker, self._worker = self._worker, None

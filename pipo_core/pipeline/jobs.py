@@ -43,7 +43,7 @@ def _rollout(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
 
     # Data and grading are neighbours that do not know each other; they meet here.
     with MathGrader() as grader:
-        return run_rollout(recipe, out, reporter=reporter, grade=grader.grade)
+        return run_rollout(recipe, out, reporter=reporter, judge=grader.judge)
 
 
 def _build(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:

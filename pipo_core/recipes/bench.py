@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipo_core.recipes.arms import Arm, baseline_findings
 from pipo_core.recipes.base import Finding, JobRecipe, ModelRef, unique
-from pipo_core.recipes.common import Arm, EngineSettings, Name, baseline_findings
+from pipo_core.recipes.common import EngineSettings, Name, TorchSettings
+from pipo_core.recipes.methods import PAIRS
 
 
 class BenchArm(Arm):
@@ -20,19 +22,13 @@ class BenchArm(Arm):
         default=None, ge=1, description="pipo only: this arm's engine.draft_vocab (random weights: the first ids)."
     )
 
-    def findings(self) -> Iterator[Finding]:
-        """Only pipo has a vocabulary of drafts."""
-        yield from super().findings()
-        if self.draft_vocab is not None and self.method != "pipo":
-            yield Finding(("draft_vocab",), f"method {self.method} has no draft_vocab; remove it", (("method",),))
-
 
 class BenchRecipe(JobRecipe):
     """TTFT, TPOT and throughput; only real tokens count, never PADs."""
 
     kind: Literal["bench"] = Field(default="bench", description="What sort of recipe this is.")
     arms: Annotated[list[BenchArm], Field(min_length=1)] = Field(
-        description="What is compared.", examples=[[{"name": "x", "method": "pipo", "ckpt": "x/y"}]]
+        description="What is compared.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
     )
     random_weights: str | None = Field(
         default=None,
@@ -56,7 +52,7 @@ class BenchRecipe(JobRecipe):
     )
     training_trials: int = Field(default=3, ge=1, description="Measured passes of each, in each of two processes.")
     baseline: str | None = Field(default=None, description="The arm that ratios are taken from.")
-    engine: EngineSettings = EngineSettings(batch=1)
+    engine: EngineSettings = TorchSettings(batch=1)
 
     def findings(self) -> Iterator[Finding]:
         """Arms have names and weights of their own, and the baseline is one of them."""

@@ -1,15 +1,14 @@
-"""Settings that several recipes share: sampling, budgets, the engine, problems, arms of a comparison."""
+"""Settings that several recipes share: sampling, budgets, the engine, problems."""
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field
 
-from pipo_core.recipes.base import MAX_NAME, Finding, ModelRef, RecipeModel, Seed
+from pipo_core.recipes.base import MAX_NAME, Finding, RecipeModel, Seed
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
-Method = Literal["regular", "mtp", "eagle", "pipo"]
 
 
 class Sampling(RecipeModel):
@@ -46,10 +45,11 @@ class Budget(RecipeModel):
             yield Finding(("tokens",), "give tokens, slots or both", (("slots",),))
 
 
-class EngineSettings(RecipeModel):
-    """Where and how answers are generated."""
+class TorchSettings(RecipeModel):
+    """The engine in this process, on PyTorch."""
 
-    batch: int = Field(default=64, ge=1, description="Answers in progress at once (rows of the batch).")
+    kind: Literal["torch"] = Field(default="torch", description="What runs the model: torch, in this process.")
+    batch: int = Field(default=64, ge=1, description="Answers in progress at once.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto is bf16 on a GPU and fp32 on a CPU."
@@ -82,6 +82,10 @@ class EngineSettings(RecipeModel):
             yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 
 
+EngineSettings: TypeAlias = TorchSettings
+"""Where and how answers are generated; another kind of engine joins it as a union that ``kind`` tells apart."""
+
+
 class Problems(RecipeModel):
     """Which problems."""
 
@@ -93,69 +97,3 @@ class Problems(RecipeModel):
     )
     count: int | None = Field(default=None, ge=1, description="How many; null: all of a file.")
     seed: Seed = 0
-
-
-def _share_form(value: Any) -> str:
-    return "list" if isinstance(value, list) else "number"
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-ShareOrSweep = Annotated[
-    Annotated[Share, Tag("number")]
-    | Annotated[list[Share], Field(min_length=1), Tag("list")]
-    | Annotated[None, Tag("none")],
-    Discriminator(lambda value: "none" if value is None else _share_form(value)),
-]
-
-
-class Arm(RecipeModel):
-    """One side of a comparison: a checkpoint and a way of decoding it."""
-
-    name: Name = Field(description="What tables and plots call this arm.", examples=["x"])
-    method: Method = Field(
-        description="regular: one token a step; mtp: two, unverified; eagle: verified drafts; pipo: up to two.",
-        examples=["pipo"],
-    )
-    ckpt: ModelRef = Field(description="A folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
-    tau: ShareOrSweep = Field(
-        default=None,
-        description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
-    )
-    acceptance: ShareOrSweep = Field(
-        default=None,
-        description="pipo only: keep this share of the drafts, by a coin and not by confidence; a list is a sweep.",
-    )
-
-    def findings(self) -> Iterator[Finding]:
-        """Only pipo has a gate."""
-        if self.tau is not None and self.method != "pipo":
-            yield Finding(("tau",), f"method {self.method} has no threshold; remove it", (("method",),))
-        if self.acceptance is not None and self.method != "pipo":
-            yield Finding(("acceptance",), f"method {self.method} has no acceptance; remove it", (("method",),))
-        if self.acceptance is not None and self.tau is not None:
-            yield Finding(("acceptance",), "tau and acceptance both say which drafts are kept", (("tau",),))
-
-    def variants(self) -> list[tuple[float | None, float | None]]:
-        """Return the thresholds and fixed shares to run: one of the two, or neither where the method has no gate."""
-        if self.method != "pipo":
-            return [(None, None)]
-        if self.acceptance is not None:
-            shares = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance]
-            return [(None, share) for share in dict.fromkeys(shares)]
-        taus = self.tau if isinstance(self.tau, list) else [0.95 if self.tau is None else self.tau]
-        return [(tau, None) for tau in dict.fromkeys(taus)]
-
-
-def arm_label(name: str, tau: float | None, acceptance: float | None) -> str:
-    """Return what files, tables and plots call an arm's variant."""
-    if acceptance is not None:
-        return f"{name}@{100 * acceptance:.12g}%"
-    return name if tau is None else f"{name}@{tau:.12g}"
-
-
-def baseline_findings(baseline: str | None, arms: Sequence[Arm]) -> Iterator[Finding]:
-    """Yield a finding if `baseline` is not the name of an arm."""
-    names = [arm.name for arm in arms]
-    if baseline is not None and baseline not in names:
-        others = tuple(("arms", index, "name") for index in range(len(arms)))
-        yield Finding(("baseline",), f"no arm is called {baseline!r}; arms: {', '.join(names)}", others)

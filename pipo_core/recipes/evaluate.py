@@ -5,8 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipo_core.recipes.arms import Arm, baseline_findings
 from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Reference, Seed, unique
-from pipo_core.recipes.common import Arm, Budget, EngineSettings, Sampling, baseline_findings
+from pipo_core.recipes.common import Budget, EngineSettings, Sampling, TorchSettings
+from pipo_core.recipes.methods import PAIRS
 
 SuiteName = Literal["tiny", "math"]
 BenchmarkRef = Annotated[str, Reference("benchmark")]
@@ -41,10 +43,10 @@ class EvalRecipe(JobRecipe):
     sampling: Sampling = Sampling()
     budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
     arms: Annotated[list[Arm], Field(min_length=1)] = Field(
-        description="What is compared.", examples=[[{"name": "x", "method": "pipo", "ckpt": "x/y"}]]
+        description="What is compared.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
     )
     baseline: str | None = Field(default=None, description="The arm that paired differences are taken from.")
-    engine: EngineSettings = EngineSettings()
+    engine: EngineSettings = TorchSettings()
 
     def findings(self) -> Iterator[Finding]:
         """The suite has the problems that it takes, arms have names of their own, the baseline is one of them."""

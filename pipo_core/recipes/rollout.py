@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from pipo_core.recipes.base import JobRecipe, ModelRef, Seed
-from pipo_core.recipes.common import Budget, EngineSettings, Method, Problems, Sampling
+from pipo_core.recipes.common import Budget, EngineSettings, Problems, Sampling, TorchSettings
+from pipo_core.recipes.methods import PLAIN, MethodName
 
 
 class RolloutRecipe(JobRecipe):
@@ -13,10 +14,10 @@ class RolloutRecipe(JobRecipe):
 
     kind: Literal["rollout"] = Field(default="rollout", description="What sort of recipe this is.")
     model: ModelRef = Field(description="The checkpoint that answers.", examples=["x/y"])
-    method: Method = Field(default="regular", description="How it decodes; teachers are uncompressed: regular.")
+    method: MethodName = Field(default=PLAIN.name, description="How it decodes; teachers are uncompressed: regular.")
     problems: Problems = Problems()
     samples: int = Field(default=4, ge=1, description="Answers a problem (paper: 4).")
     sampling: Sampling = Sampling()
     budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
-    engine: EngineSettings = EngineSettings()
+    engine: EngineSettings = TorchSettings()
     seed: Seed = 0

@@ -21,7 +21,7 @@ class Metrics:
         """Take an answer that ended."""
         self.requests[completion.finish_reason] += 1
         self.prompt_tokens += prompt_tokens
-        self.completion_tokens += sum(completion.slot_token_counts)
+        self.completion_tokens += completion.tokens
         self.ttft_seconds += completion.ttft_s
         self.seconds += completion.time_s
 
@@ -41,7 +41,7 @@ class Metrics:
         gauges = {
             "pipo_requests_running": stats.running,
             "pipo_requests_waiting": stats.waiting,
-            "pipo_rows_free": stats.rows_free,
+            "pipo_rows_free": stats.free,
         }
         for kind, values in (("counter", counters), ("gauge", gauges)):
             for name, value in values.items():

@@ -22,8 +22,8 @@ from pipo_core.chat import END_OF_THOUGHT, THOUGHT, ThoughtSplitter, encode_prom
 from pipo_core.engine import Completion, Delta
 from pipo_core.engine.live import LiveEngine, LiveStream
 from pipo_core.errors import PipoError, UsageError
-from pipo_core.serve.asking import requests_of
 from pipo_core.serve.metrics import Metrics
+from pipo_core.serve.requests import to_requests
 from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, error_body, read_body
 
 MAX_BODY_BYTES = 16 << 20
@@ -191,7 +191,7 @@ async def _answer(
     _check_model(service, body.model)
     name = f"{'chatcmpl' if isinstance(body, ChatBody) else 'cmpl'}-{uuid.uuid4().hex}"
     live = service.live
-    asked = requests_of(body, prompt_ids, name=name, end_ids=live.end_ids, max_length=live.max_length)
+    asked = to_requests(body, prompt_ids, name=name, max_length=live.max_length)
     streams: list[LiveStream] = []
     try:
         for one in asked:
@@ -264,7 +264,7 @@ def _head(service: Service, asked: _Asked, kind: str) -> dict[str, Any]:
 
 
 def _usage(asked: _Asked, completions: Sequence[Completion]) -> dict[str, int]:
-    written = sum(sum(completion.slot_token_counts) for completion in completions)
+    written = sum(completion.tokens for completion in completions)
     return {
         "prompt_tokens": asked.prompt_tokens,
         "completion_tokens": written,

@@ -7,11 +7,9 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.chat import end_ids
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Request, request_seed
-from pipo_core.engine.methods import open_method
-from pipo_core.engine.torch_engine import TorchEngine
+from pipo_core.engine.torch_opening import student_engine
 from pipo_core.errors import PipoError
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.recipes.opd import DistillRecipe
@@ -63,8 +61,13 @@ class RolloutMaker:
         Raises:
             PipoError: if the engine could not answer one of them.
         """
-        method = open_method("pipo", self._model, self._settings.tau, draw_all=True)
-        engine = TorchEngine(method, self._tokenizer, batch=self._settings.batch, max_length=self._max_length)
+        engine = student_engine(
+            self._model,
+            self._tokenizer,
+            tau=self._settings.tau,
+            batch=self._settings.batch,
+            max_length=self._max_length,
+        )
         requests = [self._request(str(number), question, step) for number, question in enumerate(questions)]
         was_training = self._wrapped.training
         self._wrapped.eval()
@@ -79,7 +82,7 @@ class RolloutMaker:
                 raise PipoError(f"the student could not answer the question of line {question.line}: {answer.error}")
         pad_id = int(self._tokenizer.pad_token_id)
         rows = [
-            lay_out(question.prompt_ids, answer.record, pad_id)
+            lay_out(question.prompt_ids, answer.record or [], pad_id)
             for question, answer in zip(questions, answers, strict=True)
         ]
         return rows, _figures(answers)
@@ -91,16 +94,15 @@ class RolloutMaker:
             prompt_ids=question.prompt_ids,
             sampling=SamplingParams(**self._settings.sampling.model_dump(), seed=seed),
             max_slots=self._settings.slots,
-            stop_ids=end_ids(self._tokenizer),
             record=True,
         )
 
 
 def _figures(answers: Sequence[Completion]) -> RolloutFigures:
-    tokens = sum(sum(answer.slot_token_counts) for answer in answers)
+    tokens = sum(answer.tokens for answer in answers)
     return RolloutFigures(
         rollout_tokens=tokens / len(answers),
-        tokens_per_slot=tokens / sum(answer.slots for answer in answers),
-        drafts_kept=sum(answer.kept for answer in answers) / max(1, sum(answer.drafts for answer in answers)),
+        tokens_per_slot=tokens / sum(answer.slots or 0 for answer in answers),
+        drafts_kept=sum(answer.kept or 0 for answer in answers) / max(1, sum(answer.drafts or 0 for answer in answers)),
         rollouts_finished=sum(answer.finish_reason == "stop" for answer in answers) / len(answers),
     )

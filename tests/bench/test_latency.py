@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
-from pipo_core.bench.arms import Opened
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.bench.runner import run_bench
 from pipo_core.chat import load_tokenizer
 from pipo_core.data.problems import load_problems, user_message
 from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.engine import Completion, Request
+from pipo_core.engine import Completion, Reports, Request
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.files import read_json
-from pipo_core.recipes.bench import BenchArm, BenchRecipe
+from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.methods import Decoding
 
 
 @dataclass
@@ -27,7 +28,11 @@ class FakeEngine:
     pattern: Sequence[int]
     step: float
     prefill: float
-    end_ids: frozenset[int] = frozenset()
+    tokenizer: PreTrainedTokenizerFast
+    reports = Reports(device="cpu")
+
+    def close(self) -> None:
+        pass
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
@@ -44,6 +49,7 @@ class FakeEngine:
                 id=request.id,
                 token_ids=[1] * sum(counts),
                 text="",
+                tokens=sum(counts),
                 slots=len(counts),
                 drafts=len(counts) if max(self.pattern) == 2 else 0,
                 kept=counts.count(2),
@@ -66,13 +72,14 @@ class Clock:
         self.ticks += 1
         return 1.0 + ((self.ticks - 1) // self.arms) * 0.5
 
-    def open(self, arm: BenchArm, tau: float | None, share: float | None, settings: Any) -> Opened:
+    def open(self, source: Path, decoding: Decoding, settings: Any) -> FakeEngine:
         assert settings.batch == 1
-        tokenizer = load_tokenizer(Path(str(arm.ckpt)))
-        if arm.method == "regular":
-            return Opened(FakeEngine(self, "regular", [1], step=0.010, prefill=0.0010), tokenizer)
-        pattern = [2] if tau == 0 else [2, 1]
-        return Opened(FakeEngine(self, f"pipo@{tau:g}", pattern, step=0.012, prefill=0.0006), tokenizer)
+        tokenizer = load_tokenizer(source)
+        if decoding.method == "regular":
+            return FakeEngine(self, "regular", [1], step=0.010, prefill=0.0010, tokenizer=tokenizer)
+        pattern = [2] if decoding.tau == 0 else [2, 1]
+        label = f"pipo@{decoding.tau:g}"
+        return FakeEngine(self, label, pattern, step=0.012, prefill=0.0006, tokenizer=tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +109,7 @@ def recipe(models: Path, **changes: Any) -> BenchRecipe:
 
 
 def test_ratios_are_those_of_the_machine_whatever_its_drift(models: Path, tmp_path: Path) -> None:
-    results = run_bench(recipe(models), tmp_path, opener=Clock().open)
+    results = run_bench(recipe(models), tmp_path, open_engine=Clock().open)
     for length in results["lengths"]:
         regular, pipo = length["arms"]
         assert regular["speedup"] == {time: {"median": 1.0, "q1": 1.0, "q3": 1.0} for time in ("ttft_s", "tpot_s")}
@@ -119,7 +126,7 @@ def test_tpot_counts_real_tokens_after_the_first_step(models: Path, tmp_path: Pa
             return 1.0
 
     arms = [{"name": "pipo", "method": "pipo", "ckpt": str(models / "pair"), "tau": [0.0, 0.95]}]
-    results = run_bench(recipe(models, arms=arms, baseline=None, new_tokens=14), tmp_path, opener=Steady().open)
+    results = run_bench(recipe(models, arms=arms, baseline=None, new_tokens=14), tmp_path, open_engine=Steady().open)
     every, some = results["lengths"][0]["arms"]
     assert every["tpot_s"]["median"] == pytest.approx(0.012 / 2)
     # 2 1 2 1 2 1 2 1 2: after the first slot 8 steps for 12 tokens.
@@ -131,7 +138,7 @@ def test_tpot_counts_real_tokens_after_the_first_step(models: Path, tmp_path: Pa
 
 def test_arms_take_turns_and_answer_the_same(models: Path, tmp_path: Path) -> None:
     clock = Clock()
-    run_bench(recipe(models, prompt_tokens=[64]), tmp_path, opener=clock.open)
+    run_bench(recipe(models, prompt_tokens=[64]), tmp_path, open_engine=clock.open)
     rounds = [clock.calls[start : start + 2] for start in range(0, len(clock.calls), 2)]
     assert len(rounds) == 8
     assert [first for (first, _), _ in rounds] == ["regular", "pipo@0"] * 4
@@ -144,7 +151,7 @@ def test_arms_take_turns_and_answer_the_same(models: Path, tmp_path: Path) -> No
 
 
 def test_results_keep_every_measured_trial_and_what_they_ran_on(models: Path, tmp_path: Path) -> None:
-    results = run_bench(recipe(models), tmp_path, opener=Clock().open)
+    results = run_bench(recipe(models), tmp_path, open_engine=Clock().open)
     kept = read_json(tmp_path / "results.json")
     raw = kept.pop("raw")
     assert kept.pop("raw_throughput") == []
@@ -172,17 +179,17 @@ def test_a_prompt_has_the_length_asked_for(length: int) -> None:
 
 def test_what_cannot_be_measured_is_refused(models: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least 3"):
-        run_bench(recipe(models, new_tokens=2), tmp_path, opener=Clock().open)
+        run_bench(recipe(models, new_tokens=2), tmp_path, open_engine=Clock().open)
     arms = [{"name": "pipo", "method": "pipo", "ckpt": str(models / "pair"), "tau": [0.0, 0.95]}]
     with pytest.raises(UsageError, match="2 thresholds"):
-        run_bench(recipe(models, arms=arms, baseline="pipo"), tmp_path, opener=Clock().open)
+        run_bench(recipe(models, arms=arms, baseline="pipo"), tmp_path, open_engine=Clock().open)
 
     class Lazy(Clock):
-        def open(self, arm: BenchArm, tau: float | None, share: float | None, settings: Any) -> Opened:
-            return Opened(FakeEngine(self, "lazy", [10**6], 1, 1), load_tokenizer(Path(str(arm.ckpt))))
+        def open(self, source: Path, decoding: Decoding, settings: Any) -> FakeEngine:
+            return FakeEngine(self, "lazy", [10**6], 1, 1, load_tokenizer(source))
 
     with pytest.raises(PipoError, match="after the first step"):
-        run_bench(recipe(models), tmp_path, opener=Lazy().open)
+        run_bench(recipe(models), tmp_path, open_engine=Lazy().open)
 
 
 def test_medians_and_quartiles_are_those_of_the_trials(models: Path, tmp_path: Path) -> None:
@@ -191,7 +198,7 @@ def test_medians_and_quartiles_are_those_of_the_trials(models: Path, tmp_path: P
             self.ticks += 1
             return 1 + (self.ticks * 0.618) % 1
 
-    results = run_bench(recipe(models, trials=5, prompt_tokens=[64]), tmp_path, opener=Noisy().open)
+    results = run_bench(recipe(models, trials=5, prompt_tokens=[64]), tmp_path, open_engine=Noisy().open)
     raw = read_json(tmp_path / "results.json")["raw"]
     times = sorted(trial["ttft_s"] for trial in raw if trial["label"] == "regular")
     summary = results["lengths"][0]["arms"][0]["ttft_s"]

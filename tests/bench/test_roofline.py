@@ -4,9 +4,11 @@ import pytest
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.roofline import DEVICES, known_device, parts, prefill_flops, step_bytes, tpot_limit
+from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, step_bytes, tpot_limit
+from pipo_core.decode.method import StepLoad
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import shape_config
+from pipo_core.model.sizes import model_sizes
 
 H200 = DEVICES["H200"]
 B4, B9, B08 = (shape_config(f"qwen3.5-{size}") for size in ("4b", "9b", "0.8b"))
@@ -21,7 +23,7 @@ def test_parts_are_those_of_the_model(name: str) -> None:
     def count(module: torch.nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
-    found = parts(config)
+    found = model_sizes(config)
     assert found.layers == count(model.text_model) - config.vocab_size * config.hidden_size
     assert found.head == count(model.lm_head)
     assert (found.compressor, found.mtp) == (count(model.compressor), count(model.mtp))
@@ -34,16 +36,20 @@ def test_parts_are_those_of_the_model(name: str) -> None:
 def test_tokens_a_second_at_batch_one_on_an_h200(
     config: Qwen3_5TextConfig, tokens_per_second: float, every: float, reduced: float
 ) -> None:
-    regular = tpot_limit(config, "regular", H200, 1.0)
+    regular = tpot_limit(config, "regular", H200, 1.0, StepLoad())
     # The published limit leaves the recurrent states out, 1 % of what a step moves.
     assert 1 / regular == pytest.approx(tokens_per_second, rel=0.015)
-    assert regular / tpot_limit(config, "pipo", H200, 2.0) == pytest.approx(every, rel=0.01)
-    assert regular / tpot_limit(config, "pipo", H200, 2.0, draft_vocab=32768) == pytest.approx(reduced, rel=0.01)
+    assert regular / tpot_limit(config, "pipo", H200, 2.0, StepLoad()) == pytest.approx(every, rel=0.01)
+    assert regular / tpot_limit(config, "pipo", H200, 2.0, StepLoad(draft_vocab=32768)) == pytest.approx(
+        reduced, rel=0.01
+    )
 
 
 def test_a_draft_that_is_rejected_is_not_projected_at_batch_one() -> None:
-    assert step_bytes(B4, "pipo", acceptance=0.0) + 2 * parts(B4).head == step_bytes(B4, "pipo", acceptance=1.0)
-    larger = {a: step_bytes(B4, "pipo", acceptance=a, batch=2) for a in (0.1, 1.0)}
+    assert step_bytes(B4, "pipo", StepLoad(acceptance=0.0)) + 2 * model_sizes(B4).head == step_bytes(
+        B4, "pipo", StepLoad()
+    )
+    larger = {a: step_bytes(B4, "pipo", StepLoad(acceptance=a, batch=2)) for a in (0.1, 1.0)}
     assert larger[0.1] == larger[1.0]
 
 
@@ -54,13 +60,13 @@ def test_half_the_positions_are_more_than_twice_as_fast_where_attention_counts(t
 
 @pytest.mark.parametrize(("batch", "context", "ratio"), [(16, 32768, 2.55), (64, 32768, 3.03), (64, 131072, 3.39)])
 def test_the_ceiling_rises_where_keys_and_values_dominate(batch: int, context: int, ratio: float) -> None:
-    at = {"context": context, "batch": batch}
-    assert 2 * step_bytes(B4, "regular", **at) / step_bytes(B4, "pipo", **at) == pytest.approx(ratio, rel=0.01)
+    at = StepLoad(context=context, batch=batch)
+    assert 2 * step_bytes(B4, "regular", at) / step_bytes(B4, "pipo", at) == pytest.approx(ratio, rel=0.01)
 
 
 def test_keys_and_values_of_half_the_positions_and_one_more_layer() -> None:
     for config, share in ((B4, 9 / 16), (B08, 7 / 12)):
-        found = parts(config)
+        found = model_sizes(config)
         assert (found.kv + found.kv_mtp) / 2 / found.kv == pytest.approx(share)
 
 
@@ -68,8 +74,8 @@ def test_keys_and_values_of_half_the_positions_and_one_more_layer() -> None:
     ("acceptance", "draft_vocab", "ratio"), [(1.0, None, 1.45), (1.0, 32768, 1.85), (0.335, None, 1.16)]
 )
 def test_ceilings_of_the_smallest_shape(acceptance: float, draft_vocab: int | None, ratio: float) -> None:
-    pipo = step_bytes(B08, "pipo", acceptance=acceptance, draft_vocab=draft_vocab)
-    assert step_bytes(B08, "regular") * (1 + acceptance) / pipo == pytest.approx(ratio, rel=0.01)
+    pipo = step_bytes(B08, "pipo", StepLoad(acceptance=acceptance, draft_vocab=draft_vocab))
+    assert step_bytes(B08, "regular", StepLoad()) * (1 + acceptance) / pipo == pytest.approx(ratio, rel=0.01)
 
 
 def test_devices_are_known_by_the_names_that_pytorch_gives_them() -> None:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from pipo_core.bench import arms as bench_arms
 from pipo_core.bench import runner
 from pipo_core.bench.roofline import step_bytes
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
+from pipo_core.decode.method import StepLoad
+from pipo_core.engine import torch_opening
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO
@@ -47,7 +48,7 @@ def recipe(**changes: Any) -> BenchRecipe:
 @pytest.fixture
 def small_shape(monkeypatch: pytest.MonkeyPatch, reference: Qwen3_5ForCausalPIPO) -> None:
     """Stands in for the published shape."""
-    monkeypatch.setattr(bench_arms, "random_shape_model", lambda name, **options: reference)
+    monkeypatch.setattr(torch_opening, "random_shape_model", lambda name, **options: reference)
 
 
 @pytest.mark.usefixtures("small_shape")
@@ -64,7 +65,7 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
         assert 0.3 < found["pipo@50%"]["drafts_kept"] < 0.7
         assert all(0 < arm["of_limit"]["tpot_s"] < 1 for arm in found.values())
         # With every draft kept a step writes two tokens, and reads the LM head twice.
-        moved = step_bytes(reference.config, "pipo", context=length["prompt_tokens"], acceptance=1.0, weight_bytes=4)
+        moved = step_bytes(reference.config, "pipo", StepLoad(context=length["prompt_tokens"]), weight_bytes=4)
         limit = moved / results["limits_of"]["bandwidth"] / 2
         every = found["pipo@100%"]
         assert every["of_limit"]["tpot_s"] * every["tpot_s"]["median"] == pytest.approx(limit)
@@ -77,8 +78,8 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
 
 def test_a_checkpoint_is_loaded_once_for_all_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    load = bench_arms.load_checkpoint
-    monkeypatch.setattr(bench_arms, "load_checkpoint", lambda path, **at: loaded.append(path) or load(path, **at))
+    load = torch_opening.load_checkpoint
+    monkeypatch.setattr(torch_opening, "load_checkpoint", lambda path, **at: loaded.append(path) or load(path, **at))
     ckpt = str(make_model(tmp_path / "pair", layout="pipo"))
     arms = [{**arm, "ckpt": ckpt} for arm in ARMS[:4]]
     run_bench(recipe(arms=arms, random_weights=None, prompt_tokens=[9], concurrency=[]), tmp_path)

@@ -17,9 +17,9 @@ import torch
 from transformers import AutoTokenizer
 
 from pipo_core.decode.kernels import compile_steps
+from pipo_core.decode.registry import open_method
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine.api import Request
-from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.files import write_json
 from pipo_core.machine import machine, versions
@@ -44,7 +44,7 @@ class TimedRunner:
 def measure(model: Any, tokenizer: Any, name: str, *, prompt: int, steps: int) -> dict[str, float]:
     """Return milliseconds of a step and of what is not the model in it, medians over ``steps``."""
     runner = TimedRunner()
-    method = open_method(name, model, 0.95 if name == "pipo" else None, acceptance=1.0 if name == "pipo" else None)
+    method = open_method(name, model, int(tokenizer.pad_token_id), acceptance=1.0 if name == "pipo" else None)
     engine = TorchEngine(replace(method, run=runner), tokenizer, batch=1)
     sampling = SamplingParams(temperature=1.0, top_p=0.95, top_k=20, presence_penalty=1.5)
     engine.add(Request("0", tuple(range(3, 3 + prompt)), sampling, max_tokens=10_000, ignore_end=True))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipo_cli.commands.eval import Suite
-from pipo_core.evaluate.answers import AnswerFile
+from pipo_core.data.answers import AnswerLog
 from pipo_core.evaluate.suites import SUITES
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.model import load_checkpoint, save_checkpoint
@@ -73,7 +73,7 @@ def test_math_takes_the_newest_checkpoint_and_the_papers_settings(calls: Calls) 
     assert isinstance(recipe, EvalRecipe)
     assert (recipe.suite, recipe.benchmark, recipe.samples, recipe.baseline) == ("math", "aime25", 4, None)
     assert (recipe.budget.tokens, recipe.budget.slots) == (32768, 32768)
-    assert [(arm.method, arm.ckpt, arm.variants()) for arm in recipe.arms] == [("pipo", str(newest), [(0.95, None)])]
+    assert [(arm.ckpt, arm.decodings()) for arm in recipe.arms] == [(str(newest), [Decoding("pipo", tau=0.95)])]
 
 
 def test_suites_and_recipes_do_not_take_each_others_folders(calls: Calls) -> None:
@@ -138,7 +138,8 @@ def test_math_from_end_to_end(questions: Path, pair: Path) -> None:
     results = read_json(folder / "results.json")
     assert results["budget"] == {"tokens": 24, "slots": 16}
     for arm in results["arms"]:
-        _is_what_the_answers_say(arm, read_jsonl(folder / "answers" / f"{arm['label']}.jsonl"))
+        with AnswerLog(folder / "answers" / f"{arm['label']}.jsonl") as log:
+            _is_what_the_answers_say(arm, [log.row(key) for key in log.answers])
     kept = {unit: figures["drafts_kept"] for unit, figures in results["arms"][0]["budgets"].items()}
     assert all(0 < share < 1 for share in kept.values())
     assert all(figures["drafts_kept"] is None for figures in results["arms"][1]["budgets"].values())
@@ -164,21 +165,21 @@ def _is_what_the_answers_say(arm: dict[str, Any], rows: list[dict[str, Any]]) ->
 def test_an_interrupted_evaluation_goes_on(questions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["--ckpt", "tiny-student"]
     assert evaluate(*words, "--out", "whole")[0] == 0
-    append: Callable[..., None] = AnswerFile.append
+    add: Callable[..., None] = AnswerLog.add_answer
 
-    def interrupted(self: AnswerFile, row: dict[str, Any]) -> None:
-        if len(self.rows) == 3:
+    def interrupted(self: AnswerLog, row: dict[str, Any]) -> None:
+        if len(self.answers) == 3:
             raise KeyboardInterrupt
-        append(self, row)
+        add(self, row)
 
-    monkeypatch.setattr(AnswerFile, "append", interrupted)
+    monkeypatch.setattr(AnswerLog, "add_answer", interrupted)
     code, _, err = evaluate(*words)
     assert code == 130
     assert "the same command goes on" in err
     answers = Path("outputs/eval-math-tiny-student/eval/answers/regular.jsonl")
     first = read_jsonl(answers)
     assert len(first) == 3
-    monkeypatch.setattr(AnswerFile, "append", append)
+    monkeypatch.setattr(AnswerLog, "add_answer", add)
     # Another batch on the way: what is written does not depend on it.
     assert evaluate(*words, "engine.batch=8")[0] == 0
     assert read_jsonl(answers)[:3] == first

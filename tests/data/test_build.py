@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipo_core.data.answers import Answer, read_index
+from pipo_core.data.answers import Answer, Key, read_index
 from pipo_core.data.build import choose, held_out_questions, run_build
 from pipo_core.data.problems import Problem, user_message
 from pipo_core.errors import MissingInputError, PipoError
@@ -157,14 +157,13 @@ def test_broken_lines(tmp_path: Path) -> None:
 ANSWERS = st.lists(
     st.builds(
         Answer,
-        problem=st.sampled_from("abcdef"),
-        sample=st.integers(0, 30),
+        key=st.builds(Key, st.sampled_from("abcdef"), st.integers(0, 30)),
         correct=st.booleans(),
         finished=st.booleans(),
         tokens=st.integers(1, 9),
         offset=st.just(0),
     ),
-    unique_by=lambda answer: (answer.problem, answer.sample),
+    unique_by=lambda answer: answer.key,
     max_size=40,
 )
 RECIPES = st.builds(

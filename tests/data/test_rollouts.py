@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipo_core.chat import load_tokenizer
 from pipo_core.data import rollouts
+from pipo_core.data.answers import AnswerLog, read_index
 from pipo_core.data.build import run_build
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.data.rollouts import run_rollout
@@ -17,6 +17,7 @@ from pipo_core.engine import Completion, Request, request_seed
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.recipes.build import BuildRecipe
+from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.rollout import RolloutRecipe
 
 COUNT, SAMPLES = 5, 3
@@ -31,11 +32,13 @@ class FakeEngine:
     words: str = ""
     asked: list[Request] = field(default_factory=list)
     opened: list[tuple[Any, ...]] = field(default_factory=list)
-    end_ids: frozenset[int] = frozenset()
 
     def open(self, *how: Any) -> "FakeEngine":
         self.opened.append(how)
         return self
+
+    def close(self) -> None:
+        pass
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         batch = list(requests)
@@ -49,6 +52,7 @@ class FakeEngine:
                 id=request.id,
                 token_ids=[1, 2, 3],
                 text=f"{request.sampling.seed}{self.words}",
+                tokens=4,
                 slots=3,
                 drafts=0,
                 kept=0,
@@ -88,41 +92,36 @@ def even(text: str, answer: str) -> bool:
 def roll(tmp_path: Path, teacher: Path) -> Callable[..., dict[str, Any]]:
     def run(engine: FakeEngine, out: Path = tmp_path, /, **settings: Any) -> dict[str, Any]:
         out.mkdir(exist_ok=True)
-        return run_rollout(recipe(teacher, **settings), out, grade=even, open_engine=engine.open)
+        return run_rollout(recipe(teacher, **settings), out, judge=even, open_engine=engine.open)
 
     return run
 
 
 def keys(path: Path) -> list[tuple[str, int]]:
-    return [(row["problem"], row["sample"]) for row in read_jsonl(path / "rollouts.jsonl")]
+    return list(read_index(path / "rollouts.jsonl"))
 
 
-def test_every_problem_is_answered_and_graded(
-    tmp_path: Path, teacher: Path, roll: Callable[..., dict[str, Any]]
-) -> None:
+def test_every_problem_is_answered_and_graded(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
     engine = FakeEngine()
     summary = roll(engine)
     problems = load_problems("tiny", "train", COUNT, 0)
     assert sorted(keys(tmp_path)) == sorted((p.id, s) for p in problems for s in range(SAMPLES))
-    rows = read_jsonl(tmp_path / "rollouts.jsonl")
+    with AnswerLog(tmp_path / "rollouts.jsonl") as log:
+        rows = [log.row(key) for key in log.answers]
     by_id = {problem.id: problem for problem in problems}
     for row in rows:
         problem = by_id[row["problem"]]
         assert (row["question"], row["answer"]) == (problem.question, problem.answer)
         assert row["text"] == str(request_seed("rollout", 4, problem.id, row["sample"]))
-        assert row["correct"] == even(row["text"], "")
+        assert row["correct"] == (row["finish_reason"] == "stop" and even(row["text"], ""))
         assert row["tokens"] == 3
     solved = [row for row in rows if row["correct"] and row["finish_reason"] == "stop"]
     assert summary["answers"] == COUNT * SAMPLES
     assert summary["solved"] == len(solved) / len(rows)
     assert summary["problems_solved"] == len({row["problem"] for row in solved})
     [request, *_] = engine.asked
-    tokenizer = load_tokenizer(teacher)
-    prompt = tokenizer.decode(list(request.prompt_ids))
-    assert problems[0].question in prompt
-    assert prompt.endswith("<|im_start|>assistant\n<think>\n")
-    ends = {tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")}
-    assert (request.max_tokens, request.max_slots, request.stop_ids) == (50, None, ends)
+    assert request.messages == ({"role": "user", "content": problems[0].question},)
+    assert (request.max_tokens, request.max_slots, request.stop_ids) == (50, None, None)
     assert (request.sampling.temperature, request.sampling.presence_penalty) == (1.0, 1.5)
 
 
@@ -146,13 +145,15 @@ def test_a_stopped_run_goes_on_to_the_same_answers(
 
 
 def test_half_a_line_of_a_killed_run_is_generated_again(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
-    roll(FakeEngine())
+    first = roll(FakeEngine())
     path = tmp_path / "rollouts.jsonl"
-    path.write_bytes(path.read_bytes()[:-20])
-    engine = FakeEngine()
-    roll(engine)
-    assert len(engine.asked) == 1
-    assert len(set(keys(tmp_path))) == len(keys(tmp_path)) == COUNT * SAMPLES
+    whole = path.read_bytes().splitlines(keepends=True)
+    for lines, asked in ((COUNT * SAMPLES, 1), (2 * COUNT * SAMPLES, 0)):  # the last answer, the last verdict
+        path.write_bytes(b"".join(whole[:lines])[:-20])
+        engine = FakeEngine()
+        assert roll(engine) == first
+        assert len(engine.asked) == asked
+        assert len(keys(tmp_path)) == COUNT * SAMPLES
 
 
 def test_a_finished_run_loads_no_model(roll: Callable[..., dict[str, Any]]) -> None:
@@ -186,25 +187,26 @@ def test_lost_answers_are_an_error_and_the_others_are_kept(tmp_path: Path, roll:
 
 def test_text_that_utf8_cannot_hold_survives(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
     roll(FakeEngine(words=" café \ud800"))
-    assert all(row["text"].endswith(" café \ud800") for row in read_jsonl(tmp_path / "rollouts.jsonl"))
+    rows = read_jsonl(tmp_path / "rollouts.jsonl")[: COUNT * SAMPLES]
+    assert all(row["text"].endswith(" café \ud800") for row in rows)
 
 
 @pytest.mark.parametrize("method", ["regular", "pipo"])
 def test_the_engine_is_opened_for_the_method(teacher: Path, roll: Callable[..., dict[str, Any]], method: str) -> None:
     engine = FakeEngine()
     roll(engine, method=method, engine={"batch": 2})
-    [(ckpt, *how, settings)] = engine.opened
-    assert (ckpt, how, settings.batch) == (teacher, [method, None], 2)
+    [(ckpt, decoding, settings)] = engine.opened
+    assert (ckpt, decoding, settings.batch) == (teacher, Decoding(method), 2)
 
 
 def test_an_instruction_beside_the_question_reaches_the_prompt_and_the_training_row(
-    tmp_path: Path, teacher: Path, roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("a", "What is 1 + 1?", "2", instruction="Answer in one word.")
     monkeypatch.setattr(rollouts, "load_problems", lambda *_: [problem])
     engine = FakeEngine()
     roll(engine, samples=8)
-    assert user_message(problem) in load_tokenizer(teacher).decode(list(engine.asked[0].prompt_ids))
+    assert engine.asked[0].messages[0]["content"] == user_message(problem)
     out = tmp_path / "build"
     out.mkdir()
     run_build(BuildRecipe(rollouts=str(tmp_path / "rollouts.jsonl")), out)

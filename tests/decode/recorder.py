@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from pipo_core.decode.cache import LinearRows, RowCache
+from pipo_core.decode.cache import GatedDeltaStates, SequenceCache
 from pipo_core.decode.graphs import Recorded
 
 _ASKING = {
@@ -50,21 +50,21 @@ class CpuRecorder:
     """
 
     def __init__(self) -> None:
-        self.caches: list[RowCache] = []
+        self.caches: list[SequenceCache] = []
         self.recordings = self.replays = 0
         self._outputs: list[list[torch.Tensor]] = []
 
     @contextmanager
     def watching(self, monkeypatch: Any) -> Iterator[None]:
         """Know every cache that is made in here."""
-        made = RowCache.__init__
+        made = SequenceCache.__init__
 
-        def make(cache: RowCache, *arguments: Any, **options: Any) -> None:
+        def make(cache: SequenceCache, *arguments: Any, **options: Any) -> None:
             made(cache, *arguments, **options)
             self.caches.append(cache)
 
         with monkeypatch.context() as patch:
-            patch.setattr(RowCache, "__init__", make)
+            patch.setattr(SequenceCache, "__init__", make)
             yield
 
     def __call__(self, function: Callable[[], Any]) -> Recorded:
@@ -72,7 +72,7 @@ class CpuRecorder:
             buffer
             for cache in self.caches
             for layer in cache.layers
-            if isinstance(layer, LinearRows)
+            if isinstance(layer, GatedDeltaStates)
             for buffer in layer.buffers
         ]
         before = [state.clone() for state in states]

@@ -7,8 +7,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from pipo_core.decode import pair, regular
-from pipo_core.decode.rows import RowSettings
+from pipo_core.decode.pair import PairMethod
+from pipo_core.decode.prefill import PrefillSettings
+from pipo_core.decode.regular import RegularMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO
 
@@ -33,7 +34,8 @@ def test_pairs_equal_the_full_pass_with_its_adapters(
     adapted: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], tau: float
 ) -> None:
     ids = random_ids(8, 1)
-    state, emitted = pair.prefill(adapted, [ids], RowSettings([GREEDY], 0, room=1), tau)
+    method = PairMethod(adapted, 0, tau=tau)
+    state, emitted = method.prefill([ids], PrefillSettings([GREEDY], reserved_positions=1))
     for slot in range(3, 9):
         ids = [*ids, int(emitted.tokens[0, 0]), int(emitted.tokens[0, 1]) if int(emitted.counts[0]) == 2 else 0]
         with torch.no_grad():
@@ -41,17 +43,18 @@ def test_pairs_equal_the_full_pass_with_its_adapters(
         assert int(emitted.tokens[0, 0]) == int(full.backbone_logits[0, slot].argmax())
         assert emitted.confidence is not None
         torch.testing.assert_close(emitted.confidence, full.confidence[:, slot].float(), atol=1e-5, rtol=1e-4)
-        emitted = pair.step(adapted, state)
+        emitted = method.step(state)
 
 
 def test_tokens_equal_the_full_pass_with_its_adapters(
     adapted: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]]
 ) -> None:
     ids = random_ids(5, 2)
-    state, emitted = regular.prefill(adapted, [ids], RowSettings([GREEDY], 0, room=1))
+    method = RegularMethod(adapted, 0)
+    state, emitted = method.prefill([ids], PrefillSettings([GREEDY], reserved_positions=1))
     for _ in range(8):
         with torch.no_grad():
             expected = int(adapted.forward_regular(torch.tensor([ids]))[0, -1].argmax())
         assert int(emitted.first[0]) == expected
         ids = [*ids, expected]
-        emitted = regular.step(adapted, state)
+        emitted = method.step(state)

@@ -8,14 +8,14 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode import backbone, kernels, layers
-from pipo_core.decode.cache import RowCache
+from pipo_core.decode.cache import SequenceCache
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.checkpoint import random_weights
 
 LENGTHS = [5, 1, 9]
 
 
-def decode_inputs(cache: RowCache) -> dict[str, Any]:
+def decode_inputs(cache: SequenceCache) -> dict[str, Any]:
     """Return the keyword arguments with which the stock text model runs one new position a row on ``cache``."""
     return {
         "position_ids": cache.positions(),
@@ -59,9 +59,9 @@ def make_model(
     return model
 
 
-def filled(config: Qwen3_5TextConfig, lengths: list[int], dtype: torch.dtype = torch.float32) -> RowCache:
+def filled(config: Qwen3_5TextConfig, lengths: list[int], dtype: torch.dtype = torch.float32) -> SequenceCache:
     """Return a cache of random states."""
-    cache = RowCache(config, max_rows=len(lengths), capacity=32, dtype=dtype, device=torch.device("cpu"))
+    cache = SequenceCache(config, max_sequences=len(lengths), capacity=32, dtype=dtype, device=torch.device("cpu"))
     generator = torch.Generator().manual_seed(1)
     states = [[torch.randn(b.shape, generator=generator).to(b.dtype) for b in layer.buffers] for layer in cache.layers]
     cache.load(states, lengths)

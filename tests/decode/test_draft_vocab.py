@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pipo_core.decode import backbone, pair
+from pipo_core.decode import backbone
 from pipo_core.decode.draft_vocab import DraftVocab
-from pipo_core.decode.rows import RowSettings
-from pipo_core.decode.sampling import RowSampler, SamplingParams
+from pipo_core.decode.pair import PairMethod
+from pipo_core.decode.prefill import PrefillSettings
+from pipo_core.decode.sampling import Sampler, SamplingParams
 from pipo_core.errors import UsageError
 from pipo_core.model import Qwen3_5ForCausalPIPO
 
@@ -38,16 +39,17 @@ class Masked:
         return masked
 
 
-def test_draws_equal_those_of_the_masked_full_head(
+def test_samples_equal_those_of_the_masked_full_head(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]]
 ) -> None:
     few = DraftVocab(reference, 9, FREQUENT, ENDS)
     prompts = [random_ids(length, length) for length in (5, 8, 2, 13)]
-    settings = RowSettings(SAMPLINGS, PAD, [ENDS] * 4)
+    settings = PrefillSettings(SAMPLINGS, [ENDS] * 4)
     written = []
     for vocabulary in (few, Masked(few), None):
-        state, emitted = pair.prefill(reference, prompts, settings, 0.0, draft_vocab=vocabulary)  # type: ignore[arg-type]
-        written.append([emitted.tokens] + [pair.step(reference, state).tokens for _ in range(12)])
+        method = PairMethod(reference, PAD, tau=0.0, draft_vocab=vocabulary)  # type: ignore[arg-type]
+        state, output = method.prefill(prompts, settings)
+        written.append([output.tokens] + [method.step(state).tokens for _ in range(12)])
     ours, masked, full = (torch.stack(slots) for slots in written)
     assert torch.equal(ours, masked)
     assert not torch.equal(ours, full)
@@ -56,13 +58,13 @@ def test_draws_equal_those_of_the_masked_full_head(
 
 def test_the_sampler_weighs_penalties_of_the_tokens_themselves() -> None:
     params = [SamplingParams(top_k=3, presence_penalty=2.0, repetition_penalty=1.3, seed=seed) for seed in range(64)]
-    sampler = RowSampler(params, [[4, 6]] * 64, 50, torch.device("cpu"))
-    sampler.observe(torch.arange(64) % 50)
+    sampler = Sampler(params, [[4, 6]] * 64, 50, torch.device("cpu"))
+    sampler.count(torch.arange(64) % 50)
     ids = torch.tensor([3, 4, 6, 20, 33])
     logits = torch.randn(64, 50, generator=torch.Generator().manual_seed(0))
     masked = torch.full_like(logits, -torch.inf)
     masked[:, ids] = logits[:, ids]
-    assert torch.equal(sampler.draw(logits[:, ids], 1, vocabulary=ids), sampler.draw(masked, 1))
+    assert torch.equal(sampler.sample(logits[:, ids], 1, vocabulary=ids), sampler.sample(masked, 1))
 
 
 def test_ends_come_first_and_fewer_ids_than_asked_for_will_do(reference: Qwen3_5ForCausalPIPO) -> None:

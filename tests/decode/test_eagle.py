@@ -2,15 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 
-from pipo_core.decode import eagle, regular
-from pipo_core.decode.rows import RowSettings
+from pipo_core.decode.eagle import EagleMethod, EagleState
+from pipo_core.decode.prefill import PrefillSettings
+from pipo_core.decode.regular import RegularMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.recipes.locate import bundled_model
@@ -34,14 +34,13 @@ def student() -> Qwen3_5ForCausalPIPO:
 def with_eagle(
     model: Qwen3_5ForCausalPIPO, drafts: int, prompts: list[Prompt], tokens: int, params: list[SamplingParams]
 ) -> tuple[list[Prompt], int]:
-    prefill = lambda rows, settings: eagle.prefill(model, rows, settings, drafts)  # noqa: E731
-    return decode(prefill, partial(eagle.step, model), prompts, tokens, params)
+    return decode(EagleMethod(model, PAD, drafts=drafts), prompts, tokens, params)
 
 
 def with_regular(
     model: Qwen3_5ForCausalPIPO, prompts: list[Prompt], tokens: int, params: list[SamplingParams]
 ) -> list[Prompt]:
-    return decode(partial(regular.prefill, model), partial(regular.step, model), prompts, tokens, params)[0]
+    return decode(RegularMethod(model, PAD), prompts, tokens, params)[0]
 
 
 @pytest.mark.parametrize("drafts", [1, 2, 3, 5])
@@ -69,19 +68,25 @@ def test_drafts_are_those_of_a_chain_over_everything_before(
 ) -> None:
     """Whatever was rejected before, no draft sees an entry that stems from the block's own earlier outputs."""
     drafted: list[list[int]] = []
-    draft = eagle._draft
-    monkeypatch.setattr(eagle, "_draft", lambda *given: drafted.append(draft(*given)[0].tolist()) or draft_of(drafted))
+    draft = EagleMethod._draft
+
+    def drafts_that_fail_at_times(method: EagleMethod, state: EagleState) -> torch.Tensor:
+        drafted.append(draft(method, state)[0].tolist())
+        return draft_of(drafted)
+
+    monkeypatch.setattr(EagleMethod, "_draft", drafts_that_fail_at_times)
+    method = EagleMethod(student, PAD, drafts=3)
     prompt, wrong = [3, 4, 5, 6, 7], [1, 1, 1]
 
     def draft_of(found: list[list[int]]) -> torch.Tensor:
         """Every other step's drafts are replaced by ones that will be rejected."""
         return torch.tensor([wrong if len(found) % 2 else found[-1]])
 
-    state, emitted = eagle.prefill(student, [prompt], RowSettings([SAMPLINGS[1]], PAD, room=1), 3)
+    state, emitted = method.prefill([prompt], PrefillSettings([SAMPLINGS[1]], reserved_positions=1))
     ids = [*prompt, int(emitted.first[0])]
     for step in range(8):
         expected = _chain(student, ids, 3)
-        emitted = eagle.step(student, state)
+        emitted = method.step(state)
         assert drafted[step] == expected
         ids += emitted.tokens[0, : int(emitted.counts[0])].tolist()
 
@@ -119,16 +124,17 @@ def test_rows_join_and_leave(student: Qwen3_5ForCausalPIPO) -> None:
         with_regular(student, [prompt], 30, [sampling])[0]
         for prompt, sampling in zip((first, second), params, strict=True)
     ]
-    state, emitted = eagle.prefill(student, [first], RowSettings(params[:1], PAD, room=1), 3)
+    method = EagleMethod(student, PAD, drafts=3)
+    state, emitted = method.prefill([first], PrefillSettings(params[:1], reserved_positions=1))
     written = [emitted.tokens[0, :1].tolist(), []]
     for _ in range(3):
-        emitted = eagle.step(student, state)
+        emitted = method.step(state)
         written[0] += emitted.tokens[0, : int(emitted.counts[0])].tolist()
-    other, emitted = eagle.prefill(student, [second], RowSettings(params[1:], PAD, room=1), 3)
+    other, emitted = method.prefill([second], PrefillSettings(params[1:], reserved_positions=1))
     written[1] += emitted.tokens[0, :1].tolist()
     state.join(other)
     while min(map(len, written)) < 30:
-        emitted = eagle.step(student, state)
+        emitted = method.step(state)
         for row in range(2):
             written[row] += emitted.tokens[row, : int(emitted.counts[row])].tolist()
     assert [row[:30] for row in written] == alone

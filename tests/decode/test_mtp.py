@@ -1,15 +1,14 @@
 """Unverified decoding against whole passes over the same ids."""
 
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 import torch
 
-from pipo_core.decode import mtp
+from pipo_core.decode.mtp import MTPMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO
-from tests.decode.methods import decode
+from tests.decode.methods import PAD, decode
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -30,7 +29,7 @@ def test_two_tokens_a_step_equal_whole_passes(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]]
 ) -> None:
     prompts = [random_ids(length, length) for length in (6, 1, 15)]
-    found, steps = decode(partial(mtp.prefill, reference), partial(mtp.step, reference), prompts, 14, [GREEDY] * 3)
+    found, steps = decode(MTPMethod(reference, PAD), prompts, 14, [GREEDY] * 3)
     assert steps == 7
     assert found == [slowly(reference, prompt, 14) for prompt in prompts]
 
@@ -40,6 +39,6 @@ def test_a_row_does_not_depend_on_its_batch(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], sampling: SamplingParams
 ) -> None:
     prompts = [random_ids(length, length) for length in (6, 1, 15)]
-    prefill, step = partial(mtp.prefill, reference), partial(mtp.step, reference)
-    together, _ = decode(prefill, step, prompts, 12, [sampling] * 3)
-    assert together == [decode(prefill, step, [prompt], 12, [sampling])[0][0] for prompt in prompts]
+    method = MTPMethod(reference, PAD)
+    together, _ = decode(method, prompts, 12, [sampling] * 3)
+    assert together == [decode(method, [prompt], 12, [sampling])[0][0] for prompt in prompts]

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from pipo_core.decode import pair
-from pipo_core.decode.rows import Emitted, RowSettings
+from pipo_core.decode.method import StepOutput
+from pipo_core.decode.pair import PairMethod
+from pipo_core.decode.prefill import PrefillSettings
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO
 
@@ -45,11 +47,12 @@ def decode(
     slots: int,
     sampling: SamplingParams = GREEDY,
     end_ids: frozenset[int] = frozenset(),
-) -> tuple[list[list[int]], list[Emitted]]:
-    """Return each row's ids with PADs, prompt included, and what every step emitted."""
-    settings = RowSettings([sampling] * len(prompts), PAD, [end_ids] * len(prompts), room=2)
-    state, emitted = pair.prefill(model, prompts, settings, tau)
-    steps = [emitted] + [pair.step(model, state) for _ in range(slots - 1)]
+) -> tuple[list[list[int]], list[StepOutput]]:
+    """Return each row's ids with PADs, prompt included, and what every step wrote."""
+    settings = PrefillSettings([sampling] * len(prompts), [end_ids] * len(prompts), reserved_positions=2)
+    method = PairMethod(model, PAD, tau=tau)
+    state, output = method.prefill(prompts, settings)
+    steps = [output] + [method.step(state) for _ in range(slots - 1)]
     rows = []
     for row, prompt in enumerate(prompts):
         ids = prompt + [PAD] * (len(prompt) % 2)
@@ -137,30 +140,31 @@ def test_a_row_does_not_depend_on_its_batch(reference: Qwen3_5ForCausalPIPO, pro
 
 def test_rows_join_and_leave_a_running_batch(reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt]) -> None:
     alone = [decode(reference, [prompt], 0.3, 9)[0][0] for prompt in prompts]
+    method = PairMethod(reference, PAD, tau=0.3)
 
-    def settings(count: int) -> RowSettings:
-        return RowSettings([GREEDY] * count, PAD, room=1)
+    def settings(count: int) -> PrefillSettings:
+        return PrefillSettings([GREEDY] * count, reserved_positions=1)
 
     written: dict[int, list[int]] = {row: [] for row in range(len(prompts))}
 
-    def take(names: list[int], emitted: Emitted) -> None:
+    def take(names: list[int], output: StepOutput) -> None:
         for position, name in enumerate(names):
-            written[name] += [int(emitted.first[position]), int(emitted.tokens[position, 1])]
+            written[name] += [int(output.first[position]), int(output.tokens[position, 1])]
 
     names = [0, 1]
-    state, emitted = pair.prefill(reference, prompts[:2], settings(2), 0.3)
-    take(names, emitted)
-    take(names, pair.step(reference, state))
-    late, emitted = pair.prefill(reference, prompts[2:], settings(3), 0.3)
-    take([2, 3, 4], emitted)
+    state, output = method.prefill(prompts[:2], settings(2))
+    take(names, output)
+    take(names, method.step(state))
+    late, output = method.prefill(prompts[2:], settings(3))
+    take([2, 3, 4], output)
     state.join(late)
     names = [0, 1, 2, 3, 4]
     for leaving in ([4, 1, 2, 3], [3, 1, 2]):  # the last rows fill the holes of those that leave
-        take(names, pair.step(reference, state))
+        take(names, method.step(state))
         state.keep(leaving)
         names = [names[row] for row in leaving]
     for _ in range(3):
-        take(names, pair.step(reference, state))
+        take(names, method.step(state))
     for row, prompt in enumerate(prompts):
         start = len(prompt) + len(prompt) % 2
         assert len(written[row]) >= 4
@@ -203,9 +207,9 @@ def test_rejected_drafts_are_neither_penalised_nor_counted(
         assert len(set(real)) == 1  # the reward repeats the first token, never the PAD beside it
 
 
-@pytest.mark.parametrize("draw_all", [False, True])
+@pytest.mark.parametrize("sample_rejected", [False, True])
 def test_projecting_rows_that_nobody_wants_changes_nothing(
-    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, draw_all: bool
+    reference: Qwen3_5ForCausalPIPO, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, sample_rejected: bool
 ) -> None:
     """As on a GPU with several rows, where nobody waits to learn which drafts are wanted."""
     sampling = [
@@ -213,9 +217,10 @@ def test_projecting_rows_that_nobody_wants_changes_nothing(
     ]
 
     def texts() -> list[tuple[list[list[int]], list[int]]]:
-        settings = RowSettings(sampling, PAD, [frozenset({7})] * len(prompts), room=2)
-        state, emitted = pair.prefill(reference, prompts, settings, 0.45, draw_all=draw_all)
-        steps = [emitted, *(pair.step(reference, state) for _ in range(12))]
+        settings = PrefillSettings(sampling, [frozenset({7})] * len(prompts), reserved_positions=2)
+        method = PairMethod(reference, PAD, tau=0.45, sample_rejected=sample_rejected)
+        state, output = method.prefill(prompts, settings)
+        steps = [output, *(method.step(state) for _ in range(12))]
         return [(step.tokens.tolist(), step.counts.tolist()) for step in steps]
 
     chosen = texts()

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pipo_core.decode import pair, regular
-from pipo_core.decode.cache import RowCache
-from pipo_core.decode.prefill import PromptReader
-from pipo_core.decode.rows import RowSettings
+from pipo_core.decode.cache import SequenceCache
+from pipo_core.decode.pair import PairMethod
+from pipo_core.decode.prefill import PrefillSettings, PromptReader
+from pipo_core.decode.regular import RegularMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO
 
-SETTINGS = RowSettings([SamplingParams(temperature=0.0)], pad_id=0, room=4)
+SETTINGS = PrefillSettings([SamplingParams(temperature=0.0)], reserved_positions=4)
 
 
 @pytest.mark.parametrize("length", [1, 2, 9, 24, 25])
@@ -21,15 +21,16 @@ def test_regular_reads_the_same_in_pieces(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], length: int, chunk: int
 ) -> None:
     prompts = [random_ids(length, length)]
-    whole = PromptReader(reference, prompts, SETTINGS).read()
-    pieces = _counted(PromptReader(reference, prompts, SETTINGS, chunk=chunk), -(-length // chunk))
+    method = RegularMethod(reference, 0)
+    whole = method.open_reader(prompts, SETTINGS).read()
+    pieces = _counted(method.open_reader(prompts, SETTINGS, chunk), -(-length // chunk))
     _assert_same(whole, pieces)
-    whole_rows, whole_first = regular.prefill(reference, prompts, SETTINGS, reader=whole)
-    rows, first = regular.prefill(reference, prompts, SETTINGS, reader=pieces)
+    whole_rows, whole_first = method.prefill(prompts, SETTINGS, reader=whole)
+    rows, first = method.prefill(prompts, SETTINGS, reader=pieces)
     _assert_same_rows(whole_rows.cache, rows.cache)
     for _ in range(6):
         assert first.tokens.tolist() == whole_first.tokens.tolist()
-        first, whole_first = regular.step(reference, rows), regular.step(reference, whole_rows)
+        first, whole_first = method.step(rows), method.step(whole_rows)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 17, 30, 31])
@@ -38,14 +39,12 @@ def test_pair_reads_the_same_in_pieces(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], length: int, chunk: int
 ) -> None:
     prompts = [random_ids(length, length)]
-    whole = PromptReader(reference, prompts, SETTINGS, width=2, with_mtp=True).read()
-    pieces = _counted(
-        PromptReader(reference, prompts, SETTINGS, width=2, with_mtp=True, chunk=chunk),
-        -(-((length + 1) // 2) // chunk),
-    )
+    method = PairMethod(reference, 0, tau=0.3)
+    whole = method.open_reader(prompts, SETTINGS).read()
+    pieces = _counted(method.open_reader(prompts, SETTINGS, chunk), -(-((length + 1) // 2) // chunk))
     _assert_same(whole, pieces)
-    whole_rows, whole_slot = pair.prefill(reference, prompts, SETTINGS, 0.3, reader=whole)
-    rows, slot = pair.prefill(reference, prompts, SETTINGS, 0.3, reader=pieces)
+    whole_rows, whole_slot = method.prefill(prompts, SETTINGS, reader=whole)
+    rows, slot = method.prefill(prompts, SETTINGS, reader=pieces)
     _assert_same_rows(whole_rows.cache, rows.cache)
     # The keys and values at the seams are those that the next piece's first token makes.
     assert rows.mtp_cache is not None
@@ -58,16 +57,17 @@ def test_pair_reads_the_same_in_pieces(
         assert slot.confidence is not None
         assert whole_slot.confidence is not None
         torch.testing.assert_close(slot.confidence, whole_slot.confidence, atol=1e-4, rtol=0)
-        slot, whole_slot = pair.step(reference, rows), pair.step(reference, whole_rows)
+        slot, whole_slot = method.step(rows), method.step(whole_rows)
 
 
 def test_prompts_of_several_lengths_are_read_at_once(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]]
 ) -> None:
-    settings = RowSettings([SamplingParams(temperature=0.0)] * 2, pad_id=0)
+    settings = PrefillSettings([SamplingParams(temperature=0.0)] * 2)
     prompts = [random_ids(5, 1), random_ids(9, 2)]
-    reader = _counted(PromptReader(reference, prompts, settings, chunk=2), 1)
-    _assert_same(PromptReader(reference, prompts, settings).read(), reader)
+    method = RegularMethod(reference, 0)
+    reader = _counted(method.open_reader(prompts, settings, 2), 1)
+    _assert_same(method.open_reader(prompts, settings).read(), reader)
 
 
 def _counted(reader: PromptReader, pieces: int) -> PromptReader:
@@ -83,7 +83,7 @@ def _assert_same(whole: PromptReader, pieces: PromptReader) -> None:
     torch.testing.assert_close(pieces.hidden, whole.hidden, atol=1e-4, rtol=1e-4)
 
 
-def _assert_same_rows(whole: RowCache, pieces: RowCache) -> None:
+def _assert_same_rows(whole: SequenceCache, pieces: SequenceCache) -> None:
     assert pieces.lengths.tolist() == whole.lengths.tolist()
     for one, other in zip(whole.layers, pieces.layers, strict=True):
         for mine, theirs in zip(one.buffers, other.buffers, strict=True):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from transformers import Qwen3_5ForCausalLM
 
-from pipo_core.decode import regular
-from pipo_core.decode.rows import RowSettings
+from pipo_core.decode.prefill import PrefillSettings
+from pipo_core.decode.regular import RegularMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO, save_checkpoint
 
@@ -14,9 +14,10 @@ from pipo_core.model import Qwen3_5ForCausalPIPO, save_checkpoint
 def decode(
     model: Qwen3_5ForCausalPIPO, prompts: list[list[int]], tokens: int, params: SamplingParams
 ) -> list[list[int]]:
-    settings = RowSettings([params] * len(prompts), pad_id=0, room=1)
-    state, emitted = regular.prefill(model, prompts, settings)
-    columns = [emitted.first] + [regular.step(model, state).first for _ in range(tokens - 1)]
+    settings = PrefillSettings([params] * len(prompts), reserved_positions=1)
+    method = RegularMethod(model, 0)
+    state, output = method.prefill(prompts, settings)
+    columns = [output.first] + [method.step(state).first for _ in range(tokens - 1)]
     return torch.stack(columns, dim=1).tolist()
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipo_core.decode.sampling import RowSampler, SamplingParams, keyed_uniform
+from pipo_core.decode.sampling import Sampler, SamplingParams, keyed_uniform
 from pipo_core.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -16,8 +16,8 @@ LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 def frequencies(params: SamplingParams, logits: torch.Tensor = LOGITS, draws: int = 20_000) -> torch.Tensor:
     """Return how often each token is drawn over many seeds."""
     rows = [SamplingParams(**{**params.__dict__, "seed": seed}) for seed in range(draws)]
-    sampler = RowSampler(rows, [()] * draws, len(logits), CPU)
-    tokens = sampler.draw(logits.expand(draws, -1), place=0)
+    sampler = Sampler(rows, [()] * draws, len(logits), CPU)
+    tokens = sampler.sample(logits.expand(draws, -1), place=0)
     return torch.bincount(tokens, minlength=len(logits)) / draws
 
 
@@ -45,18 +45,18 @@ def test_tokens_follow_the_filtered_distribution(params: SamplingParams, distrib
 
 def test_rows_with_different_settings_share_a_batch() -> None:
     rows = [SamplingParams(temperature=0.0), SamplingParams(top_k=1), SamplingParams(top_p=0.01, seed=5)]
-    sampler = RowSampler(rows, [()] * 3, 5, CPU)
-    assert sampler.draw(LOGITS.expand(3, -1), place=0).tolist() == [0, 0, 0]
+    sampler = Sampler(rows, [()] * 3, 5, CPU)
+    assert sampler.sample(LOGITS.expand(3, -1), place=0).tolist() == [0, 0, 0]
 
 
 def test_penalties_count_output_and_repetition_counts_the_prompt_too() -> None:
     logits = torch.tensor([[1.0, 0.9, 0.8, -0.1]])
 
     def first_choice(prompt: tuple[int, ...], output: list[int], **penalty: float) -> int:
-        sampler = RowSampler([SamplingParams(temperature=0.0, **penalty)], [prompt], 4, CPU)
+        sampler = Sampler([SamplingParams(temperature=0.0, **penalty)], [prompt], 4, CPU)
         for token in output:
-            sampler.observe(torch.tensor([token]))
-        return int(sampler.draw(logits, place=0))
+            sampler.count(torch.tensor([token]))
+        return int(sampler.sample(logits, place=0))
 
     assert first_choice((0,), [], presence_penalty=0.5) == 0  # the prompt is not output
     assert first_choice((), [0], presence_penalty=0.5) == 1
@@ -68,8 +68,8 @@ def test_penalties_count_output_and_repetition_counts_the_prompt_too() -> None:
 
 def test_repetition_penalty_lowers_negative_logits() -> None:
     logits = torch.tensor([[-1.0, -1.1]])
-    sampler = RowSampler([SamplingParams(temperature=0.0, repetition_penalty=1.2)], [(0,)], 2, CPU)
-    assert int(sampler.draw(logits, place=0)) == 1
+    sampler = Sampler([SamplingParams(temperature=0.0, repetition_penalty=1.2)], [(0,)], 2, CPU)
+    assert int(sampler.sample(logits, place=0)) == 1
 
 
 def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
@@ -77,27 +77,27 @@ def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
     logits = torch.randn(12, 3, 50, generator=torch.Generator().manual_seed(0))
 
     def alone(row: int) -> list[int]:
-        sampler = RowSampler([params[row]], [()], 50, CPU)
+        sampler = Sampler([params[row]], [()], 50, CPU)
         tokens = []
         for step in range(12):
-            tokens.append(int(sampler.draw(logits[step, row : row + 1], place=0)))
-            sampler.observe(torch.tensor(tokens[-1:]))
+            tokens.append(int(sampler.sample(logits[step, row : row + 1], place=0)))
+            sampler.count(torch.tensor(tokens[-1:]))
             sampler.advance()
         return tokens
 
-    sampler = RowSampler(params[:1], [()], 50, CPU)
+    sampler = Sampler(params[:1], [()], 50, CPU)
     running, tokens = [0], {0: [], 1: [], 2: []}
     clock = {0: 0, 1: 0, 2: 0}
     for step in range(12):
         if step == 3:
-            sampler.join(RowSampler(params[1:], [(), ()], 50, CPU))
+            sampler.join(Sampler(params[1:], [(), ()], 50, CPU))
             running = [0, 1, 2]
         if step == 6:
             sampler.keep([2, 1])
             running = [2, 1]
         scores = torch.stack([logits[clock[row], row] for row in running])
-        drawn = sampler.draw(scores, place=0)
-        sampler.observe(drawn)
+        drawn = sampler.sample(scores, place=0)
+        sampler.count(drawn)
         sampler.advance()
         for row, token in zip(running, drawn.tolist(), strict=True):
             tokens[row].append(token)
@@ -109,10 +109,10 @@ def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
 def test_drawing_for_some_rows_leaves_the_others_noise_alone() -> None:
     params = [SamplingParams(seed=seed) for seed in range(40)]
     logits = torch.zeros(40, 100)
-    sampler = RowSampler(params, [()] * 40, 100, CPU)
-    everyone = sampler.draw(logits, place=1)
+    sampler = Sampler(params, [()] * 40, 100, CPU)
+    everyone = sampler.sample(logits, place=1)
     some = torch.tensor([3, 17, 30])
-    assert torch.equal(sampler.draw(logits[some], place=1, rows=some), everyone[some])
+    assert torch.equal(sampler.sample(logits[some], place=1, indices=some), everyone[some])
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 10**6))

@@ -13,7 +13,7 @@ def ask(number: int, length: int = 9, **changes: Any) -> Request:
     """Return a sampled request whose prompt and seed depend on its number."""
     sampling = SamplingParams(temperature=1.0, top_k=20, presence_penalty=0.5, seed=number)
     prompt = tuple((7 * number + 13 * place) % 380 + 3 for place in range(length))
-    return replace(Request(str(number), prompt, sampling, max_tokens=20), **changes)
+    return replace(Request(str(number), prompt, sampling, max_tokens=20, stop_ids=frozenset()), **changes)
 
 
 def greedy(number: int, length: int = 9, **changes: Any) -> Request:

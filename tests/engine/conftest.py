@@ -8,9 +8,10 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.engine.methods import open_method
+from pipo_core.decode.registry import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.recipes.methods import METHODS
 
 OpenEngine = Callable[..., TorchEngine]
 
@@ -35,7 +36,8 @@ def random_model(reference: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizer
 @pytest.fixture
 def engine(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> OpenEngine:
     def make(method: str = "pipo", tau: float | None = 0.5, batch: int = 4, **options: Any) -> TorchEngine:
-        opened = open_method(method, random_model, tau if method == "pipo" else None)
+        threshold = tau if "tau" in METHODS[method].options else None
+        opened = open_method(method, random_model, int(tokenizer.pad_token_id), tau=threshold)
         return TorchEngine(opened, tokenizer, batch=batch, **options)
 
     return make

@@ -1,23 +1,26 @@
 """Steps that are replayed from recordings, as on a GPU, against plain ones: the same texts, whoever comes and goes."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from pipo_core.decode.cache import FEW_ROWS
+from pipo_core.decode.cache import FEW_SEQUENCES
 from pipo_core.decode.graphs import Graphs
-from pipo_core.engine.memory import MemoryPlan, row_cost
-from pipo_core.engine.methods import Method, open_method
+from pipo_core.decode.method import Method
+from pipo_core.decode.registry import open_method
+from pipo_core.engine.memory import MemoryPlan, sequence_cost
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from tests.decode.recorder import CpuRecorder
 from tests.engine.asking import ask, run
 
-METHODS = [("regular", None), ("mtp", None), ("eagle", None), ("pipo", 0.5), ("pipo", 1.0)]
+VARIANTS = [("regular", None), ("mtp", None), ("eagle", None), ("pipo", 0.5), ("pipo", 1.0)]
 
 
 def texts(
-    method: Method, tokenizer: PreTrainedTokenizerFast, *, batch: int, requests: int
+    method: Method[Any], tokenizer: PreTrainedTokenizerFast, *, batch: int, requests: int
 ) -> dict[str, tuple[tuple[int, ...], int]]:
     """Return tokens and slots of requests of several lengths; some come late, one is cancelled."""
     engine = TorchEngine(method, tokenizer, batch=batch, prefill_chunk=24)
@@ -41,7 +44,7 @@ def texts(
     return found
 
 
-@pytest.mark.parametrize(("name", "tau"), METHODS)
+@pytest.mark.parametrize(("name", "tau"), VARIANTS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_replayed_steps_write_what_plain_ones_write(
     random_model: Qwen3_5ForCausalPIPO,
@@ -51,7 +54,7 @@ def test_replayed_steps_write_what_plain_ones_write(
     tau: float | None,
     batch: int,
 ) -> None:
-    method = open_method(name, random_model, tau)
+    method = open_method(name, random_model, 0, tau=tau)
     expected = texts(method, tokenizer, batch=batch, requests=6)
     recorder = CpuRecorder()
     with recorder.watching(monkeypatch):
@@ -63,19 +66,19 @@ def test_replayed_steps_write_what_plain_ones_write(
 
 def test_many_rows_run_plainly(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> None:
     recorder = CpuRecorder()
-    method = open_method("regular", random_model, None).recorded(Graphs(recorder), block=16)
-    engine = TorchEngine(method, tokenizer, batch=FEW_ROWS + 1)
-    for number in range(FEW_ROWS + 1):
+    method = open_method("regular", random_model, 0).recorded(Graphs(recorder), block=16)
+    engine = TorchEngine(method, tokenizer, batch=FEW_SEQUENCES + 1)
+    for number in range(FEW_SEQUENCES + 1):
         engine.add(ask(number))
     for _ in range(5):
         engine.step()
-    assert engine.stats().running == FEW_ROWS + 1
+    assert engine.stats().running == FEW_SEQUENCES + 1
     assert recorder.recordings == 0
 
 
 @torch.inference_mode()
 def test_blocks_are_promised_whole(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> None:
-    method = open_method("regular", random_model, None).recorded(Graphs(CpuRecorder()), block=64)
+    method = open_method("regular", random_model, 0).recorded(Graphs(CpuRecorder()), block=64)
     engine = TorchEngine(method, tokenizer, batch=2)
     engine.add(ask(1, 9, max_tokens=100))
     engine.step()
@@ -86,7 +89,7 @@ def test_blocks_are_promised_whole(random_model: Qwen3_5ForCausalPIPO, tokenizer
         engine.step()
 
 
-@pytest.mark.parametrize(("name", "tau"), METHODS)
+@pytest.mark.parametrize(("name", "tau"), VARIANTS)
 def test_the_next_request_finds_the_recordings_of_the_last(
     random_model: Qwen3_5ForCausalPIPO,
     tokenizer: PreTrainedTokenizerFast,
@@ -94,7 +97,7 @@ def test_the_next_request_finds_the_recordings_of_the_last(
     name: str,
     tau: float | None,
 ) -> None:
-    method = open_method(name, random_model, tau)
+    method = open_method(name, random_model, 0, tau=tau)
     recorder = CpuRecorder()
     with recorder.watching(monkeypatch):
         engine = TorchEngine(method.recorded(Graphs(recorder), block=64), tokenizer, batch=1)
@@ -110,14 +113,14 @@ def test_the_next_request_finds_the_recordings_of_the_last(
 def test_kept_buffers_make_room_for_what_they_hold_up(
     random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method = open_method("regular", random_model, None)
-    cost = row_cost(random_model.config, torch.float32, with_mtp=False)
+    method = open_method("regular", random_model, 0)
+    cost = sequence_cost(random_model.config, torch.float32, with_mtp=False)
     plan = MemoryPlan(cost, 2 * cost.of(1, 320) + cost.of(1, 64))  # one long row, or some short ones
     recorder = CpuRecorder()
     with recorder.watching(monkeypatch):
         recorded = method.recorded(Graphs(recorder), block=64)
         engine = TorchEngine(recorded, tokenizer, batch=4, memory=plan, prefill_chunk=512)
         run(engine, [ask(number, 30, max_tokens=20) for number in range(4)])
-        assert engine._state.cache.max_rows > 1
+        assert engine._state.cache.max_sequences > 1
         long = ask(9, 250, max_tokens=50)
         assert run(engine, [long])["9"].token_ids == run(TorchEngine(method, tokenizer, batch=1), [long])["9"].token_ids

@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 import torch
 
-from pipo_core.decode.cache import RowCache
+from pipo_core.decode.cache import SequenceCache
 from pipo_core.engine import CapacityError, open_engine
-from pipo_core.engine.memory import GIB, MemoryPlan, RowCost, cgroup_free, free_bytes, plan_memory, row_cost
-from pipo_core.engine.open import find_device
+from pipo_core.engine.memory import GIB, MemoryPlan, SequenceCost, cgroup_free, free_bytes, plan_memory, sequence_cost
+from pipo_core.engine.torch_opening import find_device
 from pipo_core.errors import MachineError
-from pipo_core.recipes.common import EngineSettings
+from pipo_core.recipes.common import TorchSettings
+from pipo_core.recipes.methods import Decoding
 from tests.engine.asking import by_step, greedy, last, run
 
 
-def bytes_of(cache: RowCache) -> int:
+def bytes_of(cache: SequenceCache) -> int:
     return sum(buffer.nbytes for layer in cache.layers for buffer in layer.buffers)
 
 
@@ -24,12 +25,12 @@ def bytes_of(cache: RowCache) -> int:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_costs_are_those_of_the_caches(reference: Any, with_mtp: bool, dtype: torch.dtype) -> None:
     config = reference.config
-    cost = row_cost(config, dtype, with_mtp=with_mtp)
-    options = {"max_rows": 3, "dtype": dtype, "device": torch.device("cpu")}
+    cost = sequence_cost(config, dtype, with_mtp=with_mtp)
+    options = {"max_sequences": 3, "dtype": dtype, "device": torch.device("cpu")}
     sizes = []
     for capacity in (40, 140):
-        caches = [RowCache(config, capacity=capacity, **options)]
-        caches += [RowCache(reference.mtp.config, capacity=capacity, **options)] if with_mtp else []
+        caches = [SequenceCache(config, capacity=capacity, **options)]
+        caches += [SequenceCache(reference.mtp.config, capacity=capacity, **options)] if with_mtp else []
         sizes.append(sum(bytes_of(cache) for cache in caches))
         largest = max(buffer.nbytes for cache in caches for layer in cache.layers for buffer in layer.buffers[:1])
         assert sizes[-1] <= cost.of(3, capacity) <= sizes[-1] + largest + 3 * 45 * config.vocab_size
@@ -43,7 +44,7 @@ def plan(config: Any, **changes: Any) -> MemoryPlan:
 
 
 def test_a_batch_that_cannot_fit_is_refused_with_one_that_can(reference: Any) -> None:
-    with pytest.raises(MachineError, match=r"a batch of 5000 does not fit 0.05 GiB: a row of only 256") as refused:
+    with pytest.raises(MachineError, match=r"5000 does not fit 0.05 GiB: one sequence of only 256") as refused:
         plan(reference.config, batch=5000, memory_gib=0.05)
     assert refused.value.hint is not None
     rows = int(refused.value.hint.removeprefix("engine.batch="))
@@ -75,24 +76,24 @@ def test_rows_wait_for_memory_and_no_more_is_ever_taken(
     requests.append(greedy(20, length=150, max_tokens=10))
     alone = run(engine(method, batch=1), requests)
 
-    caches: weakref.WeakSet[RowCache] = weakref.WeakSet()
+    caches: weakref.WeakSet[SequenceCache] = weakref.WeakSet()
     taken: list[int] = []
-    opened, move = RowCache.__init__, RowCache._move
+    opened, move = SequenceCache.__init__, SequenceCache._move
 
-    def open_and_remember(self: RowCache, *args: Any, **options: Any) -> None:
+    def open_and_remember(self: SequenceCache, *args: Any, **options: Any) -> None:
         opened(self, *args, **options)
         caches.add(self)
         taken.append(sum(bytes_of(cache) for cache in caches))
 
-    def move_and_remember(self: RowCache, max_rows: int, capacity: int) -> None:
-        move(self, max_rows, capacity)
+    def move_and_remember(self: SequenceCache, max_sequences: int, capacity: int) -> None:
+        move(self, max_sequences, capacity)
         taken.append(sum(bytes_of(cache) for cache in caches))
 
-    monkeypatch.setattr(RowCache, "__init__", open_and_remember)
-    monkeypatch.setattr(RowCache, "_move", move_and_remember)
-    cost = row_cost(random_model.config, torch.float32, with_mtp=method == "pipo")
+    monkeypatch.setattr(SequenceCache, "__init__", open_and_remember)
+    monkeypatch.setattr(SequenceCache, "_move", move_and_remember)
+    cost = sequence_cost(random_model.config, torch.float32, with_mtp=method == "pipo")
     width = 2 if method == "pipo" else 1
-    budget = 2 * cost.of(1, 150 // width + 10) + cost.row  # the longest just fits
+    budget = 2 * cost.of(1, 150 // width + 10) + cost.fixed  # the longest just fits
     stepped = engine(method, batch=8, prefill_chunk=16, memory=MemoryPlan(cost, budget))
     for request in requests:
         stepped.add(request)
@@ -110,7 +111,7 @@ def test_rows_wait_for_memory_and_no_more_is_ever_taken(
 
 
 def test_what_can_never_fit_is_refused_at_once(engine: Any) -> None:
-    stepped = engine("regular", memory=MemoryPlan(RowCost(row=1000, position=10), 5000))
+    stepped = engine("regular", memory=MemoryPlan(SequenceCost(fixed=1000, position=10), 5000))
     assert stepped.max_length == 150  # two copies of 1000 + 150 · 10 bytes
     stepped.add(greedy(1, length=100, max_tokens=50))
     with pytest.raises(CapacityError, match="together they may have 150"):
@@ -169,8 +170,8 @@ def test_devices_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 def test_opening_plans_the_memory_and_the_length() -> None:
     tiny = Path(__file__).parents[2] / "pipo_core" / "bundled" / "tiny-student"
-    opened = open_engine(tiny, "regular", None, EngineSettings(batch=2, max_length=500))
+    opened = open_engine(tiny, Decoding("regular"), TorchSettings(batch=2, max_length=500))
     assert opened.max_length == 500
-    assert open_engine(tiny, "regular", None, EngineSettings(batch=2)).max_length == 4096
+    assert open_engine(tiny, Decoding("regular"), TorchSettings(batch=2)).max_length == 4096
     with pytest.raises(MachineError, match=r"a batch of 4000 does not fit 0.50 GiB"):
-        open_engine(tiny, "regular", None, EngineSettings(batch=4000, memory_gib=0.5))
+        open_engine(tiny, Decoding("regular"), TorchSettings(batch=4000, memory_gib=0.5))

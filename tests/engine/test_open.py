@@ -10,10 +10,11 @@ from pipo_core.engine import Request, open_engine
 from pipo_core.errors import CheckpointError
 from pipo_core.model import load_checkpoint, save_checkpoint
 from pipo_core.model.frequent_tokens import FrequentTokens, write_draft_vocab
-from pipo_core.recipes.common import EngineSettings
+from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.methods import Decoding
 
-FEW = EngineSettings(device="cpu", draft_vocab=6)
+FEW = TorchSettings(device="cpu", draft_vocab=6)
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +27,17 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_checkpoint_without_the_record_is_refused_for_pipo_alone(checkpoint: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json"):
-        open_engine(checkpoint, "pipo", 0.0, FEW)
-    open_engine(checkpoint, "regular", None, FEW)
+        open_engine(checkpoint, Decoding("pipo", tau=0.0), FEW)
+    open_engine(checkpoint, Decoding("regular"), FEW)
 
 
 def test_drafts_come_from_the_record(checkpoint: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "model")
     write_draft_vocab(folder, FrequentTokens([40, 41, 42, 43, 44], [60, 20, 10, 9, 1]))
     request = Request("a", (30, 31, 32), SamplingParams(temperature=0.0), 24, None, frozenset(), ignore_end=True)
-    (few,) = open_engine(folder, "pipo", 0.0, FEW).generate([request])
-    (full,) = open_engine(folder, "pipo", 0.0, EngineSettings(device="cpu")).generate([request])
-    ends = open_engine(folder, "pipo", 0.0, FEW).end_ids
+    (few,) = open_engine(folder, Decoding("pipo", tau=0.0), FEW).generate([request])
+    (full,) = open_engine(folder, Decoding("pipo", tau=0.0), TorchSettings(device="cpu")).generate([request])
+    ends = open_engine(folder, Decoding("pipo", tau=0.0), FEW).end_ids
     assert {*few.token_ids[1::2]} <= {40, 41, 42, 43, 44, *ends}
     assert not {*full.token_ids[1::2]} <= {40, 41, 42, 43, 44, *ends}
 
@@ -46,7 +47,7 @@ def test_a_draft_vocabulary_that_leaves_much_out_is_told(
 ) -> None:
     folder = shutil.copytree(checkpoint, tmp_path / "model")
     write_draft_vocab(folder, FrequentTokens(list(range(40, 60)), [1000] * 3 + [1] * 17))
-    open_engine(folder, "pipo", 0.0, EngineSettings(device="cpu", draft_vocab=18))  # 2 of 3,017 tokens
+    open_engine(folder, Decoding("pipo", tau=0.0), TorchSettings(device="cpu", draft_vocab=18))  # 2 of 3,017 tokens
     assert not caplog.text
-    open_engine(folder, "pipo", 0.0, EngineSettings(device="cpu", draft_vocab=3))
+    open_engine(folder, Decoding("pipo", tau=0.0), TorchSettings(device="cpu", draft_vocab=3))
     assert "a draft vocabulary of 3 leaves out 0.6 % of the training set's tokens" in caplog.text

@@ -68,9 +68,9 @@ def test_a_cancelled_row_is_free_at_once(engine: Any, method: str) -> None:
     for _ in range(3):
         stepped.step()
     cache = stepped._state.cache
-    assert (stepped.stats().rows_free, cache.count) == (0, 2)
+    assert (stepped.stats().free, cache.count) == (0, 2)
     stepped.cancel("0")
-    assert (stepped.stats().rows_free, cache.count) == (1, 1)
+    assert (stepped.stats().free, cache.count) == (1, 1)
     deltas = stepped.step()
     assert [delta.completion.finish_reason for delta in deltas if delta.id == "0"] == ["cancelled"]
     rest = by_step(stepped)
@@ -223,5 +223,5 @@ def test_statistics_count_what_was_written(engine: Any) -> None:
     assert stats.tokens == sum(sum(completion.slot_token_counts) for completion in written.values())
     assert stats.drafts == sum(completion.drafts for completion in written.values())
     assert 0 < stats.kept == sum(completion.kept for completion in written.values()) < stats.drafts
-    assert (stats.rows_free, stats.waiting) == (4, 0)
+    assert (stats.free, stats.waiting) == (4, 0)
     assert stats.steps > 15

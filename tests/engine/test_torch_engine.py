@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from pipo_core.decode.cache import RowCache
-from pipo_core.decode.sampling import RowSampler
-from pipo_core.engine.methods import open_method
+from pipo_core.decode.cache import SequenceCache
+from pipo_core.decode.registry import open_method
+from pipo_core.decode.sampling import Sampler
 from pipo_core.errors import CheckpointError, UsageError
 from tests.engine.asking import ask, run
 
@@ -64,13 +64,13 @@ def test_an_end_in_place_one_drops_its_draft_and_in_place_two_counts_if_kept(eng
 
 def test_an_end_as_a_draft_ends_the_text_only_if_it_is_kept(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     end = 7
-    original = RowSampler.draw
+    original = Sampler.sample
 
-    def drafts_are_ends(self: RowSampler, logits: torch.Tensor, place: int, *of: Any, **rows: Any) -> torch.Tensor:
+    def drafts_are_ends(self: Sampler, logits: torch.Tensor, place: int, *of: Any, **rows: Any) -> torch.Tensor:
         drawn = original(self, logits, place, *of, **rows)
         return torch.full_like(drawn, end) if place == 1 else drawn
 
-    monkeypatch.setattr(RowSampler, "draw", drafts_are_ends)
+    monkeypatch.setattr(Sampler, "sample", drafts_are_ends)
     slots = []
     for completion in run(
         engine(tau=0.5), [ask(n, max_tokens=30, stop_ids=frozenset({end})) for n in range(8)]
@@ -144,13 +144,13 @@ def test_ids_outside_the_vocabulary_are_refused_before_anything_runs(engine: Any
 
 def test_space_grows_with_the_rows_and_not_with_the_budget(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[int, int]] = []
-    original = RowCache.__init__
+    original = SequenceCache.__init__
 
-    def spy(self: RowCache, *args: Any, **kwargs: Any) -> None:
-        opened.append((kwargs["max_rows"], kwargs["capacity"]))
+    def spy(self: SequenceCache, *args: Any, **kwargs: Any) -> None:
+        opened.append((kwargs["max_sequences"], kwargs["capacity"]))
         original(self, *args, **kwargs)
 
-    monkeypatch.setattr(RowCache, "__init__", spy)
+    monkeypatch.setattr(SequenceCache, "__init__", spy)
     pair_engine = engine(tau=0.0, batch=64)
     generated = pair_engine.generate([ask(1, max_tokens=30_000), ask(2, max_tokens=10)])
     assert next(generated).id == "2"
@@ -161,14 +161,14 @@ def test_space_grows_with_the_rows_and_not_with_the_budget(engine: Any, monkeypa
 def test_random_pair_parts_are_refused(random_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(random_model, "fresh_parts", ("compressor", "confidence_head"))
     with pytest.raises(CheckpointError, match="no compressor, confidence_head"):
-        open_method("pipo", random_model, 0.5)
-    open_method("regular", random_model, None)
+        open_method("pipo", random_model, 0, tau=0.5)
+    open_method("regular", random_model, 0)
 
 
 @pytest.mark.parametrize(("method", "tau"), [("regular", 0.5), ("pipo", float("nan")), ("magic", None)])
 def test_methods_refuse_what_they_cannot_do(random_model: Any, method: str, tau: float | None) -> None:
     with pytest.raises(UsageError):
-        open_method(method, random_model, tau)
+        open_method(method, random_model, 0, tau=tau)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from pipo_core.chat import encode_prompt
 from pipo_core.data.problems import load_problems, user_message
 from pipo_core.data.tiny.tokenizer import train_tokenizer
 from pipo_core.engine import Completion, Request
+from pipo_core.recipes.methods import Decoding
 from pipo_core.reporting import SilentReporter
 
 
@@ -20,14 +20,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @cache
-def answers() -> dict[tuple[int, ...], str]:
+def answers() -> dict[str, str]:
     """The answer to every prompt that a test of this folder gives."""
     sets = [load_problems("tiny", "heldout", count, seed) for count, seed in ((30, 1), (30, 2), (200, 0))]
-    return {
-        tuple(encode_prompt(tokenizer(), [{"role": "user", "content": user_message(problem)}])): problem.answer
-        for problems in sets
-        for problem in problems
-    }
+    return {user_message(problem): str(problem.answer) for problems in sets for problem in problems}
 
 
 @dataclass
@@ -51,6 +47,9 @@ class FakeEngine:
                 raise KeyboardInterrupt
             yield self.answer(request)
 
+    def close(self) -> None:
+        pass
+
     def answer(self, request: Request) -> Completion:
         draw = random.Random(f"{request.sampling.seed}-{self.method}")
         most = 2 if self.method == "pipo" else 1
@@ -63,12 +62,13 @@ class FakeEngine:
                 break
             counts.append(min(count, room))
         ended = counts == planned
-        answer = int(answers()[request.prompt_ids])
+        answer = int(answers()[request.messages[0]["content"]])
         box = f"\\boxed{{{answer if right else answer + 1}}}"  # boxed early: a cut answer shows it, too
         return Completion(
             id=request.id,
             token_ids=[1] * (sum(counts) - ended),
             text=f"{box} and so on",
+            tokens=sum(counts),
             slots=len(counts),
             drafts=len(counts) * (most - 1),
             kept=sum(count == 2 for count in counts),
@@ -87,12 +87,12 @@ class Opener:
     stop_after: int | None = None
     lose: int = 0
     engines: list[FakeEngine] = field(default_factory=list)
-    taus: list[float | None] = field(default_factory=list)
+    opened: list[Decoding] = field(default_factory=list)
 
-    def __call__(self, ckpt: Path, method: str, tau: float | None, settings: object) -> FakeEngine:
-        engine = FakeEngine(method, self.skills.get(ckpt.name, 0.7), self.stop_after, self.lose)
+    def __call__(self, ckpt: Path, decoding: Decoding, settings: object) -> FakeEngine:
+        engine = FakeEngine(decoding.method, self.skills.get(ckpt.name, 0.7), self.stop_after, self.lose)
         self.engines.append(engine)
-        self.taus.append(tau)
+        self.opened.append(decoding)
         return engine
 
     @property

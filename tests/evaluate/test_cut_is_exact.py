@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pipo_core.data.tiny.tokenizer import train_tokenizer
+from pipo_core.decode.registry import open_method
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request
-from pipo_core.engine.methods import open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.evaluate.scores import cut
 from pipo_core.model import Qwen3_5ForCausalPIPO
@@ -18,7 +18,7 @@ from pipo_core.model import Qwen3_5ForCausalPIPO
 def test_a_cut_answer_is_the_one_of_the_smaller_limit(
     reference: Qwen3_5ForCausalPIPO, method: str, tau: float | None, unit: str, limit: int
 ) -> None:
-    engine = TorchEngine(open_method(method, reference, tau), train_tokenizer(), batch=8)
+    engine = TorchEngine(open_method(method, reference, 0, tau=tau), train_tokenizer(), batch=8)
     requests = [
         Request(
             id=str(number),

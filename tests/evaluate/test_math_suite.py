@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
+from pipo_core.data.answers import read_index
 from pipo_core.engine import Completion, Request
 from pipo_core.errors import MissingInputError, RecipeError
 from pipo_core.evaluate.runner import run_eval
 from pipo_core.evaluate.suites import SUITES
 from pipo_core.evaluate.suites.math import MathSuite
-from pipo_core.files import read_jsonl
 from pipo_core.grade import MathGrader
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import find_recipe
+from pipo_core.recipes.methods import Decoding
 
 ARMS = [{"name": "a", "method": "regular", "ckpt": "x/y"}]
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -58,8 +59,7 @@ def test_questions_are_asked_as_the_authors_ask_them_and_the_last_box_counts(fil
             "6",
             r"\boxed{6",
         ]
-        assert [suite.grade(problems[2], text) for text in texts] == [True, True, True, False, False, False]
-        assert suite.undecided == 0
+        assert [suite.judge(text, problems[2].answer) for text in texts] == [True, True, True, False, False, False]
 
 
 def test_a_count_takes_the_first_ones(file: Path) -> None:
@@ -146,16 +146,14 @@ def test_the_shipped_recipe_has_the_papers_values() -> None:
     assert (sampling.frequency_penalty, sampling.repetition_penalty) == (0, 1)
     assert (shipped.budget.tokens, shipped.budget.slots, shipped.samples) == (32768, 32768, 4)
     assert (shipped.suite, shipped.benchmark, shipped.problems.count) == ("math", "aime25", 30)
-    assert [(arm.method, arm.variants()) for arm in shipped.arms] == [
-        ("regular", [(None, None)]),
-        ("pipo", [(0.95, None)]),
-    ]
+    assert [arm.decodings() for arm in shipped.arms] == [[Decoding("regular")], [Decoding("pipo", tau=0.95)]]
 
 
 class HostileEngine:
     """Answers every request at once: the right box for sample 0, and one that cannot be evaluated for sample 1."""
 
-    end_ids = frozenset({0})
+    def close(self) -> None:
+        pass
 
     def generate(self, requests: Any) -> Any:
         asked: list[Request] = list(requests)
@@ -166,7 +164,10 @@ class HostileEngine:
             yield Completion(
                 request.id,
                 text=f"{'x' * 100_000} \\boxed{{{content}}}",
+                tokens=1,
                 slots=1,
+                drafts=0,
+                kept=0,
                 slot_token_counts=[1],
                 finish_reason="stop",
             )
@@ -185,11 +186,10 @@ def test_an_answer_that_cannot_be_graded_in_time_is_wrong_and_said(
     asked = recipe(file, arms=arms, samples=2, problems={"count": 1})
     results = run_eval(asked, tmp_path / "out", reporter=listener, open_engine=lambda *_: HostileEngine())
     assert results["arms"][0]["budgets"]["slots"]["avg"]["value"] == 0.5
-    assert {(row["sample"], row["correct"]) for row in read_jsonl(tmp_path / "out" / "answers" / "a.jsonl")} == {
-        (0, True),
-        (1, False),
-    }
-    assert listener.warnings == ["answers that count as wrong because their grading took too long: 1"]
+    answers = read_index(tmp_path / "out" / "answers" / "a.jsonl").values()
+    verdicts = {(answer.sample, answer.correct, answer.undecided) for answer in answers}
+    assert verdicts == {(0, True, False), (1, False, True)}
+    assert listener.warnings == ["1 answers count as wrong because their grading broke off twice"]
 
 
 def test_other_questions_under_the_same_ids_are_something_else(
@@ -202,4 +202,4 @@ def test_other_questions_under_the_same_ids_are_something_else(
     write(file, [{**row, "problem": "Another question."} for row in rows()])
     run_eval(asked, tmp_path / "out", open_engine=lambda *_: HostileEngine(), reporter=listener)
     assert len(listener.warnings) == 1
-    assert "different: problems" in listener.warnings[0]
+    assert "3 answers are to something else" in listener.warnings[0]

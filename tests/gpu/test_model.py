@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipo_core.decode import pair, regular
-from pipo_core.decode.rows import RowSettings
+from pipo_core.decode.pair import PairMethod
+from pipo_core.decode.prefill import PrefillSettings
+from pipo_core.decode.regular import RegularMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 
@@ -73,10 +74,11 @@ def test_pair_decoding_equals_the_full_pass(
     prompts = [random_ids(length, seed) for seed, length in enumerate((7, 2, 12, 1, 33))]
     heads: list[torch.Tensor] = []
     handle = model.lm_head.register_forward_hook(lambda module, inputs, output: heads.append(output.clone()))
-    settings = RowSettings([GREEDY] * len(prompts), PAD, [frozenset()] * len(prompts), room=2)
+    settings = PrefillSettings([GREEDY] * len(prompts), [frozenset()] * len(prompts), reserved_positions=2)
     try:
-        state, emitted = pair.prefill(model, prompts, settings, 0.3)
-        steps = [emitted] + [pair.step(model, state) for _ in range(7)]
+        method = PairMethod(model, PAD, tau=0.3)
+        state, output = method.prefill(prompts, settings)
+        steps = [output] + [method.step(state) for _ in range(7)]
     finally:
         handle.remove()
     first = [logits for logits in heads if logits.shape[0] == len(prompts)]
@@ -101,8 +103,9 @@ def test_regular_decoding_equals_the_full_pass(
     heads: list[torch.Tensor] = []
     handle = model.lm_head.register_forward_hook(lambda module, inputs, output: heads.append(output.clone()))
     try:
-        state, emitted = regular.prefill(model, prompts, RowSettings([GREEDY] * 3, PAD, [frozenset()] * 3, room=1))
-        columns = [emitted.first] + [regular.step(model, state).first for _ in range(7)]
+        method = RegularMethod(model, PAD)
+        state, output = method.prefill(prompts, PrefillSettings([GREEDY] * 3, reserved_positions=1))
+        columns = [output.first] + [method.step(state).first for _ in range(7)]
     finally:
         handle.remove()
     written = torch.stack(columns, dim=1).tolist()

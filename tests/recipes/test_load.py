@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipo_core.errors import MissingInputError, RecipeError
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.load import load_recipe, parse_recipe
+from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.sft import TrainRecipe
 
 TRAIN = """\
@@ -123,11 +124,14 @@ def test_one_problem(lines: str, problem: str) -> None:
 def test_arms_may_have_one_threshold_or_several() -> None:
     recipe = parse_recipe(EVAL, "r.yaml")
     assert isinstance(recipe, EvalRecipe)
-    assert [arm.variants() for arm in recipe.arms] == [[(None, None)], [(0.5, None), (0.95, None)]]
-    for share, variants in (("0.9", [(None, 0.9)]), ("[0.9, 0.5]", [(None, 0.9), (None, 0.5)])):
+    assert [arm.decodings() for arm in recipe.arms] == [
+        [Decoding("regular")],
+        [Decoding("pipo", tau=0.5), Decoding("pipo", tau=0.95)],
+    ]
+    for share, shares in (("0.9", [0.9]), ("[0.9, 0.5]", [0.9, 0.5])):
         coin = parse_recipe(EVAL, "r.yaml", overrides=["arms.1.tau=null", f"arms.1.acceptance={share}"])
         assert isinstance(coin, EvalRecipe)
-        assert coin.arms[1].variants() == variants
+        assert coin.arms[1].decodings() == [Decoding("pipo", acceptance=kept) for kept in shares]
     assert _problems(EVAL, "arms.1.tau=x") == [
         "override 'arms.1.tau=x': arms.1.tau: must be a number; got the text 'x'"
     ]
@@ -135,7 +139,7 @@ def test_arms_may_have_one_threshold_or_several() -> None:
         "override 'arms.1.tau=[0.5, 2]': arms.1.tau.1: must be less than or equal to 1; got 2"
     ]
     assert _problems(EVAL, "arms.0.tau=0.5") == [
-        "override 'arms.0.tau=0.5': arms.0.tau: method regular has no threshold; remove it"
+        "override 'arms.0.tau=0.5': arms.0.tau: method regular has no tau; remove it"
     ]
 
 

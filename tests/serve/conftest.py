@@ -10,8 +10,9 @@ import uvicorn
 from openai import OpenAI
 
 from pipo_core.engine.live import LiveEngine
-from pipo_core.engine.open import open_engine
-from pipo_core.recipes.common import EngineSettings
+from pipo_core.engine.torch_opening import TorchOpener
+from pipo_core.recipes.common import TorchSettings
+from pipo_core.recipes.methods import Decoding
 from pipo_core.serve.openai_api import Service, create_app
 from pipo_core.serve.run import listen
 from tests.train.tiny_training import make_model
@@ -32,8 +33,8 @@ def start(pair_model: Path) -> Iterator[Start]:
     running: list[tuple[uvicorn.Server, threading.Thread, Service]] = []
 
     def begin(**options: object) -> tuple[Service, str]:
-        settings = EngineSettings(batch=8, device="cpu", precision="fp32", threads=1, max_length=512)
-        engine = open_engine(pair_model, "pipo", 0.5, settings)
+        settings = TorchSettings(batch=8, device="cpu", precision="fp32", threads=1, max_length=512)
+        engine = TorchOpener().open(pair_model, Decoding("pipo", tau=0.5), settings)
         service = Service(LiveEngine(engine), engine.tokenizer, MODEL, **options)  # type: ignore[arg-type]
         listening = listen("127.0.0.1", 0, has_key=False)
         server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error", lifespan="off"))

@@ -115,7 +115,7 @@ def test_a_client_that_goes_away_frees_its_rows(client: OpenAI, served: tuple[Se
             f"{address}/completions", json={"model": MODEL, "prompt": "1+2", "max_tokens": 480, "n": 8}, timeout=0.05
         )
     wait_until_idle(service)
-    assert service.live.stats().rows_free == 8
+    assert service.live.stats().free == 8
 
 
 def test_a_key_is_asked_for(start: Start) -> None:

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from pipo_core.chat import encode_prompt, end_ids
 from pipo_core.data.augment import IGNORED
+from pipo_core.decode.pair import PairMethod
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request, Slot
-from pipo_core.engine.methods import Method, open_method
-from pipo_core.engine.torch_engine import TorchEngine
+from pipo_core.engine.torch_opening import student_engine
 from pipo_core.errors import CheckpointError, MissingInputError, PipoError, UsageError
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO, Teaching, load_checkpoint, save_checkpoint
@@ -147,8 +147,7 @@ def test_training_reads_what_the_rollout_read(student, tmp_path, question):
     assert TOKENIZER.decode(read.prompt_ids).endswith("<think>\n")
 
     model = load_checkpoint(student)
-    method = open_method("pipo", model, 0.5, draw_all=True)
-    engine = TorchEngine(method, TOKENIZER, batch=1)
+    engine = student_engine(model, TOKENIZER, tau=0.5, batch=1, max_length=200)
     request = Request("a", read.prompt_ids, SamplingParams(temperature=0), max_slots=5, record=True)
     (answer,) = engine.generate([request])
     row = lay_out(read.prompt_ids, answer.record, PAD)
@@ -165,8 +164,8 @@ def test_training_reads_what_the_rollout_read(student, tmp_path, question):
 def test_drawing_rejected_drafts_changes_no_text(student):
     model = load_checkpoint(student)
     made = []
-    for draw_all in (False, True):
-        engine = TorchEngine(open_method("pipo", model, 0.5005, draw_all=draw_all), TOKENIZER, batch=4)
+    for sample_rejected in (False, True):
+        engine = student_engine(model, TOKENIZER, tau=0.5005, batch=4, max_length=200, sample_rejected=sample_rejected)
         sampling = [SamplingParams(seed=seed, presence_penalty=1.5) for seed in range(6)]
         requests = [
             Request(str(i), (1, 2, 3 + i), params, max_slots=9, stop_ids=end_ids(TOKENIZER), record=True)
@@ -363,7 +362,7 @@ def test_an_answer_that_fails_is_told_by_its_line(student, teacher, rows, tmp_pa
     def broken(self, *args, **kwargs):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(Method, "prefill", broken)
+    monkeypatch.setattr(PairMethod, "prefill", broken)
     with pytest.raises(PipoError, match=r"question of line \d+: .*no such kernel"):
         distill_here(distill_recipe(student, teacher, rows), tmp_path)
 

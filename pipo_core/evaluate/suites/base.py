@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeAlias
 
-from pipo_core.data.problems import Problem
+from pipo_core.data.problems import Problem, Reference
 from pipo_core.recipes.evaluate import EvalRecipe
 
 
@@ -24,13 +24,11 @@ class Suite(Protocol):
         """Return the chat messages that ask the problem."""
         ...
 
-    def grade(self, problem: Problem, text: str) -> bool:
-        """Whether `text`, what the model wrote after the prompt, solves the problem."""
-        ...
+    def judge(self, text: str, reference: Reference) -> bool | None:
+        """Whether `text`, what the model wrote after the prompt, is right by a problem's reference answer.
 
-    @property
-    def undecided(self) -> int:
-        """Answers so far that count as wrong because their grading broke off."""
+        None if grading broke off.
+        """
         ...
 
 

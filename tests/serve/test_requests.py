@@ -6,19 +6,19 @@ import pytest
 
 from pipo_core.chat import ThoughtSplitter
 from pipo_core.engine import Request
-from pipo_core.serve.asking import requests_of
+from pipo_core.serve.requests import to_requests
 from pipo_core.serve.schemas import BodyError, ChatBody, read_body
 
 
 def asked(length: int = 5, **changes: Any) -> list[Request]:
     body = read_body(ChatBody, {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | changes)
-    return requests_of(body, range(length), name="r", end_ids=frozenset({2}), max_length=10)
+    return to_requests(body, range(length), name="r", max_length=10)
 
 
 def test_choices_differ_by_seed_and_repeat() -> None:
     one, two = asked(n=2, seed=3, stop="x", temperature=0.5)
     assert [one, two] == asked(n=2, seed=3, stop="x", temperature=0.5)
-    assert (one.id, two.id, one.stop, one.stop_ids) == ("r-0", "r-1", ("x",), {2})
+    assert (one.id, two.id, one.stop, one.stop_ids) == ("r-0", "r-1", ("x",), None)
     assert one.sampling.seed != two.sampling.seed
     assert one.sampling.temperature == 0.5
 

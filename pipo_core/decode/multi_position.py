@@ -1,9 +1,9 @@
-"""The backbone's pass over several new positions a row, which rows can take back in part.
+"""Speculative passes: several new positions a sequence, of which each sequence accepts some.
 
-Verifying drafts needs that: of the positions that a step reads, each row keeps those whose drafts were accepted. Keys
-and values beyond are simply overwritten, but a recurrent state only goes forward. So gated-delta layers keep what the
-positions bring (`recurrence.Inputs`) and `RowCache.commit` makes as many of them past as each row wants. One position a
-row is `backbone.decode_pass`, which is faster.
+Verifying drafts needs that: of the positions that a step reads, each sequence accepts those whose drafts were right.
+Keys and values of the others are overwritten later, but a recurrent state only goes forward. So gated-delta layers keep
+what each position adds (`recurrence.Inputs`), and `SequenceCache.commit` applies as many of them as each sequence
+accepts. For one position a sequence `backbone.decode_pass` is faster.
 
 Source of the recurrence: Yang et al., *Gated Delta Networks*, arXiv 2412.06464::
 
@@ -16,25 +16,25 @@ import torch
 from torch.nn import functional as F
 from transformers.models.qwen3_5.modeling_qwen3_5 import l2norm
 
-from pipo_core.decode.cache import LinearRows, RowCache
+from pipo_core.decode.cache import GatedDeltaStates, SequenceCache
 from pipo_core.decode.recurrence import Inputs, advance, convolve
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 
 
-def run_rows(
-    model: Qwen3_5ForCausalPIPO, cache: RowCache, inputs: torch.Tensor, *, provisional: bool = False
+def run_backbone(
+    model: Qwen3_5ForCausalPIPO, cache: SequenceCache, inputs: torch.Tensor, *, speculative: bool = False
 ) -> tuple[torch.Tensor, list[Inputs]]:
-    """Return final-normed hidden states ``[B, W, H]`` of ``W`` new positions a row, and what a provisional pass leaves.
+    """Return final-normed hidden states ``[B, W, H]`` of ``W`` new positions a sequence, and what `commit` needs.
 
     Args:
         model: the network.
-        cache: the rows' past; it has room for the new positions (`RowCache.reserve`).
+        cache: the sequences' past; it has room for the new positions (`SequenceCache.reserve`).
         inputs: embeddings or latents, ``[B, W, H]``.
-        provisional: leave it to `RowCache.commit` how many of the positions become each row's past. Otherwise the
-            recurrent states hold all of them, and `RowCache.advance` makes them past.
+        speculative: leave it to `SequenceCache.commit` how many positions each sequence accepts. Otherwise the
+            recurrent states hold all of them, and `SequenceCache.advance` accepts them.
 
     Returns:
-        The hidden states, and for `RowCache.commit` what each gated-delta layer would take; empty if not provisional.
+        The hidden states, and for `SequenceCache.commit` the inputs of each gated-delta layer; none if not speculative.
     """
     backbone = model.text_model
     width = inputs.shape[1]
@@ -43,20 +43,22 @@ def run_rows(
     mask = cache.mask(width)
     pending = []
     hidden = inputs
-    for layer, rows in zip(backbone.layers, cache.layers, strict=True):
-        if isinstance(rows, LinearRows):
-            mixed, taken = _mix(layer.linear_attn, layer.input_layernorm(hidden), rows, provisional)
+    for layer, states in zip(backbone.layers, cache.layers, strict=True):
+        if isinstance(states, GatedDeltaStates):
+            mixed, taken = _mix(layer.linear_attn, layer.input_layernorm(hidden), states, speculative)
             pending.append(taken)
             hidden = hidden + mixed
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         else:
             hidden = layer(hidden, position_embeddings=position_embeddings, attention_mask=mask, past_key_values=cache)
     normed: torch.Tensor = backbone.norm(hidden)
-    return normed, pending if provisional else []
+    return normed, pending if speculative else []
 
 
-def run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the MTP block's output ``[B, W, H]`` at ``W`` new positions a row, which are not made past yet.
+def run_mtp(
+    model: Qwen3_5ForCausalPIPO, cache: SequenceCache, tokens: torch.Tensor, hidden: torch.Tensor
+) -> torch.Tensor:
+    """Return the MTP block's output ``[B, W, H]`` at ``W`` new positions a sequence, which are not accepted yet.
 
     Args:
         model: the network.
@@ -75,11 +77,11 @@ def run_mtp(model: Qwen3_5ForCausalPIPO, cache: RowCache, tokens: torch.Tensor, 
     return drafted
 
 
-def _mix(mixer: Any, hidden: torch.Tensor, rows: LinearRows, provisional: bool) -> tuple[torch.Tensor, Inputs]:
+def _mix(mixer: Any, hidden: torch.Tensor, states: GatedDeltaStates, speculative: bool) -> tuple[torch.Tensor, Inputs]:
     """Return the gated-delta mixer's output ``[B, W, H]`` (stock `Qwen3_5GatedDeltaNet`) and what its states took."""
     batch, width, _ = hidden.shape
     new = mixer.in_proj_qkv(hidden).transpose(1, 2)
-    mixed = F.silu(convolve(rows.conv, new, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias)).transpose(1, 2)
+    mixed = F.silu(convolve(states.conv, new, mixer.conv1d.weight.squeeze(1), mixer.conv1d.bias)).transpose(1, 2)
     q, k, v = mixed.split([mixer.key_dim, mixer.key_dim, mixer.value_dim], dim=-1)
     shared = mixer.num_v_heads // mixer.num_k_heads
     q, k = (_heads(part, mixer.head_k_dim).repeat_interleave(shared, dim=2) for part in (q, k))
@@ -92,13 +94,13 @@ def _mix(mixer: Any, hidden: torch.Tensor, rows: LinearRows, provisional: bool) 
         v=v.float(),
     )
     q = l2norm(q.float(), dim=-1, eps=1e-6) * mixer.head_k_dim**-0.5
-    state = rows.recurrent.clone() if provisional else rows.recurrent
+    state = states.recurrent.clone() if speculative else states.recurrent
     outputs = []
     for place in range(width):
         advance(state, taken, place)
         outputs.append(torch.matmul(q[:, place, :, None], state).squeeze(2))  # o_t = S_tᵀ q_t
-    if not provisional:
-        rows.take(taken)
+    if not speculative:
+        states.append_inputs(taken)
     output = torch.stack(outputs, dim=1).to(hidden.dtype)
     gate = mixer.in_proj_z(hidden)
     gated = mixer.norm(output.reshape(-1, mixer.head_v_dim), gate.reshape(-1, mixer.head_v_dim))

@@ -8,12 +8,11 @@ from pipo_core.engine.api import Request, request_seed
 from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody
 
 
-def requests_of(
+def to_requests(
     body: ChatBody | CompletionBody,
     prompt_ids: Sequence[int],
     *,
     name: str,
-    end_ids: frozenset[int],
     max_length: int,
 ) -> list[Request]:
     """Return the ``n`` requests of a body, called ``name-0`` and so on; without a budget each gets what fits.
@@ -49,7 +48,6 @@ def requests_of(
                 seed=request_seed(seed, choice),
             ),
             max_tokens=room if budget is None else budget,
-            stop_ids=end_ids,
             stop=body.stops,
         )
         for choice in range(body.n)

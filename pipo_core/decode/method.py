@@ -1,0 +1,205 @@
+"""What a decoding method is: it starts sequences from prompts and advances all of them by one step.
+
+Each method is one class in a file of its own beside this one; `registry` opens them by name. A method holds the model
+and its own settings, its state holds what belongs to the running sequences.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+import torch
+
+from pipo_core.decode.cache import SequenceCache
+from pipo_core.decode.graphs import BLOCK, Graphs, PassRunner, run_plainly
+from pipo_core.decode.prefill import PrefillSettings, PromptReader
+from pipo_core.decode.sampling import Sampler
+from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.sizes import ModelSizes
+from pipo_core.recipes.methods import MethodSpec
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one step writes for every sequence: at least one token, and as many more as drafts were kept.
+
+    Attributes:
+        tokens: ``[B, W]``; sequence ``b`` wrote the first ``counts[b]``. Rejected drafts follow where the method
+            projects them, else PADs.
+        counts: ``[B]``, from 1 to ``W``.
+        offered: drafts that the method made for every sequence.
+        confidence: ``c_i``, ``[B]`` fp32; None where the method has no gate or made no draft.
+    """
+
+    tokens: torch.Tensor
+    counts: torch.Tensor
+    offered: int = 0
+    confidence: torch.Tensor | None = None
+
+    @property
+    def first(self) -> torch.Tensor:
+        """First tokens, ``[B]``."""
+        return self.tokens[:, 0]
+
+
+class PerSequence(Protocol):
+    """A part of a running state that knows how sequences come and go, such as a cache or the sampler."""
+
+    def join(self, other: Any) -> None:
+        """Append the sequences of ``other``."""
+        ...
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Make sequence ``i`` what sequence ``indices[i]`` was and forget the others."""
+        ...
+
+
+@dataclass
+class RunningState:
+    """The running sequences of a method.
+
+    Every field belongs to the sequences, one entry each: a tensor ``[B, …]``, a list, a `PerSequence`, or None where
+    the method's settings leave the part out. What all sequences share is a field of the method.
+
+    Attributes:
+        cache: the backbone's; a method's other caches have as many sequences and positions.
+        sampler: what samples the sequences' tokens.
+    """
+
+    cache: SequenceCache
+    sampler: Sampler
+
+    def join(self, other: Self) -> None:
+        """Append the sequences of ``other``, a state of the same method."""
+        for entry in fields(self):
+            setattr(self, entry.name, _joined(getattr(self, entry.name), getattr(other, entry.name)))
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Make sequence ``i`` what sequence ``indices[i]`` was and forget the others."""
+        for entry in fields(self):
+            setattr(self, entry.name, _kept(getattr(self, entry.name), indices))
+
+
+def _joined(mine: Any, other: Any) -> Any:
+    if mine is None:
+        return None
+    if isinstance(mine, torch.Tensor):
+        return torch.cat([mine, other])
+    if isinstance(mine, list):
+        return mine + other
+    mine.join(other)
+    return mine
+
+
+def _kept(part: Any, indices: Sequence[int]) -> Any:
+    if part is None:
+        return None
+    if isinstance(part, torch.Tensor):
+        return part[list(indices)]
+    if isinstance(part, list):
+        return [part[index] for index in indices]
+    part.keep(indices)
+    return part
+
+
+@dataclass(frozen=True)
+class StepLoad:
+    """What decides how many bytes a step moves, beside the model's sizes.
+
+    Attributes:
+        context: tokens before the step, in each sequence.
+        batch: sequences.
+        acceptance: the share of drafts kept, where a gate keeps them.
+        drafts: the option of that name.
+        draft_vocab: rows of the draft's LM head; all where None.
+    """
+
+    context: int = 0
+    batch: int = 1
+    acceptance: float = 1.0
+    drafts: int = 3
+    draft_vocab: int | None = None
+
+
+StateT = TypeVar("StateT", bound=RunningState)
+
+
+@dataclass(frozen=True)
+class Method(ABC, Generic[StateT]):
+    """One decoding method on one model.
+
+    Attributes:
+        model: the network.
+        pad_id: the PAD: it makes prompts even, and takes a rejected draft's place in a slot.
+        run: how steps run their passes. A prefill runs its own plainly: its buffers are not yet those of the steps.
+        block: positions of a block of the caches; see `SequenceCache`.
+    """
+
+    spec: ClassVar[MethodSpec]
+
+    model: Qwen3_5ForCausalPIPO
+    pad_id: int
+    run: PassRunner = field(default=run_plainly, kw_only=True)
+    block: int = field(default=1, kw_only=True)
+
+    @property
+    def max_step_tokens(self) -> int:
+        """The most real tokens that a step writes for a sequence."""
+        return self.spec.max_step_tokens(0)
+
+    @property
+    def max_step_positions(self) -> int:
+        """The most positions that a step adds to a sequence's cache."""
+        return self.max_step_tokens // self.spec.cache_width
+
+    @property
+    def has_mtp_cache(self) -> bool:
+        """Whether sequences also keep the MTP block's keys and values."""
+        return "mtp" in self.spec.needs
+
+    def open_reader(
+        self, prompts: Sequence[Sequence[int]], settings: PrefillSettings, chunk: int | None = None
+    ) -> PromptReader:
+        """Return what reads the prompts, a single one ``chunk`` positions at a time."""
+        return PromptReader(
+            self.model,
+            prompts,
+            settings,
+            pad_id=self.pad_id,
+            width=self.spec.cache_width,
+            with_mtp=self.has_mtp_cache,
+            chunk=chunk,
+            block=self.block,
+        )
+
+    @torch.inference_mode()
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], settings: PrefillSettings, *, reader: PromptReader | None = None
+    ) -> tuple[StateT, StepOutput]:
+        """Return the sequences of the prompts and what each writes first; ``reader`` may have read them in pieces."""
+        read = (reader or self.open_reader(prompts, settings)).read()
+        sampler = Sampler(settings.sampling, prompts, self.model.config.vocab_size, self.model.device)
+        return self._start(read, sampler, settings)
+
+    @abstractmethod
+    def _start(self, read: PromptReader, sampler: Sampler, settings: PrefillSettings) -> tuple[StateT, StepOutput]:
+        """Return the sequences of prompts that were read, and what each writes first."""
+
+    @abstractmethod
+    def step(self, state: StateT) -> StepOutput:
+        """Advance every sequence by one step."""
+
+    @classmethod
+    @abstractmethod
+    def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return how many weights a step reads at least."""
+
+    @classmethod
+    @abstractmethod
+    def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return the bytes of keys and values that a step reads at least for one sequence."""
+
+    def recorded(self, graphs: Graphs | None = None, block: int = BLOCK) -> Self:
+        """Return this method with steps of few sequences replayed from recordings: on a GPU, CUDA graphs."""
+        return replace(self, run=graphs or Graphs(), block=block)

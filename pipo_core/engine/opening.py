@@ -1,0 +1,53 @@
+"""Opening an engine of any kind: the one table of engine kinds.
+
+A new kind is a settings class with its own ``kind`` in `recipes.common.EngineSettings`, a file that opens it, and a
+line here.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipo_core.engine.api import Engine
+from pipo_core.engine.torch_opening import TorchOpener
+from pipo_core.recipes.common import EngineSettings
+from pipo_core.recipes.methods import Decoding
+
+
+class Opener(Protocol):
+    """Opens engines of one kind, which may share what is expensive, such as weights."""
+
+    def open(self, source: Path | str, decoding: Decoding, settings: Any) -> Engine:
+        """Return an engine on a checkpoint folder, or on random weights of the shape of that name."""
+        ...
+
+
+OpenEngine = Callable[[Path, Decoding, EngineSettings], Engine]
+"""From a checkpoint folder, a decoding and settings to an engine."""
+
+OPENERS: Mapping[str, Callable[[], Opener]] = {"torch": TorchOpener}
+
+
+class Engines:
+    """Opens engines of any kind; engines of one kind and checkpoint share its weights."""
+
+    def __init__(self) -> None:
+        self._openers: dict[str, Opener] = {}
+
+    def open(self, source: Path | str, decoding: Decoding, settings: EngineSettings) -> Engine:
+        """Return an engine on a checkpoint folder, or on random weights of the shape of that name.
+
+        Raises:
+            UsageError: for an unknown shape, or an option that the method does not have.
+            CheckpointError: if the folder is not a readable checkpoint.
+            MachineError: if the device is not there, or the batch does not fit its memory.
+        """
+        opener = self._openers.get(settings.kind)
+        if opener is None:
+            opener = self._openers[settings.kind] = OPENERS[settings.kind]()
+        return opener.open(source, decoding, settings)
+
+
+def open_engine(ckpt: Path, decoding: Decoding, settings: EngineSettings) -> Engine:
+    """Return an engine on a checkpoint folder; raises what `Engines.open` does."""
+    return Engines().open(ckpt, decoding, settings)

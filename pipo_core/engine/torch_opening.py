@@ -1,0 +1,197 @@
+"""Opening torch engines: on checkpoint folders, on random weights, on a model that is loaded already."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from pipo_core.chat import end_ids, load_tokenizer
+from pipo_core.decode.draft_vocab import DraftVocab
+from pipo_core.decode.kernels import compile_steps
+from pipo_core.decode.pair import PairMethod
+from pipo_core.decode.registry import open_method
+from pipo_core.engine.memory import free_bytes, plan_memory
+from pipo_core.engine.torch_engine import TorchEngine
+from pipo_core.errors import MachineError
+from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.frequent_tokens import read_draft_vocab
+from pipo_core.model.shapes import random_shape_model
+from pipo_core.recipes.common import TorchSettings
+from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.methods import Decoding
+
+_LOG = logging.getLogger(__name__)
+_FEW = 0.001
+"""Share of a training set's tokens that a draft vocabulary may leave out without a warning."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class TorchOpener:
+    """Opens engines in this process; those of one checkpoint, or one shape, share its weights."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[Path | str, Qwen3_5ForCausalPIPO] = {}
+
+    def open(self, source: Path | str, decoding: Decoding, settings: TorchSettings) -> TorchEngine:
+        """Return an engine on a checkpoint folder, or on random weights of the shape of that name.
+
+        Raises:
+            UsageError: for an unknown shape, or an option that the method does not have.
+            CheckpointError: if the folder is not a readable checkpoint, or has no draft vocabulary where one is needed.
+            MachineError: if the device is not there, or the batch does not fit its memory.
+        """
+        device, dtype = prepare(settings)
+        # The tiny world's tokenizer knows few of a random model's ids, and an id that it does not know has no text.
+        tokenizer = load_tokenizer(source if isinstance(source, Path) else bundled_model("tiny-student"))
+        if source not in self._loaded:
+            self._loaded[source] = (
+                load_checkpoint(source, dtype=dtype, device=device)
+                if isinstance(source, Path)
+                else random_shape_model(source, dtype=dtype, device=device)
+            )
+        model = self._loaded[source]
+        size = _draft_vocab_size(decoding, settings)
+        by_frequency: Iterable[int] = ()
+        if size is not None:  # of random weights one token is as frequent as another
+            by_frequency = frequent_tokens(source, size) if isinstance(source, Path) else range(model.config.vocab_size)
+        return engine_on(model, tokenizer, decoding, settings, by_frequency=by_frequency)
+
+
+def engine_on(
+    model: Qwen3_5ForCausalPIPO,
+    tokenizer: PreTrainedTokenizerBase,
+    decoding: Decoding,
+    settings: TorchSettings,
+    *,
+    by_frequency: Iterable[int] = (),
+) -> TorchEngine:
+    """Return an engine on a model that is loaded already.
+
+    Args:
+        model: the network; several engines may share it.
+        tokenizer: the model's.
+        decoding: the method, and what decides which drafts are kept.
+        settings: of the engine.
+        by_frequency: ids, most frequent first, that a draft vocabulary is taken from.
+
+    Raises:
+        UsageError: for an option that the method does not have.
+        CheckpointError: if the model lacks parts that the method needs.
+        MachineError: if the batch does not fit the memory.
+    """
+    if settings.compile:
+        compile_steps(model)
+    size = _draft_vocab_size(decoding, settings)
+    method = open_method(
+        decoding.method,
+        model,
+        int(tokenizer.pad_token_id),
+        tau=decoding.tau,
+        acceptance=decoding.acceptance,
+        draft_vocab=None if size is None else DraftVocab(model, size, by_frequency, end_ids(tokenizer)),
+        drafts=settings.drafts if "drafts" in decoding.spec.options else None,
+    )
+    if settings.compile and model.device.type == "cuda":
+        method = method.recorded()
+    memory = plan_memory(
+        model.config,
+        model.lm_head.weight.dtype,
+        with_mtp=method.has_mtp_cache,
+        free=free_bytes(model.device),
+        batch=settings.batch,
+        chunk=settings.prefill_chunk,
+        max_length=settings.max_length,
+        memory_gib=settings.memory_gib,
+    )
+    return TorchEngine(
+        method,
+        tokenizer,
+        batch=settings.batch,
+        prefill_chunk=settings.prefill_chunk,
+        max_length=settings.max_length,
+        memory=memory,
+    )
+
+
+def student_engine(
+    model: Qwen3_5ForCausalPIPO,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tau: float,
+    batch: int,
+    max_length: int,
+    sample_rejected: bool = True,
+) -> TorchEngine:
+    """Return an engine on a pair model that trains: its completions' records hold rejected drafts too.
+
+    It plans no memory, for the trainer holds what it will need.
+    """
+    method = PairMethod(model, int(tokenizer.pad_token_id), tau=tau, sample_rejected=sample_rejected)
+    return TorchEngine(method, tokenizer, batch=batch, max_length=max_length)
+
+
+def _draft_vocab_size(decoding: Decoding, settings: TorchSettings) -> int | None:
+    """Return the size of the draft vocabulary: the arm's own, else the engine's where the method has one."""
+    if decoding.draft_vocab is not None:
+        return decoding.draft_vocab
+    return settings.draft_vocab if "draft_vocab" in decoding.spec.options else None
+
+
+def frequent_tokens(ckpt: Path, size: int) -> list[int]:
+    """Return the ids of a checkpoint's training set, most frequent first; warn if ``size`` leaves many tokens out.
+
+    Raises:
+        CheckpointError: if the checkpoint does not say.
+    """
+    frequent = read_draft_vocab(ckpt)
+    beyond = frequent.share_beyond(size)
+    if beyond > _FEW:
+        _LOG.warning(
+            "a draft vocabulary of %s leaves out %.1f %% of the training set's tokens, and the gate does not know: "
+            "where one of them should follow, a kept draft is wrong",
+            f"{size:,}",
+            100 * beyond,
+        )
+    return frequent.ids
+
+
+def prepare(settings: TorchSettings) -> tuple[torch.device, torch.dtype]:
+    """Set what is set for the whole process; return the device and the number format of the weights.
+
+    Raises:
+        MachineError: if the device is not there.
+    """
+    device = find_device(settings.device)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "fp32"
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if device.type == "cpu":
+        # It names kernels to install, which are for GPUs.
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
+    return device, _DTYPES[precision]
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by its name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        MachineError: if it is not there.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise MachineError(f"there is no device {name!r}", hint="engine.device is auto, cpu, cuda or cuda:N")
+    if not gpus:
+        raise MachineError(f"device {name} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
+    if int(number or 0) >= gpus:
+        seen = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
+        raise MachineError(f"device {name} was asked for, but PyTorch sees {seen}", hint="set engine.device=cuda:0")
+    return torch.device(name)

@@ -1,0 +1,73 @@
+"""Arms: the sides of a comparison, each a checkpoint and a way of decoding it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Field, Tag
+
+from pipo_core.recipes.base import Finding, ModelRef, RecipeModel
+from pipo_core.recipes.common import Name
+from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, PAIRS, Decoding, MethodName
+
+_OPTIONS = ("tau", "acceptance", "draft_vocab")
+
+
+def _share_form(value: Any) -> str:
+    return "list" if isinstance(value, list) else "number"
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareOrSweep = Annotated[
+    Annotated[Share, Tag("number")]
+    | Annotated[list[Share], Field(min_length=1), Tag("list")]
+    | Annotated[None, Tag("none")],
+    Discriminator(lambda value: "none" if value is None else _share_form(value)),
+]
+
+
+class Arm(RecipeModel):
+    """One side of a comparison: a checkpoint and a way of decoding it."""
+
+    name: Name = Field(description="What tables and plots call this arm.", examples=["x"])
+    method: MethodName = Field(
+        description="; ".join(f"{name}: {spec.summary}" for name, spec in METHODS.items()) + ".",
+        examples=[PAIRS.name],
+    )
+    ckpt: ModelRef = Field(description="A folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
+    tau: ShareOrSweep = Field(
+        default=None,
+        description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
+    )
+    acceptance: ShareOrSweep = Field(
+        default=None,
+        description="pipo only: keep this share of the drafts, by a coin and not by confidence; a list is a sweep.",
+    )
+
+    def findings(self) -> Iterator[Finding]:
+        """Options belong to methods that have them, and one of them decides which drafts are kept."""
+        for option in _OPTIONS:
+            if getattr(self, option, None) is not None and option not in METHODS[self.method].options:
+                yield Finding((option,), f"method {self.method} has no {option}; remove it", (("method",),))
+        if self.acceptance is not None and self.tau is not None:
+            yield Finding(("acceptance",), "tau and acceptance both say which drafts are kept", (("tau",),))
+
+    def decodings(self) -> list[Decoding]:
+        """Return what to run: one decoding for each threshold, or each fixed share, that the arm sweeps over."""
+        if self.acceptance is not None:
+            shares = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance]
+            return [self._decoding(acceptance=share) for share in dict.fromkeys(shares)]
+        if "tau" not in METHODS[self.method].options:
+            return [self._decoding()]
+        taus = self.tau if isinstance(self.tau, list) else [DEFAULT_TAU if self.tau is None else self.tau]
+        return [self._decoding(tau=tau) for tau in dict.fromkeys(taus)]
+
+    def _decoding(self, tau: float | None = None, acceptance: float | None = None) -> Decoding:
+        return Decoding(self.method, tau=tau, acceptance=acceptance, draft_vocab=getattr(self, "draft_vocab", None))
+
+
+def baseline_findings(baseline: str | None, arms: Sequence[Arm]) -> Iterator[Finding]:
+    """Yield a finding if `baseline` is not the name of an arm."""
+    names = [arm.name for arm in arms]
+    if baseline is not None and baseline not in names:
+        others = tuple(("arms", index, "name") for index in range(len(arms)))
+        yield Finding(("baseline",), f"no arm is called {baseline!r}; arms: {', '.join(names)}", others)
