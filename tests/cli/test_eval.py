@@ -18,6 +18,7 @@ from pipo_core.recipes.catalog import CATALOG, entry
 from pipo_core.recipes.evaluate import BENCHMARKS, EvalRecipe, SuiteName
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import bundled_model, find_recipe
+from pipo_core.recipes.methods import Decoding
 from tests.cli.calls import Calls, checkpoint, pipo
 
 # Characters that the tiny world never writes, and questions of several lengths.
