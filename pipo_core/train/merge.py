@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from pipo_core.model import Qwen3_5ForCausalPIPO
-    from pipo_core.model.checkpoint import Layout
+    from pipo_core.model.weight_files import Layout
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -55,8 +55,8 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
     names = _weight_names(adapter)
     layout = _layout(adapter, names)
     dtype = _stored_dtype(base)
-    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
     from pipo_core.model.frequent_tokens import DRAFT_VOCAB
+    from pipo_core.model.writing import copy_tokenizer, write_weights
 
     with reporter.progress("merge", 2, unit="part") as bar, new_folder(out / MODEL) as folder:
         model: Qwen3_5ForCausalPIPO = load_adapted(base, adapter).merge_and_unload()
@@ -80,7 +80,7 @@ def load_adapted(base: Path, adapter: Path) -> "PeftModel":
     from peft import PeftModel, get_peft_model_state_dict
 
     from pipo_core.model import load_checkpoint
-    from pipo_core.train.compressors import start_compressor
+    from pipo_core.model.checkpoint import start_compressor
 
     names = _weight_names(adapter)
     model = load_checkpoint(base, dtype=torch.float32)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipo_core.model import LossWeights, PIPOOutput, Teaching
+from pipo_core.model import LossWeights, PIPOOutput, TeacherTargets
 from pipo_core.model.distillation import DivergenceMode
 from pipo_core.train.opd_rows import Question
 from pipo_core.train.opd_teacher import Teacher
@@ -61,7 +61,7 @@ class DistillTemplate(PairTemplate):
             labels=inputs["labels"],
             objective="distill",
             loss_weights=lesson.weights,
-            teaching=Teaching(hidden, lesson.teacher.head, lesson.mode, lesson.temperature, lesson.top_k),
+            teacher=TeacherTargets(hidden, lesson.teacher.head, lesson.mode, lesson.temperature, lesson.top_k),
         )
         if outputs.loss is not None:
             lesson.check(outputs.loss, questions)

@@ -10,10 +10,10 @@ from swift.template.templates.qwen import QwenTemplateMeta
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
-from pipo_core.model.checkpoint import PIPO_ARCHITECTURE, load_config, random_model
+from pipo_core.model.checkpoint import load_config, random_model, start_compressor
+from pipo_core.model.weight_files import PIPO_ARCHITECTURE
 from pipo_core.recipes.sft import Compressor
 from pipo_core.train.arguments import DISTILL_TEMPLATE, MODEL_TYPE, TEMPLATE
-from pipo_core.train.compressors import start_compressor
 from pipo_core.train.opd_template import DistillTemplate
 from pipo_core.train.rows import THINK
 from pipo_core.train.template import PairTemplate

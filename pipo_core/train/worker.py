@@ -142,7 +142,7 @@ def _open_session(job: Job, arguments: Mapping[str, Any], **common: Any) -> "Pai
 
 def _write_artifact(job: Job, session: "PairSession", weights: Mapping[str, Any]) -> None:
     """Write the model, or the adapter and the modules that trained in full, with tokenizer and chat template."""
-    from pipo_core.model.checkpoint import copy_tokenizer, write_weights
+    from pipo_core.model.writing import copy_tokenizer, write_weights
 
     recipe = job.recipe
     source = Path(recipe.model)

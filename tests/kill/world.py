@@ -311,7 +311,7 @@ def _make_adapter(base: Path, folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
 
     from pipo_core.model import load_checkpoint
-    from pipo_core.model.checkpoint import copy_tokenizer
+    from pipo_core.model.writing import copy_tokenizer
     from pipo_core.recipes.sft import TrainRecipe
     from pipo_core.train.arguments import modules_in_full
     from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD

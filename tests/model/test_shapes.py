@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipo_core.errors import UsageError
-from pipo_core.model import checkpoint, shapes
+from pipo_core.model import shapes, writing
 from pipo_core.model.checkpoint import load_checkpoint, load_config, random_weights
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import SHAPES, Shape, random_shape_model, shape_config, write_shape_checkpoint
@@ -72,7 +72,7 @@ def test_weights_drawn_in_place_are_spread_as_transformers_spreads_them(referenc
 def small(monkeypatch: pytest.MonkeyPatch) -> str:
     """A shape of 17 million weights, most of them the embedding."""
     monkeypatch.setitem(shapes.SHAPES, "small", Shape(64, 64, 4, heads=1, kv_heads=1, value_heads=16, tied=True))
-    monkeypatch.setattr(checkpoint, "_SHARD_SIZE", "4MB")
+    monkeypatch.setattr(writing, "_SHARD_SIZE", "4MB")
     return "small"
 
 

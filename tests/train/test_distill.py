@@ -17,7 +17,7 @@ from pipo_core.engine.methods import Method, open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import CheckpointError, MissingInputError, PipoError, UsageError
 from pipo_core.files import read_json, read_jsonl
-from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO, Teaching, load_checkpoint, save_checkpoint
+from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO, TeacherTargets, load_checkpoint, save_checkpoint
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.train.callbacks import StopRequest
@@ -219,9 +219,9 @@ def test_the_loss_and_its_gradient_are_those_of_a_slow_loop(student, teacher):
     hidden = other.run_backbone(other.embed(text)).detach()
     hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
     weights = LossWeights(mtp=0.7, confidence=0.3, chunk=2)
-    teaching = Teaching(hidden, other.lm_head.weight, "full", 1.5)
+    targets = TeacherTargets(hidden, other.lm_head.weight, "full", 1.5)
     output = model(
-        input_ids=batch.input_ids, labels=batch.labels, objective="distill", loss_weights=weights, teaching=teaching
+        input_ids=batch.input_ids, labels=batch.labels, objective="distill", loss_weights=weights, teacher=targets
     )
     output.loss.backward()
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
@@ -263,8 +263,8 @@ def test_a_batch_without_labels_gives_zero_gradients_to_everything(student, teac
     ids = torch.randint(0, 256, (2, 10), generator=torch.Generator().manual_seed(0))
     labels = torch.full_like(ids, IGNORED)
     labels[:, list(places)] = ids[:, list(places)]
-    teaching = Teaching(torch.randn(2, 10, 32), load_checkpoint(teacher).lm_head.weight.detach())
-    output = model(input_ids=ids, labels=labels, objective="distill", teaching=teaching)
+    targets = TeacherTargets(torch.randn(2, 10, 32), load_checkpoint(teacher).lm_head.weight.detach())
+    output = model(input_ids=ids, labels=labels, objective="distill", teacher=targets)
     output.loss.backward()
     gradients = {name: weight.grad for name, weight in model.named_parameters()}
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
