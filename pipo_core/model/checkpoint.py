@@ -28,6 +28,7 @@ from pipo_core.model.weight_files import (
 from pipo_core.recipes.sft import Compressor
 from pipo_core.text import one_line
 
+_CONFIG = "config.json"
 _SHARED_KEYS = ("tie_word_embeddings", "architectures", "compressor_type", "pipo_base")
 """Keys that a file may hold beside a nested text configuration and that count for it."""
 
@@ -57,7 +58,7 @@ def load_checkpoint(
     folder = Path(path)
     config = load_config(folder)
     sources = locate_weights(folder)
-    model = _empty_model(folder, config)
+    model = empty_model(config, origin=folder / _CONFIG)
     wanted = dict(model.named_parameters())
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight", None)
@@ -103,7 +104,7 @@ def random_model(
     """
     folder = Path(path)
     config = load_config(folder)
-    return _with_random_weights(_empty_model(folder, config), config, dtype, torch.device(device))
+    return _with_random_weights(empty_model(config, origin=folder / _CONFIG), config, dtype, torch.device(device))
 
 
 def random_weights(
@@ -118,9 +119,7 @@ def random_weights(
         dtype: of all weights.
         device: where the weights go.
     """
-    with torch.device("meta"):
-        model = Qwen3_5ForCausalPIPO(config)
-    return _with_random_weights(model, config, dtype, torch.device(device))
+    return _with_random_weights(empty_model(config), config, dtype, torch.device(device))
 
 
 def start_compressor(model: Qwen3_5ForCausalPIPO, folder: Path, wanted: Compressor) -> None:
@@ -165,7 +164,7 @@ def load_config(folder: Path) -> Qwen3_5TextConfig:
     Raises:
         CheckpointError: if ``config.json`` is missing, damaged, or not of a Qwen3.5 model.
     """
-    file = folder / "config.json"
+    file = folder / _CONFIG
     if not file.is_file():
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json", hint="pipo download --list")
     raw = read_json(file)
@@ -183,25 +182,28 @@ def load_config(folder: Path) -> Qwen3_5TextConfig:
     try:
         return text_config(raw)
     except Exception as error:  # a strange value fails in whichever library meets it first
-        raise _invalid_config(folder, error) from error
+        raise _invalid_config(file, error) from error
 
 
-def _empty_model(folder: Path, config: Qwen3_5TextConfig) -> Qwen3_5ForCausalPIPO:
-    """Return a model that knows its weights' shapes and holds no weights (torch's meta device).
+def empty_model(config: Qwen3_5TextConfig, *, origin: str | Path = "this") -> Qwen3_5ForCausalPIPO:
+    """Return a model that knows the shapes of its weights and holds none (torch's meta device).
+
+    Args:
+        config: of the model.
+        origin: where the configuration is from, for the error.
 
     Raises:
-        CheckpointError: if no model can be built from the configuration in ``folder``.
+        CheckpointError: if no model can be built from the configuration.
     """
     try:
         with torch.device("meta"):
             return Qwen3_5ForCausalPIPO(config)
-    except Exception as error:  # sizes that do not fit each other fail in whichever layer divides them first
-        raise _invalid_config(folder, error) from error
+    except Exception as error:  # sizes that do not fit each other fail in whichever layer meets them first
+        raise _invalid_config(origin, error) from error
 
 
-def _invalid_config(folder: Path, error: Exception) -> CheckpointError:
-    """Return the error that says which file describes no model that can be built."""
-    return CheckpointError(f"{folder / 'config.json'} is not a valid Qwen3.5 configuration: {one_line(error)}")
+def _invalid_config(origin: str | Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{origin} is not a valid Qwen3.5 configuration: {one_line(error)}")
 
 
 def _fresh_parts(

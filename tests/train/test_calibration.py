@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipo_core.train.calibration import calibration_of, calibration_table
-from pipo_core.train.gate_metric import GateMetric
+from pipo_core.train.worker.gate_metric import GateMetric
 
 
 def drafts(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
