@@ -4,7 +4,6 @@ The training runs in processes of its own (`pipo_core.train.worker`), so that th
 memory there and can explain it. Fine-tuning and distillation share all of this.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,14 +17,14 @@ from types import FrameType
 from typing import IO, Any
 
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError
-from pipo_core.files import append_jsonl, read_jsonl, read_object, write_atomic, write_json
+from pipo_core.files import read_object, write_json
 from pipo_core.recipes.opd import AnyTraining
 from pipo_core.reporting import Progress, Reporter, SilentProgress
 from pipo_core.train.calibration import calibration_of
-from pipo_core.train.checkpoints import logged
-from pipo_core.train.events import SMALLER, Event, as_error, figures_of, parse_event
+from pipo_core.train.events import SMALLER, Event, as_error, parse_event
 from pipo_core.train.launch import command, environment
-from pipo_core.train.layout import ADAPTER, CHECKPOINTS, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
+from pipo_core.train.layout import ADAPTER, JOB, MODEL, RESULT, STOP_FILE, WORKER_LOG
+from pipo_core.train.metrics_file import MetricsFile
 from pipo_core.train.models import base_name
 from pipo_core.train.plan import missing_deepspeed
 
@@ -70,7 +69,7 @@ def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, rep
     run.start(command(recipe, out.absolute() / JOB), environment(recipe))
     summary = {
         **run.summary(),
-        "calibration": calibration_of(read_jsonl(out / METRICS) if (out / METRICS).is_file() else [], recipe.kind),
+        "calibration": calibration_of(run.metrics.rows(), recipe.kind),
         "artifact": artifact.name,
         "rows": run.rows,
         "dropped_rows": run.dropped,
@@ -124,7 +123,7 @@ class _Run:
         self._is_first_node = is_first_node
         self._first_step = 0
         self._step = 0
-        self._figures: dict[str, float] = {}
+        self.metrics = MetricsFile(out)
         self.rows = rows
         self.dropped = 0
 
@@ -159,7 +158,7 @@ class _Run:
 
     def summary(self) -> dict[str, Any]:
         """Return steps and last figures of the training."""
-        return {"steps": self._step, "resumed_from_step": self._first_step or None, **self._figures}
+        return {"steps": self._step, "resumed_from_step": self._first_step or None, **self.metrics.latest}
 
     # ------------------------------------------------------------------ events
 
@@ -191,14 +190,14 @@ class _Run:
             if kind == "done":
                 self.rows, self.dropped = event["rows"], event["dropped"]
                 if not self.began:
-                    self._settle_metrics(event["step"])
+                    self.metrics.settle(event["step"])
                 self._show_step(event["step"])
 
     def _on_begin(self, event: Event) -> None:
         self.began = True
         self._first_step = event["step"]
         self.rows, self.dropped = event["rows"], event["dropped"]
-        self._settle_metrics(self._first_step)
+        self.metrics.settle(self._first_step)
         if self.dropped:
             self._reporter.warn(f"{self.dropped} rows are longer than {self._length_limit} and are left out")
         if self._first_step:
@@ -207,34 +206,11 @@ class _Run:
         self._show_step(self._first_step)
 
     def _on_log(self, event: Event) -> None:
-        row = {key: value for key, value in event.items() if key != "event"}
-        append_jsonl(self._out / METRICS, [row])
-        self._take_figures(row)
-
-    def _settle_metrics(self, step: int) -> None:
-        """Make the file of metrics hold exactly the rows up to ``step``, the step of a checkpoint.
-
-        A killed run leaves rows of later steps, which will be written again. It may also lack earlier rows, which the
-        checkpoint holds.
-        """
-        metrics = self._out / METRICS
-        rows = read_jsonl(metrics) if metrics.is_file() else []
-        in_checkpoint = [figures_of(row) for row in logged(self._out / CHECKPOINTS, step)]
-        known = [*({"step": row["step"], **row} for row in in_checkpoint if row is not None), *rows]
-        unique = {(row["step"], "eval_loss" in row): row for row in known if row["step"] <= step}
-        settled = [unique[key] for key in sorted(unique)]
-        if settled != rows:
-            write_atomic(metrics, "".join(json.dumps(row) + "\n" for row in settled))
-        for row in settled:
-            self._take_figures(row)
-
-    def _take_figures(self, row: Mapping[str, Any]) -> None:
-        figures = {key: value for key, value in row.items() if isinstance(value, int | float)}
-        self._figures.update({key: value for key, value in figures.items() if key not in ("step", "epoch")})
+        self.metrics.append({key: value for key, value in event.items() if key != "event"})
 
     def _show_step(self, step: int) -> None:
         self._step = step
-        self._bar.update(step, **{name: self._figures[name] for name in _SHOWN if name in self._figures})
+        self._bar.update(step, **{name: self.metrics.latest[name] for name in _SHOWN if name in self.metrics.latest})
 
     def _show_bar(self, title: str, total: int | None, unit: str) -> None:
         """Replace the bar that is shown by this one, unless it is shown already."""

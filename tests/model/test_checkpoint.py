@@ -238,7 +238,7 @@ def test_a_damaged_draft_vocabulary_is_refused(tmp_path: Path, content: str) -> 
         read_draft_vocab(tmp_path)
 
 
-def test_a_missing_draft_vocabulary_is_told_with_what_writes_it(tmp_path: Path) -> None:
+def test_a_missing_draft_vocabulary_is_reported_with_what_writes_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json") as caught:
         read_draft_vocab(tmp_path)
     assert "pipo train" in caught.value.hint

@@ -146,7 +146,7 @@ def test_a_weight_that_two_files_hold_is_refused(checkpoint: Checkpoint) -> None
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_no_numbers_load_with_a_warning(
+def test_nan_and_infinite_weights_load_with_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, number: float
 ) -> None:
     with caplog.at_level(logging.WARNING, "pipo_core.model.checkpoint"):

@@ -48,7 +48,7 @@ def test_an_unknown_shape_is_guessed() -> None:
         shape_config("qwen3.5-4bb")
 
 
-def test_weights_drawn_in_place_are_spread_as_transformers_spreads_them(reference_folder: Path) -> None:
+def test_random_weights_have_the_spread_of_transformers_own(reference_folder: Path) -> None:
     config = load_config(reference_folder)
     torch.manual_seed(0)
     ours, theirs = random_weights(config), Qwen3_5ForCausalPIPO(config)
@@ -94,5 +94,5 @@ def test_a_shape_on_disk_is_the_model_of_its_seed(small: str, tmp_path: Path) ->
         assert same.forward_pairs(torch.randint(0, 248_320, (1, 8))).confidence.isfinite().all()
 
 
-def test_a_pair_model_of_a_shape_is_whole(small: str, tmp_path: Path) -> None:
+def test_a_pair_model_of_a_shape_lacks_no_part(small: str, tmp_path: Path) -> None:
     assert load_checkpoint(write_shape_checkpoint(small, tmp_path / "model", layout="pipo")).fresh_parts == ()

@@ -73,7 +73,7 @@ def trainable(wanted: TrainRecipe) -> Qwen3_5ForCausalPIPO | PeftModel:
 
 
 def allocated(wanted: TrainRecipe) -> int:
-    """Return the most bytes that a pass over the longest row holds above what it found and what it leaves."""
+    """Return the peak of the bytes that forward and backward over the longest row allocate and free again."""
     model = trainable(wanted)
     ids = torch.randint(0, 4000, (1, wanted.data.max_length), generator=torch.Generator().manual_seed(0))
     weights = LossWeights(chunk=CHUNK)
@@ -117,7 +117,7 @@ def test_what_trains_is_counted_as_peft_counts_it(objective: str) -> None:
         {"kind": "segment", "rho_max": 0.1, "all_pads": 0.2},
     ],
 )
-def test_no_row_has_more_slots_than_the_max_positions(phase: dict[str, object]) -> None:
+def test_no_row_has_more_slots_than_max_positions(phase: dict[str, object]) -> None:
     wanted = settings("full", 400, objective="pipo").model_copy(update={"pad_augmentation": []})
     wanted = TrainRecipe.model_validate({**wanted.model_dump(), "pad_augmentation": [phase]})
     bound = max_positions(wanted)
@@ -133,7 +133,7 @@ def test_no_row_has_more_slots_than_the_max_positions(phase: dict[str, object]) 
     assert max(slots) > 0.93 * bound
 
 
-def test_zero_shares_what_it_says() -> None:
+def test_zero_splits_optimizer_gradients_and_weights() -> None:
     shipped = load_recipe(find_recipe("sft"))
     assert isinstance(shipped, TrainRecipe)
     full = shipped.model_dump() | {"tuning": {"method": "full"}}

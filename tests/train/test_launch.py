@@ -42,7 +42,7 @@ def test_nodes_meet_at_the_master():
         assert part in line
 
 
-def test_a_teacher_on_a_gpu_of_its_own_starts_under_torchrun_and_is_seen(student, teacher, rows, tmp_path):
+def test_a_teacher_on_a_gpu_of_its_own_starts_under_torchrun_and_sees_all_gpus(student, teacher, rows, tmp_path):
     near = distill_recipe(student, teacher, rows)
     far = distill_recipe(student, teacher, rows, teacher_device="cuda:1")
     assert environment(near, {"CUDA_VISIBLE_DEVICES": "2,3"})["CUDA_VISIBLE_DEVICES"] == "2"

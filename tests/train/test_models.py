@@ -36,7 +36,7 @@ def _layout_of(folder):
 
 
 @pytest.mark.parametrize("call", [base_name, _base_folder_of, _finished_in, _layout_of])
-def test_json_that_is_no_object_is_said_with_its_file(tmp_path, call):
+def test_json_that_is_not_an_object_is_refused_by_its_file(tmp_path, call):
     for name in ("config.json", "adapter_config.json", RESULT, ADAPTER_RECORD):
         (tmp_path / name).write_text("[]")
     if call is _finished_in:

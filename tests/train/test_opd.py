@@ -31,7 +31,7 @@ def test_a_process_distils_and_a_second_call_has_nothing_to_do(student, teacher,
 
 
 def test_processes_can_be_traded_for_accumulation(student, teacher, rows, tmp_path):
-    """What two processes learn together is what one learns in two passes: the rollouts, and the mean gradient."""
+    """Two processes learn what one learns in two micro-batches: from the same rollouts, with the mean gradient."""
     made = []
     for name, batch, processes in (("deep", {"accumulation": 2}, 1), ("wide", {}, 2)):
         launch = {"threads": 1, "processes": processes}
@@ -47,7 +47,7 @@ def test_processes_can_be_traded_for_accumulation(student, teacher, rows, tmp_pa
     assert max((made[0][name] - before[name]).abs().max().item() for name in before) > 1e-4
 
 
-def test_questions_that_are_too_long_are_told_by_the_key_that_there_is(student, teacher, tmp_path):
+def test_questions_that_are_too_long_are_reported_with_the_key_of_a_distillation(student, teacher, tmp_path):
     file = tmp_path / "train.jsonl"
     asked = [[{"role": "user", "content": text}] for text in ("1+2", "3+4", "1" * 80)]
     file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in asked))

@@ -21,7 +21,10 @@ def make(rows="train.jsonl", **changes):
     [
         ({"max_steps": 7}, 7),
         ({"max_steps": None, "epochs": 2.0, "batch": {"per_device": 4}}, 6),  # 10 rows: 3 batches an epoch
-        ({"max_steps": None, "epochs": 2.0, "batch": {"per_device": 2, "accumulation": 2}}, 6),  # 5 passes, 3 steps
+        (
+            {"max_steps": None, "epochs": 2.0, "batch": {"per_device": 2, "accumulation": 2}},
+            6,
+        ),  # 5 batches, 3 steps
         ({"max_steps": None, "epochs": 1.5, "batch": {"per_device": 5}}, 3),
         ({"max_steps": None, "epochs": 1.0, "batch": {"per_device": 1}, "launch": {"processes": 4}}, 2),
     ],

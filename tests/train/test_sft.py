@@ -80,7 +80,7 @@ def test_sigterm_is_a_stop_too(base_model, rows, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_save_that_fails_after_ctrl_c_is_an_error_and_no_clean_stop(base_model, rows, tmp_path):
+def test_a_save_that_fails_after_ctrl_c_is_an_error_and_not_a_clean_stop(base_model, rows, tmp_path):
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
     settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000})
     out = tmp_path / "stage"
@@ -100,7 +100,7 @@ def test_a_save_that_fails_after_ctrl_c_is_an_error_and_no_clean_stop(base_model
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, {**LORA, "dropout": 0.0}], ids=["full", "lora"])
 def test_processes_train_as_one(base_model, tmp_path, tuning):
-    """Two processes do what one does that accumulates two passes, whatever the passes hold.
+    """Two processes do what one does that accumulates two micro-batches, whatever those hold.
 
     Rows differ in length, so the ranks' means are over different numbers of positions; half of them have no labelled
     draft (every slot holds a PAD), and one has no label at all.

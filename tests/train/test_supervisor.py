@@ -43,7 +43,7 @@ def test_an_error_of_the_worker_is_raised_here(monkeypatch, base_model, rows, tm
     assert caught.value.hint == "copy it again"
 
 
-def test_rows_that_are_too_long_are_told(monkeypatch, base_model, rows, tmp_path):
+def test_rows_that_are_too_long_are_reported(monkeypatch, base_model, rows, tmp_path):
     script = (
         "import json\n"
         "print(json.dumps({'event': 'begin', 'step': 0, 'steps': 6, 'rows': 40, 'dropped': 3}))\n"

@@ -7,7 +7,7 @@ from pipo_core.train.token_cache import cache_folder, examples_folder
 from tests.train.data_rows import GOOD, write
 
 
-def test_a_folder_of_rows_is_named_after_all_that_tokens_depend_on(tmp_path):
+def test_a_folder_is_named_after_all_that_its_tokens_depend_on(tmp_path):
     """The same content elsewhere is the same folder; any other content, tokenizer or limit is another one."""
     model = tmp_path / "model"
     model.mkdir()
@@ -30,7 +30,7 @@ def test_a_folder_of_rows_is_named_after_all_that_tokens_depend_on(tmp_path):
     assert len({first, *others}) == 7
 
 
-def test_rows_lie_beside_the_runs_or_where_the_recipe_says(tmp_path, monkeypatch):
+def test_the_cache_is_beside_the_runs_or_where_the_recipe_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cache_folder(None, Path("outputs/run/train")) == tmp_path / "outputs" / ".cache" / "rows"
     assert cache_folder("mine", Path("outputs/run/train")) == tmp_path / "mine"

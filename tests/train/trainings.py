@@ -30,7 +30,7 @@ TOKENIZER = make_tokenizer()
 
 
 class Listener(SilentReporter):
-    """Keeps what it hears and, once a step of the training is reached, does something."""
+    """Keeps all messages and, once a step of the training is reached, does something."""
 
     def __init__(self, at=None, act=None):
         self.said, self.steps, self.figures, self.reached = [], [], {}, {}

@@ -25,18 +25,18 @@ def test_a_rollout_is_laid_out_in_slots_with_its_rejected_drafts_as_labels():
     assert odd.labels == [IGNORED] * 4 + [4, 5, 6, 7, 8, 9, 258, IGNORED]
     assert [place for place, pad in enumerate(odd.pads) if pad] == [3, 7, 11]
     assert even.input_ids == [10, 11, 12, PAD, 14, PAD]
-    assert even.pads == [False, False, False, True, False, False], "a drawn end-of-text is no PAD"
+    assert even.pads == [False, False, False, True, False, False], "a sampled end-of-text is not a PAD"
 
 
-def test_the_teachers_places_are_those_of_a_plain_loop():
+def test_positions_without_pads_are_those_of_a_plain_loop():
     batch = collate_rollouts(some_rollouts(), PAD)
-    text, places = without_pads(batch.input_ids, batch.pads)
+    text, positions = without_pads(batch.input_ids, batch.pads)
     for row in range(2):
         read: list[int] = []
         for place, (token, pad) in enumerate(zip(batch.input_ids[row].tolist(), batch.pads[row].tolist(), strict=True)):
             if not pad:
                 read.append(token)
-            assert places[row, place] == len(read) - 1
+            assert positions[row, place] == len(read) - 1
         assert text[row, : len(read)].tolist() == read
 
 

@@ -20,9 +20,9 @@ def test_the_loss_and_its_gradient_are_those_of_a_slow_loop(student, teacher):
             weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)) * 0.05)
     rows = some_rollouts()
     batch = collate_rollouts(rows, PAD)
-    text, places = without_pads(batch.input_ids, batch.pads)
+    text, positions = without_pads(batch.input_ids, batch.pads)
     hidden = other.run_backbone(other.embed(text)).detach()
-    hidden = hidden.gather(1, places[..., None].expand(-1, -1, hidden.shape[-1]))
+    hidden = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
     weights = LossWeights(mtp=0.7, confidence=0.3, chunk=2)
     targets = TeacherTargets(hidden, other.lm_head.weight, "full", 1.5)
     output = model(

@@ -22,7 +22,7 @@ from tests.train.trainings import (
 
 @pytest.mark.parametrize("question", ["1+2", "12+2", "é"], ids=["odd", "even", "bytes"])
 def test_training_reads_what_the_rollout_read(student, tmp_path, question):
-    """Prompt, ``<think>`` line and parity PAD, token for token: both passes see the same slots."""
+    """Prompt, ``<think>`` line and parity PAD, token for token: rollout and training see the same slots."""
     messages = [{"role": "user", "content": question}]
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps({"messages": [*messages, {"role": "assistant", "content": "old"}]}) + "\n")

@@ -53,7 +53,7 @@ def test_resuming_equals_never_stopping_and_merges(student, teacher, rows, tmp_p
     assert differing(weights(merged / "model"), weights(student)), "it learned"
 
 
-def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_checkpoint(student, teacher, rows, tmp_path, monkeypatch):
+def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(student, teacher, rows, tmp_path, monkeypatch):
     read = Teacher.read
     calls = []
 
@@ -69,7 +69,7 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_checkpoint(student
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoints" / "checkpoint-1").values())
 
 
-def test_a_gradient_that_is_no_number_never_reaches_the_weights(student, teacher, rows, tmp_path, monkeypatch):
+def test_a_nan_gradient_never_reaches_the_weights(student, teacher, rows, tmp_path, monkeypatch):
     forward = Qwen3_5ForCausalPIPO.forward
 
     def poisoned(self, *args, **kwargs):
@@ -83,7 +83,7 @@ def test_a_gradient_that_is_no_number_never_reaches_the_weights(student, teacher
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
-def test_an_answer_that_fails_is_told_by_its_line(student, teacher, rows, tmp_path, monkeypatch):
+def test_an_answer_that_fails_is_reported_by_its_line(student, teacher, rows, tmp_path, monkeypatch):
     def broken(self, *args, **kwargs):
         raise RuntimeError("no such kernel")
 

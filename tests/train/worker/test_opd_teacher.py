@@ -11,7 +11,7 @@ from tests.train.trainings import (
 )
 
 
-def test_the_teacher_reads_each_places_own_text(teacher):
+def test_the_teacher_reads_the_text_up_to_each_position(teacher):
     batch = collate_rollouts(some_rollouts(), PAD)
     reader = Teacher(
         teacher, dtype=torch.float32, student_device=torch.device("cpu"), device=torch.device("cpu"), offload=False

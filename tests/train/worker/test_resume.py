@@ -1,4 +1,4 @@
-"""Processes that would go on from different steps."""
+"""Processes that would go on from different steps are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def outcomes(folder: Path, checkpoints: list[str | None]) -> set[str]:
     return {said.get(), said.get()}
 
 
-def test_all_go_on_from_one_step_or_none_does(tmp_path: Path) -> None:
+def test_all_processes_go_on_from_one_step_or_none_does(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint-6"
     checkpoint.mkdir()
     write_json(checkpoint / "trainer_state.json", {"global_step": 6, "max_steps": 9})

@@ -12,7 +12,7 @@ from pipo_core.train.worker.sft_examples import EncodedExamples, encode_examples
 from tests.train.data_rows import GOOD, conversation, encoded, write
 
 
-def test_rows_come_back_as_they_were_encoded(tmp_path):
+def test_examples_are_read_as_they_were_encoded(tmp_path):
     answers = ["abc", "defgh" * 30, "ij"]
     file = write(tmp_path / "train.jsonl", *(conversation(("user", "?"), ("assistant", text)) for text in answers))
     assert encoded(file, tmp_path / "rows") == [1, 2, 3]
@@ -32,7 +32,7 @@ def test_rows_come_back_as_they_were_encoded(tmp_path):
 
 
 @pytest.mark.parametrize("piece", [1 << 24, 3])
-def test_learned_ids_are_counted_most_frequent_first(tmp_path, monkeypatch, piece):
+def test_labelled_tokens_are_counted_most_frequent_first(tmp_path, monkeypatch, piece):
     monkeypatch.setattr("pipo_core.train.worker.sft_examples._COUNTED_TOKENS", piece)
     answers = ["zcab", "zbca", "zaa"]  # the first character has no label
     file = write(tmp_path / "train.jsonl", *(conversation(("user", "?"), ("assistant", text)) for text in answers))
@@ -47,7 +47,7 @@ def test_encoding_happens_once(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["ids.bin", "labelled.bin", "ends.npy", "rows.json", "record"])
-def test_damaged_rows_are_encoded_again(tmp_path, damage):
+def test_damaged_examples_are_encoded_again(tmp_path, damage):
     file = write(tmp_path / "train.jsonl", GOOD, GOOD)
     folder = tmp_path / "rows"
     encoded(file, folder)
@@ -61,7 +61,7 @@ def test_damaged_rows_are_encoded_again(tmp_path, damage):
     assert {item.name: item.read_bytes() for item in folder.iterdir()} == whole
 
 
-def test_of_two_that_need_the_same_rows_one_encodes_them(tmp_path):
+def test_of_two_processes_that_need_the_same_examples_one_encodes_them(tmp_path):
     file = write(tmp_path / "train.jsonl", *[GOOD] * 50)
     script = (
         "import sys, time; from pathlib import Path; from pipo_core.train.worker.sft_examples import encode_examples\n"

@@ -73,9 +73,7 @@ def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grou
 
 
 @pytest.mark.parametrize("objective", ["pipo", "regular"])
-def test_a_loss_that_is_no_number_stops_it_and_keeps_the_last_checkpoint(
-    base_model, rows, tmp_path, monkeypatch, objective
-):
+def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(base_model, rows, tmp_path, monkeypatch, objective):
     forward = Qwen3_5ForCausalPIPO.forward
     calls = []
 
@@ -123,7 +121,7 @@ def test_checkpoints_of_other_settings_are_refused(base_model, rows, tmp_path):
 
 @pytest.mark.parametrize("objective", ["pipo", "regular"])
 @pytest.mark.parametrize("places", [(), (4, 6)], ids=["no label", "no second place"])
-def test_what_has_no_labels_gives_a_gradient_of_zero_and_not_none(base_model, objective, places):
+def test_batches_without_labels_give_gradients_of_zero_and_not_none(base_model, objective, places):
     """Else processes that train together would wait for each other's gradients for ever."""
     model = load_checkpoint(base_model)
     for part in frozen_modules(recipe(base_model, base_model, objective=objective)):
@@ -187,7 +185,7 @@ def test_regular_objective_writes_a_base(base_model, rows, tmp_path):
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_what_the_objective_does_not_run_stays_as_it_is(base_model, rows, tmp_path, tuning):
+def test_modules_that_the_objective_does_not_run_stay_unchanged(base_model, rows, tmp_path, tuning):
     train_here(recipe(base_model, rows, objective="regular", tuning=tuning, loss={"mtp": 0.0}), tmp_path)
     if tuning["method"] == "full":
         trained, before = weights(tmp_path / "model"), weights(base_model)
@@ -207,7 +205,7 @@ def test_gradient_checkpointing_changes_nothing(base_model, rows, tmp_path):
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-6
 
 
-def test_a_random_compressor_starts_otherwise(base_model, rows, tmp_path):
+def test_a_random_compressor_does_not_start_near_the_sum(base_model, rows, tmp_path):
     """The paper's ablation: with the sum as its start, a compressor is near it after a step; without, it is not."""
     identity = torch.eye(32).repeat(1, 2)
     distances = []

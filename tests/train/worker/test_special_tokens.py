@@ -51,7 +51,7 @@ def test_a_thought_about_marks_is_kept_whole() -> None:
     assert shown == f"{ASKED}use <think> tags\n¦</think>¦\n\nok"
 
 
-def test_what_ms_swift_fills_in_is_not_filled_in_for_people() -> None:
+def test_placeholders_of_ms_swift_in_messages_stay_text() -> None:
     slots = "{{ROUND0}}{{ROUND1}}{{QUERY}}{{SYSTEM}}{{RESPONSE}}"
     assert laid_out(("user", slots), ("assistant", f"<think>\n{slots}")) == f"{slots}{ASKED[1:]}{slots}"
     assert laid_out(("user", "1"), ("assistant", "{{RESPONSE}}")) == f"1{BETWEEN}assistant\n{{{{RESPONSE}}}}"
@@ -74,7 +74,7 @@ def test_half_a_character_is_replaced() -> None:
     assert laid_out(("user", "1\ud800"), ("assistant", "<think>\n2")) == f"1\ufffd{ASKED[1:]}2"
 
 
-def test_rows_of_the_tiny_world_have_the_ids_of_the_plain_way(tmp_path: Path) -> None:
+def test_rows_of_the_tiny_world_have_the_ids_of_plain_tokenizing(tmp_path: Path) -> None:
     recipe = {"run": "x", "keep": "correct", "worked": {"source": "tiny", "split": "train", "count": 200, "seed": 5}}
     run_build(BuildRecipe.model_validate(recipe), tmp_path)
     tokenizer = areas.tiny_tokenizer()

@@ -54,14 +54,14 @@ def test_the_answer_is_written_as_qwens_own_chat_template_does(template):
     assert learned == "add them\n</think>\n\n3<|im_end|>"
 
 
-def test_answers_without_thought_are_learned_whole(template):
+def test_the_whole_of_an_answer_without_a_thought_has_a_loss(template):
     ids, labels = encode(template, ("user", "1+2"), ("assistant", "3"))
     length = prompt_length(labels)
     assert template.tokenizer.decode(ids[:length]).endswith("<|im_start|>assistant\n")
     assert template.tokenizer.decode(ids[length:]) == "3<|im_end|>"
 
 
-def test_all_turns_are_learned_and_no_question(template):
+def test_all_answers_have_a_loss_and_no_question_has(template):
     ids, labels = encode(
         template,
         ("system", "Add."),
