@@ -34,7 +34,7 @@ FLOORS: list[set[str]] = [
 # The ground floor's modules are one room.
 GROUND = FLOORS[0]
 # Rooms that import torch as soon as they are imported.
-TORCH_ROOMS = {"pipo_core.model", "pipo_core.decode", "pipo_core.engine"}
+TORCH_ROOMS = {"pipo_core.model", "pipo_core.chat", "pipo_core.decode", "pipo_core.engine"}
 WORKER = "pipo_core.train.worker"
 HEAVY = {"torch", "transformers", "swift", "peft", "datasets", "safetensors", "numpy", "matplotlib"}
 
