@@ -19,7 +19,7 @@ from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 
 if TYPE_CHECKING:
-    from pipo_core.train.memory import MemoryEstimate
+    from pipo_core.sizing.memory import MemoryEstimate
 
 
 def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: bool = False) -> dict[str, Any]:
@@ -63,8 +63,10 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
 
 def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str, Path]) -> None:
     """Add a training's command and size to the plan, and what keeps it from starting."""
-    # Imported here: other plans do without numpy.
-    from pipo_core.train.launch import plan as plan_training
+    # Imported here: other plans do without torch.
+    from pipo_core.sizing.gpus import missing_gpus
+    from pipo_core.sizing.memory import estimate_of
+    from pipo_core.train.plan import plan as plan_training
 
     inputs = {key: str(path) for key, path in paths.items()}
     resolved = type(recipe).model_validate(put_inputs(recipe.model_dump(mode="json"), inputs))
@@ -85,17 +87,19 @@ def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str
     if tokens is None:
         work["tokens a step"] = f"at most {training['batch_rows'] * longest:,}"
     else:
-        work["tokens a step"] = f"about {round(training['batch_rows'] * tokens.tokens / tokens.rows):,}"
+        work["tokens a step"] = f"about {round(training['batch_rows'] * tokens.tokens / tokens.examples):,}"
         work["tokenized rows"] = f"{_gigabytes(tokens.bytes)} GB in {training['tokenized']}"
-    if training["memory"] is not None:
-        work["memory a process"] = _memory_line(training["memory"], longest)
-        plan["memory"] = {**asdict(training["memory"]), "total": training["memory"].total}
+    memory = estimate_of(resolved)
+    if memory is not None:
+        work["memory a process"] = _memory_line(memory, longest)
+        plan["memory"] = {**asdict(memory), "total": memory.total}
     if training["kernels"] is not None:
         work["linear attention"] = _kernel_line(training["kernels"])
     plan["work"] = work
     if plan["action"] != "skip":
-        for lack in training["missing"]:
-            _cannot_start(plan, lack)
+        for lack in (*training["missing"], missing_gpus(resolved)):
+            if lack is not None:
+                _cannot_start(plan, lack)
 
 
 def _memory_line(memory: "MemoryEstimate", tokens: int) -> str:

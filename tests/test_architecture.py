@@ -1,6 +1,8 @@
 """The floors of docs/architecture.md, read from the imports: only from its own room or from below."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +27,15 @@ FLOORS: list[set[str]] = [
     {"pipo_core.engine"},
     {"pipo_core.hub", "pipo_core.data", "pipo_core.grade"},
     {"pipo_core.train", "pipo_core.evaluate", "pipo_core.bench", "pipo_core.serve"},
+    {"pipo_core.merge", "pipo_core.sizing"},
     {"pipo_core.pipeline"},
     {"pipo_cli"},
 ]
 # The ground floor's modules are one room.
 GROUND = FLOORS[0]
+# Rooms that import torch as soon as they are imported.
+TORCH_ROOMS = {"pipo_core.model", "pipo_core.chat", "pipo_core.decode", "pipo_core.engine"}
+WORKER = "pipo_core.train.worker"
 HEAVY = {"torch", "transformers", "swift", "peft", "datasets", "safetensors", "numpy", "matplotlib"}
 
 
@@ -125,6 +131,45 @@ def test_the_lowest_floors_and_the_terminal_start_without_torch(module: str) -> 
 def test_floors_below_training_do_not_know_ms_swift(module: str) -> None:
     if floor_of(room_of(module) or "pipo_cli") <= 4:
         assert "swift" not in all_imports(MODULES[module].read_text(encoding="utf-8"), module)
+
+
+def torch_in_users_process(source: str, module: str) -> list[str]:
+    """Return one line for each import, late ones too, that brings torch into the process that starts a training."""
+    found = []
+    for line, name in imports(source, module):
+        ours = room_of(name) in TORCH_ROOMS or name == WORKER or name.startswith(f"{WORKER}.")
+        if ours or name.partition(".")[0] in HEAVY | {"accelerate", "trl"}:
+            found.append(f"{module}:{line}: imports {name}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if room_of(name) == "pipo_core.train" and not name.startswith(WORKER)]
+)
+def test_what_starts_and_hears_a_training_knows_no_torch(module: str) -> None:
+    assert torch_in_users_process(MODULES[module].read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n    import torch",
+        "if TYPE_CHECKING:\n    from transformers import PreTrainedModel",
+        "def f():\n    from pipo_core.model.checkpoint import load_config",
+        "def f():\n    from .worker import process",
+        "from pipo_core.train.worker.session import PairSession",
+    ],
+)
+def test_the_check_sees_torch(source: str) -> None:
+    assert torch_in_users_process(source, "pipo_core.train.supervisor")
+
+
+def test_starting_a_training_imports_no_torch() -> None:
+    """Whatever the modules import in turn."""
+    names = [name for name in MODULES if room_of(name) == "pipo_core.train" and not name.startswith(WORKER)]
+    code = f"import sys, {', '.join(names)}; sys.exit(len({HEAVY} & set(sys.modules)) and 'imported')"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 @pytest.mark.parametrize(

@@ -19,20 +19,20 @@ def merge(
     ctx: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(metavar="RUN_OR_ADAPTER", help="A train run's folder, an adapter, or a merge recipe."),
+        typer.Argument(metavar="RUN_OR_ADAPTER", help="The folder of a training or of an adapter, or a merge recipe."),
     ],
     overrides: Overrides = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="The base checkpoint, if not the one that the adapter names.")
+        str | None, typer.Option("--base", help="The base checkpoint, if it is not the one that the adapter names.")
     ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: DryRun = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make an adapter and its new modules into a checkpoint that stands alone.
+    """Merge an adapter and the modules that trained in full into a standalone checkpoint.
 
-    The result lies beside a train run's own folder (outputs/RUN/merge/model).
+    The result is beside the training's own folder: outputs/RUN/merge/model.
     """
     if source.endswith((".yaml", ".yml")):
         changes = [*(overrides or ()), *([f"base={base}"] if base else [])]

@@ -1,57 +1,37 @@
-"""Checkpoint files: with `weight_files`, the only place that knows how weights and configurations lie on disk.
+"""Loads checkpoints: configuration, weights, and random weights for the parts that a checkpoint lacks.
 
-Layouts (all safetensors, single file or sharded with an index; pickles are never read):
-
-``pipo``
-    ``model.language_model.*``, ``compressor.*``, ``mtp.*``, ``confidence_head.*``, ``lm_head.weight`` when untied: the
-    authors' checkpoints and ours.
-``base``
-    what ``Qwen/Qwen3.5-*`` holds: ``model.language_model.*`` and ``mtp.*``; the text configuration may be nested under
-    ``text_config`` and ``model.visual.*`` may be there (it is dropped). Stock text-only saves (``model.layers.*``)
-    load too. Loading a base gives a fresh PIPO start: the compressor sums, the confidence head is random.
+The layouts are described in `weight_files`; `writing` writes them.
 """
 
-import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 from torch import nn
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import CheckpointError
-from pipo_core.files import new_folder, read_json, write_json
+from pipo_core.files import read_json
+from pipo_core.model.compressor import COMPRESSORS
 from pipo_core.model.configuration import text_config
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.weight_files import FLOATS, INDEX, Source, copy_weight, listed, locate_weights
+from pipo_core.model.weight_files import (
+    FLOATS,
+    PAIR_PARTS,
+    PIPO_ARCHITECTURE,
+    WeightSource,
+    copy_weight,
+    listed,
+    locate_weights,
+)
+from pipo_core.recipes.sft import Compressor
 from pipo_core.text import one_line
 
-Layout = Literal["pipo", "base"]
-
-PIPO_ARCHITECTURE = "Qwen3_5ForCausalPIPO"
-BASE_ARCHITECTURE = "Qwen3_5ForCausalLM"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-)
-
-
-_SHARD_SIZE = "5GB"
+_CONFIG = "config.json"
 _SHARED_KEYS = ("tie_word_embeddings", "architectures", "compressor_type", "pipo_base")
-"""Keys that count beside a nested text configuration."""
+"""Keys that a file may hold beside a nested text configuration and that count for it."""
 
-_HEADS = ("compressor.", "confidence_head.")
 _logger = logging.getLogger(__name__)
 
 
@@ -67,7 +47,7 @@ def load_checkpoint(
     Weights are copied block by block into their final place, so memory stays near the size of the model in ``dtype``.
 
     Args:
-        path: a folder with ``config.json`` and safetensors weights, in any layout of this module.
+        path: a folder with ``config.json`` and safetensors weights, in any layout of `weight_files`.
         dtype: of all weights in memory.
         device: where the weights go.
         fresh_mtp: start the MTP block from random weights if the checkpoint has none.
@@ -78,13 +58,12 @@ def load_checkpoint(
     folder = Path(path)
     config = load_config(folder)
     sources = locate_weights(folder)
-    with torch.device("meta"):
-        model = Qwen3_5ForCausalPIPO(config)
+    model = empty_model(config, origin=folder / _CONFIG)
     wanted = dict(model.named_parameters())
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight", None)
         sources.pop("lm_head.weight", None)
-    fresh = _fresh_parts(folder, config, wanted, sources, fresh_mtp=fresh_mtp)
+    fresh = _fresh_parts(folder, config, sources, fresh_mtp=fresh_mtp)
     _refuse_mismatches(folder, {name: p for name, p in wanted.items() if not name.startswith(fresh)}, sources)
     unknown = sorted(set(sources) - set(wanted))
     if unknown:
@@ -95,7 +74,8 @@ def load_checkpoint(
         target = torch.empty(parameter.shape, dtype=dtype, device=device)
         if name in sources:
             copy_weight(sources[name], target)
-            sums[name] = target.sum()  # not finite if one number is not; far cheaper than to look at each
+            # The sum is NaN or infinite if one number is, and costs far less than a look at each.
+            sums[name] = target.sum()
         _set_parameter(model, name, target)
     broken = [name for name, total in sums.items() if not torch.isfinite(total)]
     if broken:
@@ -114,10 +94,17 @@ def random_model(
 ) -> Qwen3_5ForCausalPIPO:
     """Return a model of a folder's configuration with random weights, drawn from torch's generator.
 
+    Args:
+        path: a folder with ``config.json``; its weights are not read.
+        dtype: of all weights.
+        device: where the weights go.
+
     Raises:
         CheckpointError: if there is no valid configuration.
     """
-    return random_weights(load_config(Path(path)), dtype=dtype, device=device)
+    folder = Path(path)
+    config = load_config(folder)
+    return _with_random_weights(empty_model(config, origin=folder / _CONFIG), config, dtype, torch.device(device))
 
 
 def random_weights(
@@ -126,25 +113,58 @@ def random_weights(
     """Return a model of a configuration with random weights, drawn in place from the device's generator.
 
     No second copy of any weight is made, so memory stays at the size of the model in ``dtype``.
+
+    Args:
+        config: of the model.
+        dtype: of all weights.
+        device: where the weights go.
     """
-    with torch.device("meta"):
-        model = Qwen3_5ForCausalPIPO(config)
-    for name, parameter in list(model.named_parameters()):
-        if name != "lm_head.weight" or not config.tie_word_embeddings:
-            _set_parameter(model, name, torch.empty(parameter.shape, dtype=dtype, device=device))
-    _materialise_buffers(model, config, torch.device(device))
-    _initialise(model, "")
-    model.tie_weights()
-    return model
+    return _with_random_weights(empty_model(config), config, dtype, torch.device(device))
+
+
+def start_compressor(model: Qwen3_5ForCausalPIPO, folder: Path, wanted: Compressor) -> None:
+    """Give a model of a base checkpoint the compressor that a recipe asks for; keep the one of a pair checkpoint.
+
+    Args:
+        model: as `load_checkpoint` or `random_model` returned it.
+        folder: where it was loaded from.
+        wanted: type and start.
+
+    Raises:
+        CheckpointError: if the checkpoint has a trained compressor of another type.
+    """
+    config = model.config
+    if PIPO_ARCHITECTURE in (config.architectures or []):
+        present = getattr(config, "compressor_type", "mlp")
+        if present != wanted.type:
+            raise CheckpointError(
+                f"{folder} has a trained compressor of type {present}, not {wanted.type}",
+                hint=f"give compressor.type={present}",
+            )
+        return
+    config.compressor_type = wanted.type
+    model.compressor = COMPRESSORS[wanted.type](config.hidden_size).to(model.device, model.dtype)
+    if wanted.start == "sum":
+        model.compressor.start_as_sum()
+        return
+    for module in model.compressor.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=config.initializer_range)
+            nn.init.zeros_(module.bias)
 
 
 def load_config(folder: Path) -> Qwen3_5TextConfig:
     """Return the text configuration of a checkpoint folder, nested or flat.
 
+    Sizes that do not fit each other are refused where the model is built.
+
+    Args:
+        folder: it holds ``config.json``.
+
     Raises:
         CheckpointError: if ``config.json`` is missing, damaged, or not of a Qwen3.5 model.
     """
-    file = folder / "config.json"
+    file = folder / _CONFIG
     if not file.is_file():
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json", hint="pipo download --list")
     raw = read_json(file)
@@ -162,82 +182,43 @@ def load_config(folder: Path) -> Qwen3_5TextConfig:
     try:
         return text_config(raw)
     except Exception as error:  # a strange value fails in whichever library meets it first
-        raise CheckpointError(f"{file} is not a valid Qwen3.5 configuration: {one_line(error)}") from error
+        raise _invalid_config(file, error) from error
 
 
-def save_checkpoint(
-    model: Qwen3_5ForCausalPIPO,
-    path: str | Path,
-    *,
-    layout: Layout = "pipo",
-    tokenizer_from: str | Path | None = None,
-    base: str | None = None,
-) -> Path:
-    """Write a standalone checkpoint folder atomically and return its path.
+def empty_model(config: Qwen3_5TextConfig, *, origin: str | Path = "this") -> Qwen3_5ForCausalPIPO:
+    """Return a model that knows the shapes of its weights and holds none (torch's meta device).
 
     Args:
-        model: what to write; its dtype is kept.
-        path: the folder; it appears complete or not at all.
-        layout: ``pipo``, or ``base`` for the uncompressed model and its MTP head alone.
-        tokenizer_from: a folder whose tokenizer and chat template are copied along.
-        base: name of the base model, recorded as ``pipo_base``; the base's accuracy is measured on it.
-    """
-    final = Path(path)
-    with new_folder(final) as folder:
-        write_weights(model, folder, layout=layout, base=base)
-        if tokenizer_from is not None:
-            copy_tokenizer(Path(tokenizer_from), folder)
-    return final
-
-
-def write_weights(
-    model: Qwen3_5ForCausalPIPO,
-    folder: Path,
-    *,
-    layout: Layout,
-    state: Mapping[str, torch.Tensor] | None = None,
-    base: str | None = None,
-) -> None:
-    """Write ``config.json`` and the weights into an existing folder (shards of at most 5 GB)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(state if state is not None else model.state_dict())
-    if model.config.tie_word_embeddings:
-        tensors.pop("lm_head.weight", None)
-    if layout == "base":
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_HEADS)}
-    shards = split_torch_state_dict_into_shards(tensors, max_shard_size=_SHARD_SIZE)
-    for file, names in shards.filename_to_tensors.items():
-        save_file({name: tensors[name].contiguous() for name in names}, folder / file, metadata={"format": "pt"})
-    if shards.is_sharded:
-        write_json(folder / INDEX, {"metadata": shards.metadata, "weight_map": shards.tensor_to_filename})
-    write_json(folder / "config.json", _config_json(model, tensors, layout, base))
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files and chat template from one folder to another.
+        config: of the model.
+        origin: where the configuration is from, for the error.
 
     Raises:
-        CheckpointError: if the source has no tokenizer.
+        CheckpointError: if no model can be built from the configuration.
     """
-    if not (source / "tokenizer.json").is_file():
-        raise CheckpointError(f"{source} has no tokenizer.json")
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    try:
+        with torch.device("meta"):
+            return Qwen3_5ForCausalPIPO(config)
+    except Exception as error:  # sizes that do not fit each other fail in whichever layer meets them first
+        raise _invalid_config(origin, error) from error
+
+
+def _invalid_config(origin: str | Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{origin} is not a valid Qwen3.5 configuration: {one_line(error)}")
 
 
 def _fresh_parts(
-    folder: Path,
-    config: Qwen3_5TextConfig,
-    wanted: Mapping[str, nn.Parameter],
-    sources: Mapping[str, Source],
-    *,
-    fresh_mtp: bool,
+    folder: Path, config: Qwen3_5TextConfig, sources: Mapping[str, WeightSource], *, fresh_mtp: bool
 ) -> tuple[str, ...]:
-    """Return the prefixes of parts that start anew because the checkpoint, a base, has none of their weights."""
+    """Return the name prefixes of the parts that start at random because the checkpoint has none of their weights.
+
+    Compressor and confidence head may be absent from a base only, the MTP block only if ``fresh_mtp`` asks for it.
+
+    Raises:
+        CheckpointError: if the MTP block is absent and ``fresh_mtp`` is False.
+    """
     fresh: tuple[str, ...] = ()
     if PIPO_ARCHITECTURE not in (config.architectures or []):
-        fresh = tuple(part for part in _HEADS if not any(name.startswith(part) for name in sources))
+        fresh = tuple(part for part in PAIR_PARTS if not any(name.startswith(part) for name in sources))
     if not any(name.startswith("mtp.") for name in sources):
         if not fresh_mtp:
             raise CheckpointError(
@@ -248,14 +229,19 @@ def _fresh_parts(
     return fresh
 
 
-def _refuse_mismatches(folder: Path, wanted: Mapping[str, nn.Parameter], sources: Mapping[str, Source]) -> None:
+def _refuse_mismatches(folder: Path, wanted: Mapping[str, nn.Parameter], sources: Mapping[str, WeightSource]) -> None:
+    """Raise unless the checkpoint holds every wanted weight, in its shape and in a number format that pipo reads.
+
+    Raises:
+        CheckpointError: naming the weights.
+    """
     missing = sorted(set(wanted) - set(sources))
     if missing:
         raise CheckpointError(f"{folder} lacks {len(missing)} weights: {listed(missing)}")
     strange = [f"{name} is stored as {sources[name].dtype}" for name in wanted if sources[name].dtype not in FLOATS]
     if strange:
         raise CheckpointError(
-            f"{folder} has {len(strange)} weights that are no plain numbers: {listed(strange)}",
+            f"{folder} has {len(strange)} weights in a number format that pipo does not read: {listed(strange)}",
             hint=f"pipo reads {', '.join(FLOATS)}; take the checkpoint before quantization",
         )
     wrong = [
@@ -267,7 +253,20 @@ def _refuse_mismatches(folder: Path, wanted: Mapping[str, nn.Parameter], sources
         raise CheckpointError(f"{folder} has {len(wrong)} weights of the wrong shape: {listed(wrong)}")
 
 
-# ---------------------------------------------------------------------- building
+# ---------------------------------------------------------------------- from an empty model to one with weights
+
+
+def _with_random_weights(
+    model: Qwen3_5ForCausalPIPO, config: Qwen3_5TextConfig, dtype: torch.dtype, device: torch.device
+) -> Qwen3_5ForCausalPIPO:
+    """Return an empty model with random weights in place."""
+    for name, parameter in list(model.named_parameters()):
+        if name != "lm_head.weight" or not config.tie_word_embeddings:
+            _set_parameter(model, name, torch.empty(parameter.shape, dtype=dtype, device=device))
+    _materialise_buffers(model, config, device)
+    _initialise(model, "")
+    model.tie_weights()
+    return model
 
 
 def _set_parameter(model: nn.Module, name: str, value: torch.Tensor) -> None:
@@ -285,39 +284,7 @@ def _materialise_buffers(model: nn.Module, config: Qwen3_5TextConfig, device: to
 
 
 def _initialise(model: Qwen3_5ForCausalPIPO, part: str) -> None:
-    """Give a fresh part its starting weights: every module by transformers' rule, then containers by our own."""
+    """Give a part its starting weights: first every module by transformers' rule, then its containers by our own."""
     modules = list(model.get_submodule(part).modules())
     for module in reversed(modules):
         model._init_weights(module)
-
-
-# ---------------------------------------------------------------------- writing
-
-
-def _config_json(
-    model: Qwen3_5ForCausalPIPO, tensors: Mapping[str, torch.Tensor], layout: Layout, base: str | None
-) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
-    content["architectures"] = [PIPO_ARCHITECTURE if layout == "pipo" else BASE_ARCHITECTURE]
-    content["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    content["mtp_num_hidden_layers"] = 1
-    if layout == "base":
-        content.pop("compressor_type", None)
-    else:
-        content["compressor_type"] = getattr(model.config, "compressor_type", "mlp")
-    interval = _full_attention_interval(model.config.layer_types)
-    if interval is not None:  # transformers drops the key on saving, and SGLang needs it
-        content["full_attention_interval"] = interval
-    recorded = base or getattr(model.config, "pipo_base", None)
-    if recorded is not None:
-        content["pipo_base"] = recorded
-    return content
-
-
-def _full_attention_interval(layer_types: list[str]) -> int | None:
-    """Return ``n`` if every n-th layer, and no other, is a full-attention layer."""
-    if "full_attention" not in layer_types:
-        return None
-    interval = layer_types.index("full_attention") + 1
-    regular = all((kind == "full_attention") == ((i + 1) % interval == 0) for i, kind in enumerate(layer_types))
-    return interval if regular else None

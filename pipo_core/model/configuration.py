@@ -1,44 +1,40 @@
-"""From a checkpoint's ``config.json`` to a configuration that a model can be built from, whatever the file says.
+"""From the content of a ``config.json`` to a text configuration.
 
-Sizes are compared with the weights before memory is taken (`checkpoint.load_checkpoint`). Here is refused what would
-cost time or memory before that, and what no weight's shape gives away.
+Rejects configurations that are too expensive to build, and values that no weight's shape would reveal. Sizes are
+compared with the weights before memory is taken (`checkpoint.load_checkpoint`).
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-
-MOST_LAYERS = 256
-"""Every layer is built once without memory to learn its weights' shapes; Qwen3.5 has at most 64."""
+MAX_LAYERS = 256
+"""Every layer is built without memory to learn its weights' shapes; Qwen3.5 has at most 64."""
 
 _NOT_OURS = ("model_type", "transformers_version", "num_labels", "id2label", "label2id")
-"""Keys that say nothing about a text model; transformers writes out a dictionary of as many labels as it is told."""
+"""Keys that say nothing about a text model. transformers would build a dictionary of ``num_labels`` labels."""
 
 
 def text_config(raw: Mapping[str, Any]) -> Qwen3_5TextConfig:
-    """Return the configuration of a text model.
+    """Return the configuration of a text model, built without a model.
 
     Args:
         raw: the keys of ``config.json``, those of a nested ``text_config`` at the top.
 
     Raises:
-        Exception: of whatever kind, if no such model can be built; libraries read most of the keys.
+        ValueError: if a value makes no sense.
+        Exception: of any other class, from the libraries that read most of the keys.
     """
     settings = {key: value for key, value in raw.items() if key not in _NOT_OURS}
     layers = settings.get("num_hidden_layers", 1)
-    if type(layers) is not int or not 0 < layers <= MOST_LAYERS:
-        raise ValueError(f"num_hidden_layers is {layers!r}, expected 1 to {MOST_LAYERS}")
+    if type(layers) is not int or not 0 < layers <= MAX_LAYERS:
+        raise ValueError(f"num_hidden_layers is {layers!r}, expected 1 to {MAX_LAYERS}")
     config = Qwen3_5TextConfig(**settings)
     problem = next(_problems(config), None)
     if problem is not None:
         raise ValueError(problem)
-    with torch.device("meta"):
-        Qwen3_5ForCausalPIPO(config)
     return config
 
 
@@ -68,5 +64,5 @@ def _problems(config: Qwen3_5TextConfig) -> Iterator[str]:
 
 
 def _number(value: object) -> float:
-    """Return a number as it is; NaN, which no comparison holds for, in place of anything else."""
+    """Return a number as it is, and NaN, for which every comparison is False, in place of anything else."""
     return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

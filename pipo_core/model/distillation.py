@@ -1,16 +1,16 @@
 r"""On-policy distillation's losses as pure functions of tensors (paper, section 4.2).
 
-At every position that the student wrote, its distribution ``p_s`` is compared with the teacher's ``p_t`` by the reverse
-divergence ``KL(p_s ‖ p_t)``, in one of four forms, ``g`` being a log-ratio that is constant under differentiation:
+At every position that the student sampled, its distribution ``p_s`` is compared with the teacher's ``p_t`` by the
+reverse divergence ``KL(p_s ‖ p_t)`` in one of four forms. ``g`` is a log-ratio, constant under differentiation:
 
 - ``full``: ``Σ_y p_s(y) · g(y)``, ``g = log p_s − log p_t``, over the whole vocabulary: exact.
 - ``topk``: the same sum over ``U``, the union of both models' ``k`` most likely tokens and the sampled one, and one
   bucket that holds the rest of each model's mass. Never above the exact value.
 - ``topk_renormalised``: over ``U`` alone, both distributions renormalised there (the paper's form); blind to how much
-  mass lies outside.
+  mass is outside.
 - ``sampled``: ``g(y)`` at the sampled token, an unbiased estimate of ``full`` where ``y ~ p_s``. Its gradient is the
-  score function's, ``g(y) · ∇ log p_s(y)``. Differentiating the value itself would give ``∇ log p_s(y)``, in which the
-  teacher does not appear and whose mean is zero.
+  score function's, ``g(y) · ∇ log p_s(y)``. Differentiating the value itself would give ``∇ log p_s(y)``, which does
+  not contain the teacher and has a mean of zero.
 
 All gradients with respect to the student's scaled logits ``s`` have one shape,
 ``∂/∂s_v = p_s(v) · (g(v) − Σ_y p_s(y) g(y))`` (``sampled``: ``g(y) · (1[v = y] − p_s(v))``). They are formed chunk by
@@ -28,13 +28,15 @@ from pipo_core.model.losses import formed_gradients
 DivergenceMode = Literal["topk", "topk_renormalised", "sampled", "full"]
 
 MAX_LOG_RATIO = 60.0
-"""Log-ratios of the bucket are cut off here: a mass that underflows has no logarithm."""
+"""Log-ratios of the bucket are clamped to ± this: the logarithm of a mass that underflows is infinite."""
 
 
 class Head(NamedTuple):
-    """Hidden states ``[N, H]`` of some positions and the LM head ``[V, H]`` that projects them.
+    """Hidden states and the LM head that projects them. Teacher and student may differ in ``H``, never in ``V``.
 
-    Teacher and student may differ in ``H``, never in ``V``.
+    Attributes:
+        hidden: ``[N, H]``.
+        weight: ``[V, H]``.
     """
 
     hidden: torch.Tensor
@@ -42,10 +44,10 @@ class Head(NamedTuple):
 
 
 class DistillationLoss(NamedTuple):
-    """What one head's positions say.
+    """The divergence of one head from the teacher.
 
     Attributes:
-        loss: mean divergence over the positions, in nats; 0 (with a gradient path) where there is none.
+        loss: mean divergence over the positions, in nats; 0, with a gradient path, if there are no positions.
         divergence: ``[N]``, of each position, detached.
         acceptance: ``[N]``, speculative decoding's probability of accepting, detached: ``min(1, p_t(y)/p_s(y))`` at the
             sampled token, for ``full`` its mean over the vocabulary, ``Σ_y min(p_s(y), p_t(y))``.
@@ -74,16 +76,16 @@ def distillation_loss(
     top_k: int = 32,
     chunk: int = 1024,
 ) -> DistillationLoss:
-    """Return ``mean KL(p_s ‖ p_t)`` over positions, and how likely a verifier would accept each sampled token.
+    """Return ``mean KL(p_s ‖ p_t)`` over positions, and the probability that a verifier accepts each sampled token.
 
-    Only the student learns: its hidden states, and its LM head where that asks for a gradient.
+    Gradients go to the student's hidden states, and to its LM head if that requires one.
 
     Args:
         student: ``N`` positions.
         teacher: the same positions after the same text.
-        sampled: ``[N]``, the tokens that the student drew there, rejected drafts among them.
+        sampled: ``[N]``, the tokens that the student sampled there, rejected drafts included.
         mode: form of the divergence, see the module.
-        temperature: divides both models' logits; the rollout's.
+        temperature: divides both models' logits.
         top_k: ``k`` of the ``topk`` forms.
         chunk: positions projected at once; memory is about ``3 · chunk · V`` fp32 numbers.
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's training set is made of, from which a draft vocabulary is taken: ``draft_vocab.json``."""
+"""The token counts of a checkpoint's training set, from which a draft vocabulary is taken: ``draft_vocab.json``."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,31 +10,34 @@ DRAFT_VOCAB = "draft_vocab.json"
 
 
 class FrequentTokens(NamedTuple):
-    """What a training set is made of.
+    """How often a training set holds each token that has a label.
 
     Attributes:
-        ids: those that it has, most frequent first.
-        counts: how often it has each.
+        ids: token ids that occur, most frequent first.
+        counts: occurrences of each.
     """
 
     ids: list[int]
     counts: list[int]
 
     def share_beyond(self, size: int) -> float:
-        """Return the share of the set's tokens that are none of the ``size`` most frequent ids."""
+        """Return the share of the occurrences, in [0, 1], that the ``size`` most frequent ids do not cover."""
         return sum(self.counts[size:]) / sum(self.counts)
 
 
 def write_draft_vocab(folder: Path, frequent: FrequentTokens) -> None:
-    """Record in a checkpoint or adapter what its training set is made of."""
+    """Write the counts into the folder of a checkpoint or an adapter."""
     write_json(folder / DRAFT_VOCAB, frequent._asdict())
 
 
 def read_draft_vocab(folder: Path) -> FrequentTokens:
-    """Return what `write_draft_vocab` recorded.
+    """Return the counts that `write_draft_vocab` wrote.
+
+    Args:
+        folder: of a checkpoint or an adapter.
 
     Raises:
-        CheckpointError: if there is no such record, or it is damaged.
+        CheckpointError: if the file is missing or damaged.
     """
     file = folder / DRAFT_VOCAB
     if not file.is_file():
@@ -43,14 +46,19 @@ def read_draft_vocab(folder: Path) -> FrequentTokens:
             hint="pipo train writes it and pipo merge keeps it; engine.draft_vocab=null takes the full vocabulary",
         )
     raw = read_json(file)
-    ids, counts = (_whole_numbers(file, raw, name, least) for name, least in (("ids", 0), ("counts", 1)))
+    ids, counts = (_whole_numbers(file, raw, name, minimum) for name, minimum in (("ids", 0), ("counts", 1)))
     if not ids or len(ids) != len(counts):
         raise CheckpointError(f"{file} must have as many counts as ids, and one at least")
     return FrequentTokens(ids, counts)
 
 
-def _whole_numbers(file: Path, raw: Any, name: str, least: int) -> list[int]:
+def _whole_numbers(file: Path, raw: Any, name: str, minimum: int) -> list[int]:
+    """Return the list of integers under a key of a JSON object.
+
+    Raises:
+        CheckpointError: if it is not a list of integers from ``minimum`` on.
+    """
     values = raw.get(name) if isinstance(raw, dict) else None
-    if not isinstance(values, list) or not all(type(value) is int and value >= least for value in values):
-        raise CheckpointError(f'{file} holds no list of whole numbers from {least} on under "{name}"')
+    if not isinstance(values, list) or not all(type(value) is int and value >= minimum for value in values):
+        raise CheckpointError(f'{file} holds no list of whole numbers from {minimum} on under "{name}"')
     return values

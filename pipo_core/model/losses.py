@@ -18,7 +18,7 @@ class HeadLoss(NamedTuple):
     """Cross-entropy of one head.
 
     Attributes:
-        loss: mean over the labelled positions, in nats; 0 (with a gradient path) where there is none.
+        loss: mean over the labelled positions, in nats; 0, with a gradient path, if there are none.
         valid: ``[B, S]``, True at labelled positions.
         label_logprob: ``[N]``, log-probability of each label in order of ``valid``, fp32, detached.
     """
@@ -29,7 +29,13 @@ class HeadLoss(NamedTuple):
 
 
 class ConfidenceLoss(NamedTuple):
-    """Binary cross-entropy of the confidence head and what it says of its calibration; scalars, in nats and shares."""
+    """Binary cross-entropy of the confidence head; all are scalars.
+
+    Attributes:
+        loss: mean over the drafts, in nats.
+        mean: mean predicted confidence.
+        target_mean: mean of what it should predict.
+    """
 
     loss: torch.Tensor
     mean: torch.Tensor
@@ -81,9 +87,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def formed_gradients(ctx: Any, loss_grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return the gradients of hidden states and LM head that a forward pass formed, times that of its sum.
+    """Return the gradients of hidden states and LM head that a forward pass formed, times the gradient of its sum.
 
-    ``ctx`` has saved both (None where not needed) and knows the ``weight_dtype`` that the head's must have.
+    Args:
+        ctx: it has saved both gradients, None where not needed, and holds the LM head's ``weight_dtype``.
+        loss_grad: gradient of the sum.
     """
     hidden_grad, weight_grad = ctx.saved_tensors
     if hidden_grad is not None:

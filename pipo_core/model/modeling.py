@@ -1,101 +1,28 @@
 """The pair model: a stock Qwen3.5 text model with a compressor, an MTP block and a confidence head."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers.generation import GenerationMixin
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5PreTrainedModel, Qwen3_5TextModel
-from transformers.utils.generic import ModelOutput
 
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
 from pipo_core.model.confidence import ConfidenceHead
-from pipo_core.model.distillation import DistillationLoss, DivergenceMode, Head, distillation_loss
+from pipo_core.model.distillation import DistillationLoss, Head, distillation_loss
 from pipo_core.model.losses import IGNORED, HeadLoss, confidence_loss, head_loss
 from pipo_core.model.mtp import MTPBlock
+from pipo_core.model.outputs import LossWeights, PairOutput, PIPOOutput, TeacherTargets
 from pipo_core.model.slots import pair_up
+from pipo_core.model.writing import write_weights
 
 Objective = Literal["pipo", "regular", "distill"]
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights of the loss terms (paper, equation of section 4.1) and how much of the LM head runs at once.
-
-    Attributes:
-        mtp: λ_mtp, weight of the draft's loss.
-        confidence: λ_conf, weight of the confidence head's binary cross-entropy.
-        chunk: positions projected to the vocabulary at once.
-    """
-
-    mtp: float = 1.0
-    confidence: float = 1.0
-    chunk: int = 2048
-
-
-class Teaching(NamedTuple):
-    """What the teacher says of a batch ``[B, T]``, and how the student is compared with it (paper, section 4.2).
-
-    Attributes:
-        hidden: ``[B, T, H_teacher]``, the teacher's hidden state after the text up to and with each place's token; at a
-            PAD, which it does not see, that after the slot's first token.
-        head: its LM head, ``[V, H_teacher]``.
-        mode: form of the divergence, see `pipo_core.model.distillation`.
-        temperature: divides both models' logits; the rollout's.
-        top_k: ``k`` of the ``topk`` forms.
-    """
-
-    hidden: torch.Tensor
-    head: torch.Tensor
-    mode: DivergenceMode = "topk"
-    temperature: float = 1.0
-    top_k: int = 32
-
-
-@dataclass(frozen=True)
-class PairOutput:
-    """Everything that a teacher-forced pass over ``S`` slots computes; the draft's tensors have ``S − 1`` slots.
-
-    Attributes:
-        latents: ``[B, S, H]``, the compressor's ``z_i``.
-        backbone_hidden: ``[B, S, H]``, ``h_i`` after the final norm.
-        backbone_logits: ``[B, S, V]``, of ``t_{2i+2}``.
-        mtp_hidden: ``[B, S−1, H]``, ``m_i``.
-        mtp_logits: ``[B, S−1, V]``, of ``t_{2i+3}``.
-        confidence: ``[B, S−1]``, ``c_i`` in fp32.
-    """
-
-    latents: torch.Tensor
-    backbone_hidden: torch.Tensor
-    backbone_logits: torch.Tensor
-    mtp_hidden: torch.Tensor
-    mtp_logits: torch.Tensor
-    confidence: torch.Tensor
-
-
-@dataclass
-class PIPOOutput(ModelOutput):
-    """Losses of a training pass: ``loss`` carries the gradient, the rest are detached scalars for the log.
-
-    ``confidence_*`` are None for the ``regular`` objective. ``confidence`` holds the labelled drafts' ``c_i`` and
-    ``acceptance`` what they should be, ``[N]``.
-    """
-
-    loss: torch.Tensor | None = None
-    backbone_loss: torch.Tensor | None = None
-    mtp_loss: torch.Tensor | None = None
-    confidence_loss: torch.Tensor | None = None
-    confidence_mean: torch.Tensor | None = None
-    confidence_target_mean: torch.Tensor | None = None
-    confidence: torch.Tensor | None = None
-    acceptance: torch.Tensor | None = None
-
-
 class TextBackbone(nn.Module):
-    """Holds the stock text model under the name it has in Qwen3.5 checkpoints, so names in memory are names on disk."""
+    """The stock text model under its name in Qwen3.5 checkpoints, so that names in memory are names on disk."""
 
     def __init__(self, config: Qwen3_5TextConfig) -> None:
         super().__init__()
@@ -141,12 +68,10 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         return self.lm_head
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write weights and configuration as `pipo_core.model.checkpoint` lays them out (safetensors).
+        """Write weights and configuration in the ``pipo`` layout (safetensors).
 
         transformers' own writer would rename the weights; options other than ``state_dict`` do not apply.
         """
-        from pipo_core.model.checkpoint import write_weights  # checkpoint.py builds on this class
-
         write_weights(self, Path(save_directory), layout="pipo", state=options.get("state_dict"))
 
     # ------------------------------------------------------------------ parts
@@ -197,7 +122,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         labels: torch.Tensor,
         objective: Objective = "pipo",
         loss_weights: LossWeights | None = None,
-        teaching: Teaching | None = None,
+        teacher: TeacherTargets | None = None,
     ) -> PIPOOutput:
         """Return the training losses of a right-padded batch.
 
@@ -206,19 +131,19 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         Args:
             input_ids: ``[B, T]``; T even but for ``regular``.
             labels: ``[B, T]``, the ids themselves, -100 on the prompt, on PADs and on padding. For ``distill`` the
-                tokens that the student drew; where PAD stands for a rejected draft, that draft.
+                tokens that the student sampled, rejected drafts included: their PADs have them as labels.
             objective: ``pipo``, ``distill``, or ``regular`` for the uncompressed model with its MTP head.
             loss_weights: λ's and chunk size; the paper's (1, 1) by default.
-            teaching: the teacher's word, for ``distill`` alone.
+            teacher: its targets, for ``distill`` alone.
 
         Raises:
-            ValueError: if ``distill`` has no ``teaching``, or the teacher another vocabulary.
+            ValueError: if ``distill`` has no ``teacher``, or the teacher has another vocabulary.
         """
         weights = loss_weights or LossWeights()
         if objective == "regular":
             return self._regular_losses(input_ids, labels, weights)
         if objective == "distill":
-            return self._distillation_losses(input_ids, labels, weights, teaching)
+            return self._distillation_losses(input_ids, labels, weights, teacher)
         return self._pair_losses(input_ids, labels, weights)
 
     def _pair_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
@@ -232,41 +157,49 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         return _pair_output(first.loss, draft.loss, logits, draft.label_logprob.exp(), weights)
 
     def _distillation_losses(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, teaching: Teaching | None
+        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, teacher: TeacherTargets | None
     ) -> PIPOOutput:
         """``KL(p1 ‖ p_t) + λ_mtp · KL(p2 ‖ p_t) + λ_conf · BCE(c_i, min(1, p_t/p2))`` (section 4.2).
 
-        The backbone's head at slot ``i`` speaks of place ``2i + 2`` after the text up to ``2i + 1``, the draft's of
-        place ``2i + 3`` after the text up to ``2i + 2``.
+        At slot ``i`` the backbone's head predicts position ``2i + 2`` from the text up to ``2i + 1``, and the draft
+        position ``2i + 3`` from the text up to ``2i + 2``. The teacher's states are taken at those positions.
         """
-        if teaching is None:
-            raise ValueError("objective distill needs what the teacher says")
+        if teacher is None:
+            raise ValueError("objective distill needs the teacher's targets")
         hidden = self.run_backbone(self.compress(input_ids))
         mtp_hidden = self._draft(input_ids, hidden)
         hidden = hidden[:, :-1]
-        first = self._divergence(hidden, labels[:, 2::2], teaching.hidden[:, 1:-1:2], teaching, weights)
-        drafted = labels[:, 3::2]
-        draft = self._divergence(mtp_hidden, drafted, teaching.hidden[:, 2::2], teaching, weights)
-        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[drafted != IGNORED]
+        first = self._divergence(hidden, labels[:, 2::2], teacher.hidden[:, 1:-1:2], teacher, weights)
+        sampled_drafts = labels[:, 3::2]
+        draft = self._divergence(mtp_hidden, sampled_drafts, teacher.hidden[:, 2::2], teacher, weights)
+        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[sampled_drafts != IGNORED]
         return _pair_output(first.loss, draft.loss, logits, draft.acceptance, weights)
 
     def _divergence(
         self,
         hidden: torch.Tensor,
-        drawn: torch.Tensor,
+        sampled: torch.Tensor,
         teacher_hidden: torch.Tensor,
-        teaching: Teaching,
+        teacher: TeacherTargets,
         weights: LossWeights,
     ) -> DistillationLoss:
-        """Return what one head's labelled places say; ``drawn`` is ``[B, S]``, the hidden states ``[B, S, …]``."""
-        valid = drawn != IGNORED
+        """Return one head's divergence from the teacher, over its labelled positions.
+
+        Args:
+            hidden: the student's, ``[B, S, H]``.
+            sampled: the tokens that the student sampled, ``[B, S]``; `IGNORED` where it sampled none.
+            teacher_hidden: ``[B, S, H_teacher]``.
+            teacher: the batch's targets.
+            weights: for the chunk size.
+        """
+        valid = sampled != IGNORED
         return distillation_loss(
             Head(hidden[valid], self.lm_head.weight),
-            Head(teacher_hidden[valid], teaching.head),
-            drawn[valid],
-            mode=teaching.mode,
-            temperature=teaching.temperature,
-            top_k=teaching.top_k,
+            Head(teacher_hidden[valid], teacher.head),
+            sampled[valid],
+            mode=teacher.mode,
+            temperature=teacher.temperature,
+            top_k=teacher.top_k,
             chunk=weights.chunk,
         )
 
@@ -296,7 +229,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise fresh modules; a compressor starts as the sum of its inputs (algorithm, section 2)."""
+        """Initialise fresh modules. A compressor starts as the sum of its inputs (docs/algorithm.md)."""
         super()._init_weights(module)
         if isinstance(module, MLPCompressor | LinearCompressor):
             module.start_as_sum()
@@ -305,13 +238,13 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
 def _pair_output(
     first: torch.Tensor, draft: torch.Tensor, logits: torch.Tensor, target: torch.Tensor, weights: LossWeights
 ) -> PIPOOutput:
-    """Return the three losses with their sum, and of each draft what the gate says and should say, both ``[N]``.
+    """Return the three losses, their weighted sum, and each draft's confidence beside its target.
 
     Args:
         first: the first tokens' loss.
-        draft: the drafts'.
-        logits: the gate's.
-        target: what it is to predict.
+        draft: the drafts' loss.
+        logits: the confidence head's, ``[N]``.
+        target: what it should predict, ``[N]``.
         weights: of the losses.
     """
     gate = confidence_loss(logits, target)

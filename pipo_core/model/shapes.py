@@ -1,12 +1,12 @@
-"""Shapes of the published Qwen3.5 sizes: models with random weights where the real ones are not at hand.
+"""Shapes of the published Qwen3.5 sizes, for models with random weights in place of the published ones.
 
 Speed and memory depend on the shape alone, so a bench or a first training step needs no download.
 
-The figures are those of ``config.json`` (``text_config``) in ``Qwen/Qwen3.5-0.8B``, ``-2B``, ``-4B`` and ``-9B``; that
-of 9B is also the default of transformers' `Qwen3_5TextConfig`. What all sizes share: 248,320 tokens (padded), one
-full-attention layer in four, attention heads of 256 with a quarter of them rotary (theta 1e7), linear-attention heads
-of 128 with 16 for keys, a convolution over 4 positions, one MTP layer. The models built from them have, to the unit,
-as many weights as the published checkpoints.
+The figures are those of ``config.json`` (``text_config``) in ``Qwen/Qwen3.5-0.8B``, ``-2B``, ``-4B`` and ``-9B``; the
+9B's are also the defaults of transformers' `Qwen3_5TextConfig`. All sizes share: 248,320 tokens (padded), one
+full-attention layer in four, attention heads of 256 dimensions of which a quarter are rotary (theta 1e7), 16
+linear-attention key heads of 128 dimensions, a convolution over 4 positions, and one MTP layer. The models that are
+built from them have exactly as many weights as the published checkpoints.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,17 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import UsageError
-from pipo_core.model.checkpoint import Layout, random_weights, save_checkpoint
+from pipo_core.model.checkpoint import random_weights
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.weight_files import Layout
+from pipo_core.model.writing import save_checkpoint
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.text import did_you_mean
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What differs between the sizes.
+    """The figures in which the sizes differ.
 
     Attributes:
         hidden: ``H``.
@@ -55,7 +57,10 @@ SHAPES: dict[str, Shape] = {
 
 
 def shape_config(name: str) -> Qwen3_5TextConfig:
-    """Return the text configuration of a published size, e.g. ``qwen3.5-4b``.
+    """Return the text configuration of a published size.
+
+    Args:
+        name: one of `SHAPES`, e.g. ``qwen3.5-4b``.
 
     Raises:
         UsageError: if there is no such size here.
@@ -101,8 +106,14 @@ def random_shape_model(
 ) -> Qwen3_5ForCausalPIPO:
     """Return a pair model of a published size with random weights, in evaluation mode.
 
-    It is built where and as it will run: memory is that of the weights in ``dtype``, and nothing is read or written.
-    The weights depend on ``seed``, ``dtype`` and the kind of device; the caller's random state is left as it was.
+    It is built on ``device`` in ``dtype``, so it takes no more memory than its weights, and no file is read or written.
+    The weights depend on ``seed``, ``dtype`` and the kind of device. The caller's random state is unchanged.
+
+    Args:
+        name: one of `SHAPES`.
+        dtype: of the weights.
+        device: where they are.
+        seed: of the weights.
 
     Raises:
         UsageError: if there is no such size here.
@@ -124,14 +135,15 @@ def write_shape_checkpoint(
     seed: int = 0,
     layout: Layout = "base",
 ) -> Path:
-    """Write a checkpoint of a published size with random weights and return its folder, which appears whole or not.
+    """Write a checkpoint of a published size with random weights and return its folder.
 
-    It stands in for the published one: `pipo train model=FOLDER` runs on it. Tokenizer and chat template are the tiny
-    world's, so text is encoded with a few hundred of the 248,320 tokens.
+    The folder appears complete or not at all. It replaces the published checkpoint where only speed and memory matter:
+    `pipo train model=FOLDER` runs on it. Tokenizer and chat template are the tiny world's, so text is encoded with a
+    few hundred of the 248,320 tokens.
 
     Args:
         name: one of `SHAPES`.
-        folder: where it goes.
+        folder: where it is written.
         dtype: of the weights on disk.
         seed: of the weights.
         layout: ``base`` as published, with the MTP head; ``pipo`` with compressor and confidence head too.

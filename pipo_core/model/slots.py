@@ -28,9 +28,12 @@ def even_prompt(ids: Sequence[int], pad_id: int) -> list[int]:
 
 
 def left_pad(rows: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows as ``ids [B, T]`` filled on the left, and how many fills each row got, ``[B]``.
+    """Return sequences padded on the left, ``ids [B, T]``, and the length of each one's padding, ``[B]``.
 
-    The fills exist only for the shape: whoever runs the batch masks them by the counts.
+    Args:
+        rows: token ids.
+        fill: the id of the padding; the caller masks the padding by its length.
+        device: where the tensors go.
     """
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), fill, dtype=torch.long)

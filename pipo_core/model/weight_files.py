@@ -1,9 +1,23 @@
-"""Weights on disk: which files a checkpoint has, which weights lie where, and how one is copied into place."""
+"""Weights on disk: the layouts, which files a checkpoint has, where each weight is, and how one is copied into place.
+
+All layouts are safetensors, a single file or shards with an index; pickles are never read.
+
+``pipo``
+    ``model.language_model.*``, ``compressor.*``, ``mtp.*``, ``confidence_head.*``, and ``lm_head.weight`` when untied:
+    the authors' checkpoints and ours.
+``base``
+    What ``Qwen/Qwen3.5-*`` holds: ``model.language_model.*`` and ``mtp.*``. The text configuration may be nested under
+    ``text_config``; ``model.visual.*`` may be there and is dropped. Stock text-only saves (``model.layers.*``) load
+    too. Loading a base gives a fresh PIPO start: the compressor sums, the confidence head is random.
+
+`checkpoint` reads both, `writing` writes both.
+"""
 
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +25,13 @@ from safetensors import SafetensorError, safe_open
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_json
 from pipo_core.text import one_line
+
+Layout = Literal["pipo", "base"]
+
+PIPO_ARCHITECTURE = "Qwen3_5ForCausalPIPO"
+BASE_ARCHITECTURE = "Qwen3_5ForCausalLM"
+PAIR_PARTS = ("compressor.", "confidence_head.")
+"""How the names of weights begin that only a pair model has."""
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,8 +44,15 @@ FLOATS = tuple(_ITEM_BYTES)
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where one weight lies: a file, its name there, its shape, and its number format as safetensors calls it."""
+class WeightSource:
+    """Where one weight is on disk.
+
+    Attributes:
+        file: a safetensors file.
+        name: the weight's name in it.
+        shape: of the weight.
+        dtype: its number format as safetensors calls it, e.g. ``BF16``.
+    """
 
     file: Path
     name: str
@@ -32,13 +60,16 @@ class Source:
     dtype: str
 
 
-def locate_weights(folder: Path) -> dict[str, Source]:
-    """Return every weight of a checkpoint under its name in memory, without reading data.
+def locate_weights(folder: Path) -> dict[str, WeightSource]:
+    """Return where every weight of a checkpoint is, under its name in memory; no weight is read.
+
+    Args:
+        folder: of the checkpoint.
 
     Raises:
         CheckpointError: if files are missing, damaged or pickled.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, WeightSource] = {}
     for file in _weight_files(folder):
         try:
             with safe_open(file, framework="pt") as opened:
@@ -50,7 +81,7 @@ def locate_weights(folder: Path) -> dict[str, Source]:
                             one_line(f"{file} holds {name}, which {sources[known].file.name} holds too")
                         )
                     if known is not None:
-                        sources[known] = Source(file, name, tuple(part.get_shape()), str(part.get_dtype()))
+                        sources[known] = WeightSource(file, name, tuple(part.get_shape()), str(part.get_dtype()))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 f"{file} is damaged or incomplete: {one_line(error)}", hint="download or copy the checkpoint again"
@@ -59,7 +90,11 @@ def locate_weights(folder: Path) -> dict[str, Source]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint: those of the index if there is one, else the single file."""
+    """Return the safetensors files of a checkpoint: those of the index if there is one, else the single file.
+
+    Raises:
+        CheckpointError: if a file is missing or pickled, or the index is damaged or leaves the folder.
+    """
     index = folder / INDEX
     if index.is_file():
         content = read_json(index)
@@ -85,7 +120,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    with suppress(OSError):  # a name that is too long, for one
+    """Return whether a file is there; False, too, for a name that the file system does not take."""
+    with suppress(OSError):
         return path.is_file()
     return False
 
@@ -99,11 +135,18 @@ def _name_in_memory(name: str) -> str | None:
     return name
 
 
-def copy_weight(source: Source, target: torch.Tensor) -> None:
-    """Copy one weight into place in blocks of rows.
+def copy_weight(source: WeightSource, target: torch.Tensor) -> None:
+    """Copy one weight into place, block by block.
 
-    The file is opened anew for each block: closing it lets go of the pages that were mapped for reading, which would
+    The file is opened anew for each block. Closing it releases the pages that were mapped for reading, which would
     otherwise count as memory beside the copy.
+
+    Args:
+        source: where it is on disk.
+        target: a tensor of its shape.
+
+    Raises:
+        CheckpointError: if the file cannot be read.
     """
     try:
         for rows in _row_blocks(source):
@@ -116,7 +159,8 @@ def copy_weight(source: Source, target: torch.Tensor) -> None:
         raise CheckpointError(f"{source.file} could not be read: {error}") from error
 
 
-def _row_blocks(source: Source) -> Iterator[slice | None]:
+def _row_blocks(source: WeightSource) -> Iterator[slice | None]:
+    """Yield slices of the first dimension of about 64 MB each; one None for a weight that is smaller."""
     total = _ITEM_BYTES[source.dtype]
     for size in source.shape:
         total *= size
@@ -129,6 +173,6 @@ def _row_blocks(source: Source) -> Iterator[slice | None]:
 
 
 def listed(items: list[str], limit: int = 8) -> str:
-    """Return the first few items and how many more there are."""
+    """Return the first ``limit`` items, and how many more there are, as text."""
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(one_line(item) for item in items[:limit]) + more

@@ -17,7 +17,7 @@ def _train(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
 
 
 def _distill(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
-    from pipo_core.train.opd_run import run_distill
+    from pipo_core.train.opd import run_distill
 
     return _drawn(run_distill(recipe, out, reporter=reporter), out)
 
@@ -32,7 +32,7 @@ def _drawn(summary: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _merge(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
-    from pipo_core.train.merge import run_merge
+    from pipo_core.merge import run_merge
 
     return run_merge(recipe, out, reporter=reporter)
 

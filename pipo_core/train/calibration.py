@@ -1,8 +1,9 @@
-"""Does the confidence head say what it should? Predicted confidence against measured acceptance. Imports no torch.
+"""How well the confidence head is calibrated: predicted confidence against measured acceptance.
 
-The gate is a probability: of all drafts that it gives 0.8, eight in ten should be accepted. In distillation acceptance
-is the chance ``min(1, p_t / p2)`` that the teacher, as a verifier, would accept what the student drew; in fine-tuning
-it is the draft's own probability of the right token, on the teacher's text. Both are what the head is trained to say.
+The head predicts a probability: of all drafts with a confidence of 0.8, eight in ten should be accepted. In
+distillation acceptance is the probability ``min(1, p_t / p2)`` that the teacher, as a verifier, accepts the sampled
+draft. In fine-tuning it is the draft's own probability of the right token, on the teacher's text. Both are the targets
+that the head is trained on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,20 +12,20 @@ from typing import Any
 from pipo_core.tables import ABSENT, Table
 
 BINS = 10
-_LAST = 0.1
-"""The table is of the log's rows that end in this last share of the steps."""
-_OFF = 0.05
-"""Difference of mean confidence and mean acceptance from which it is worth a word."""
-_ENOUGH = 300
-"""Drafts from which the table says anything."""
-_BLIND = 0.6
-"""AUC below which the gate hardly tells drafts apart."""
+_LAST_SHARE = 0.1
+"""The table covers the rows of the log that end in this last share of the steps."""
+_MAX_BIAS = 0.05
+"""A larger difference of mean confidence and mean acceptance is reported."""
+_MIN_DRAFTS = 300
+"""With fewer drafts nothing is concluded."""
+_MIN_AUC = 0.6
+"""Below this AUC the gate hardly tells good drafts from bad ones."""
 
-WHAT = {"train": "probability of the right token", "distill": "acceptance by the teacher"}
+_ACCEPTANCE = {"train": "probability of the right token", "distill": "acceptance by the teacher"}
 
 
 def calibration_of(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any] | None:
-    """Return bins, errors and findings of a training's last steps; None where it made no drafts.
+    """Return bins, errors and findings for a training's last steps; None if it made no drafts.
 
     Args:
         rows: of metrics, with ``calibration_bins``, for each of ten bins ``[drafts, Σ confidence, Σ acceptance]``, and
@@ -32,16 +33,16 @@ def calibration_of(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, An
         kind: ``train`` or ``distill``.
 
     Returns:
-        ``drafts``, ``steps`` (the first and the last they are of), ``confidence`` and ``acceptance`` (means), ``ece``
-        (``Σ_b n_b / N · |confidence_b − acceptance_b|``), ``auc`` (the chance that an accepted draft has the higher
-        confidence than a rejected one; mean over the rows, by drafts; None where it has no meaning), ``bins`` and
-        ``findings``.
+        ``drafts``; ``steps``, the first and the last that they are from; ``confidence`` and ``acceptance``, means;
+        ``ece``, ``Σ_b n_b / N · |confidence_b − acceptance_b|``; ``auc``, the probability that an accepted draft has a
+        higher confidence than a rejected one, as a mean over the rows weighted by drafts, None where it is undefined;
+        ``bins``; and ``findings``.
     """
     with_bins = [row for row in rows if row.get("calibration_bins")]
     if not with_bins:
         return None
     end = with_bins[-1]["step"]
-    last = [row for row in with_bins if row["step"] > (1 - _LAST) * end]
+    last = [row for row in with_bins if row["step"] > (1 - _LAST_SHARE) * end]
     before = [row["step"] for row in with_bins if row["step"] < last[0]["step"]]
     sums = [[sum(row["calibration_bins"][place][part] for row in last) for part in range(3)] for place in range(BINS)]
     drafts = sum(count for count, _, _ in sums)
@@ -75,27 +76,27 @@ def calibration_of(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[str, An
 
 
 def _findings(found: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with drafts or gate, and what may help; one line that nothing is, otherwise."""
+    """Return a line for each thing that is wrong with drafts or gate, and what may help; one line if nothing is."""
     confidence, acceptance, auc = found["confidence"], found["acceptance"], found["auc"]
     lines = []
-    if found["drafts"] < _ENOUGH:
+    if found["drafts"] < _MIN_DRAFTS:
         return [f"{found['drafts']:,} drafts are too few to judge the gate by."]
     if acceptance < 0.5:
         lines.append(
             f"The drafts are the limit, not the gate: on average only {acceptance:.2f} is accepted. Train longer, or "
             "with a larger loss.mtp."
         )
-    if confidence > acceptance + _OFF:
+    if confidence > acceptance + _MAX_BIAS:
         lines.append(
             f"The gate is too sure: it says {confidence:.2f} where {acceptance:.2f} is accepted. Decode with a higher "
             "τ, or train it further (pipo distill, or a larger loss.confidence)."
         )
-    if confidence < acceptance - _OFF:
+    if confidence < acceptance - _MAX_BIAS:
         lines.append(
             f"The gate is too timid: it says {confidence:.2f} where {acceptance:.2f} is accepted, so good drafts are "
             "dropped. Decode with a lower τ, or train it further (pipo distill, or a larger loss.confidence)."
         )
-    if auc is not None and auc < _BLIND and 0.05 < acceptance < 0.95:
+    if auc is not None and auc < _MIN_AUC and 0.05 < acceptance < 0.95:
         lines.append(
             f"The gate hardly tells good drafts from bad ones (AUC {auc:.2f}; a coin has 0.5). Train it further: its "
             "loss must fall below that of a gate that always says the mean."
@@ -104,7 +105,11 @@ def _findings(found: Mapping[str, Any]) -> list[str]:
 
 
 def calibration_table(found: Mapping[str, Any]) -> Table:
-    """Return confidence against acceptance, a row for each bin that has drafts."""
+    """Return a table of confidence against acceptance, with a row for each bin that has drafts.
+
+    Args:
+        found: as `calibration_of` returned it.
+    """
     auc = ABSENT if found["auc"] is None else f"{found['auc']:.3f}"
     first, last = found["steps"]
     title = (
@@ -121,4 +126,4 @@ def calibration_table(found: Mapping[str, Any]) -> Table:
         for row in found["bins"]
         if row["drafts"]
     ]
-    return Table(title, ["confidence", "drafts %", "mean confidence", f"mean {WHAT[found['kind']]}"], rows)
+    return Table(title, ["confidence", "drafts %", "mean confidence", f"mean {_ACCEPTANCE[found['kind']]}"], rows)

@@ -1,9 +1,11 @@
-"""Checkpoints to resume from: marked when whole, chosen by the mark.
+"""Checkpoints to resume from: marked when complete, and chosen by that mark.
 
-A checkpoint counts only with its marker file, which is written last, after everything in it has reached the disk, and
-names every file with its size. The Trainer's own choice would take what a killed process left half-written.
-Old ones are removed only when the newest has its marker, and by their step: the Trainer would do it before, and by the
-time of change, which copies and clocks alter.
+A checkpoint counts only with its marker file. The marker is written last, after everything else has reached the disk,
+and names every file with its size. The Trainer's own choice would take a checkpoint that a killed process left half
+written.
+
+Old checkpoints are removed by their step, and only when the newest has its marker. The Trainer would remove them before
+that, and by the time of change, which copies and clocks alter.
 """
 
 import re
@@ -25,7 +27,7 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
 
     Args:
         checkpoint: its folder.
-        made_by: fingerprint of the settings that trained it.
+        made_by: fingerprint of the training (`identity.training_fingerprint`).
     """
     files = {file.relative_to(checkpoint).as_posix(): file for file in checkpoint.rglob("*") if file.is_file()}
     files.pop(MARKER, None)
@@ -37,10 +39,14 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
 
 
 def newest_complete(folder: Path, made_by: str) -> Path | None:
-    """Return the newest whole checkpoint in ``folder``, None if there is none.
+    """Return the newest complete checkpoint in ``folder``, None if there is none.
+
+    Args:
+        folder: the training's checkpoints.
+        made_by: fingerprint of the training that would go on from it.
 
     Raises:
-        UsageError: if it was trained with other settings than ``made_by``.
+        UsageError: if the checkpoint has another fingerprint.
     """
     for checkpoint in reversed(_by_step(folder)):
         marker = _marker(checkpoint)
@@ -56,27 +62,27 @@ def newest_complete(folder: Path, made_by: str) -> Path | None:
 
 
 def keep_newest(folder: Path, keep: int) -> None:
-    """Remove all whole checkpoints but the ``keep`` newest."""
-    whole = [checkpoint for checkpoint in _by_step(folder) if _marker(checkpoint) is not None]
-    for checkpoint in whole[:-keep]:
+    """Remove all complete checkpoints but the ``keep`` newest."""
+    complete = [checkpoint for checkpoint in _by_step(folder) if _marker(checkpoint) is not None]
+    for checkpoint in complete[:-keep]:
         shutil.rmtree(checkpoint)
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Remove what killed processes left, so that it does not count among the checkpoints that are kept."""
+    """Remove the checkpoints that killed processes left half written, so that they do not count among those kept."""
     for checkpoint in _by_step(folder):
         if _marker(checkpoint) is None:
             shutil.rmtree(checkpoint)
 
 
 def step_of(checkpoint: Path) -> tuple[int, int]:
-    """Return the optimizer steps that a checkpoint has behind it, and those of the whole training."""
+    """Return the step of a checkpoint, and the last step of its training."""
     state = read_json(checkpoint / STATE)
     return int(state["global_step"]), int(state["max_steps"])
 
 
 def logged(folder: Path, step: int) -> list[dict[str, Any]]:
-    """Return the rows of figures that the checkpoint of ``step`` in ``folder`` remembers; none if it is not there."""
+    """Return the rows of figures that the checkpoint of ``step`` holds; an empty list if it is not there."""
     try:
         rows: list[dict[str, Any]] = read_object(folder / f"checkpoint-{step}" / STATE)["log_history"]
     except (MissingInputError, KeyError):
@@ -85,6 +91,7 @@ def logged(folder: Path, step: int) -> list[dict[str, Any]]:
 
 
 def _by_step(folder: Path) -> list[Path]:
+    """Return all checkpoints in a folder, by step."""
     if not folder.is_dir():
         return []
     numbered = [(int(match[1]), path) for path in folder.iterdir() if (match := _NAME.match(path.name))]
@@ -92,7 +99,7 @@ def _by_step(folder: Path) -> list[Path]:
 
 
 def _marker(checkpoint: Path) -> dict[str, object] | None:
-    """Return the marker's content if every file that it names is there in full."""
+    """Return the marker's content if every file that it names is there in its size; None otherwise."""
     try:
         marker = read_json(checkpoint / MARKER)
         sizes = {name: (checkpoint / name).stat().st_size for name in marker["files"]}

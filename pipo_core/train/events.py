@@ -1,4 +1,4 @@
-"""What the training process tells its parent: one JSON object a line on its standard output.
+"""Events from the training process to its supervisor: one JSON object a line on standard output.
 
 Events by their ``event``:
 
@@ -26,17 +26,20 @@ _ERRORS = {kind.__name__: kind for kind in (CheckpointError, MachineError, Missi
 _COUNT_EVERY_SECONDS = 0.1
 _DIGITS = 8
 _NO_FIGURES = ("global_step/max_steps", "elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
-"""What ms-swift adds to the Trainer's figures for people to read."""
+"""Entries for people that ms-swift adds to the Trainer's figures."""
 
 SMALLER = "a smaller batch.per_device, or shorter rows or answers, as another training: --restart or run=NAME"
-"""What helps where memory is short."""
+"""Hint for a lack of memory."""
 
 
 def figures_of(logs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a row of metrics from what the Trainer logged; None for its closing summary, which is none.
+    """Return a row of metrics from the figures that the Trainer logged; None for the summary that it logs last.
 
-    Rounded as ms-swift rounds what it logs, but not what its checkpoints remember. Figures that JSON cannot hold (NaN,
-    infinities) become their names.
+    Figures are rounded as ms-swift rounds those that it prints; in its checkpoints they are not. NaN and infinities,
+    which JSON cannot hold, become their names.
+
+    Args:
+        logs: the Trainer's figures by name.
     """
     if "loss" not in logs and "eval_loss" not in logs:
         return None
@@ -45,19 +48,21 @@ def figures_of(logs: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 class EventWriter:
-    """Writes events; silent on all processes but the first.
-
-    A reader that has gone away is no reason to lose work: ``on_lost`` is called once, and later events vanish.
-    """
+    """Writes events; silent on all processes but the first."""
 
     def __init__(self, stream: TextIO | None, on_lost: Callable[[], None]) -> None:
-        """Write to ``stream``; None writes nothing."""
+        """Write to a stream.
+
+        Args:
+            stream: None writes nothing.
+            on_lost: called once if the reader has gone away; later events are dropped, and no work is lost.
+        """
         self._stream = stream
         self._on_lost = on_lost
         self._last_count = -math.inf
 
     def write(self, event: str, **fields: Any) -> None:
-        """Write one event. Figures that JSON cannot hold (NaN, infinities) become their names."""
+        """Write one event; NaN and infinities, which JSON cannot hold, become their names."""
         if self._stream is None:
             return
         plain = {key: _plain(value) for key, value in fields.items()}
@@ -69,7 +74,7 @@ class EventWriter:
             self._on_lost()
 
     def count(self, event: str, **fields: Any) -> None:
-        """Write an event that only counts on; at most ten of them a second are written."""
+        """Write an event that only advances a count; at most ten of them are written a second."""
         now = time.monotonic()
         if now - self._last_count >= _COUNT_EVERY_SECONDS:
             self._last_count = now
@@ -85,7 +90,7 @@ class EventWriter:
 
 
 def parse_event(line: str) -> Event | None:
-    """Return the event that a line holds, None for a line that is none."""
+    """Return the event that a line holds, None if it holds none."""
     if not line.startswith("{"):
         return None
     try:
@@ -96,7 +101,7 @@ def parse_event(line: str) -> Event | None:
 
 
 def as_error(event: Event) -> PipoError:
-    """Return the exception that an ``error`` event stands for."""
+    """Return the exception that an ``error`` event describes."""
     kind = _ERRORS.get(event.get("kind", ""), PipoError)
     return kind(str(event["message"]), hint=event.get("hint"))
 

@@ -1,7 +1,4 @@
-"""What can be said of checkpoints before anything is loaded: are they some, what are they called, do two fit?
-
-Imports no torch.
-"""
+"""Checks of checkpoint folders that need no weights: is it one, what is it called, do student and teacher fit?"""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,11 @@ from pipo_core.recipes.opd import DistillRecipe
 
 
 def check_model(folder: Path) -> None:
-    """Refuse what is no checkpoint, or one that brings Python code, which a library might run."""
+    """Raise unless a folder is a checkpoint that brings no Python code, which a library might run.
+
+    Raises:
+        CheckpointError: naming the file that is missing, or that asks for code.
+    """
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json")
     if not (folder / "tokenizer.json").is_file():
@@ -26,9 +27,9 @@ def check_model(folder: Path) -> None:
 
 
 def model_prints(folder: Path) -> list[object]:
-    """Return what tells a model from others: its configuration and tokenizer, and its weights by size.
+    """Return what tells a model from others: the content of configuration and tokenizer, names and sizes of weights.
 
-    Reading gigabytes to tell a model from another is not worth it.
+    Weights count by size alone, because reading gigabytes before each start would cost more than it finds.
     """
     return [file_fingerprint(folder / name) for name in ("config.json", "tokenizer.json")] + [
         [file.name, file.stat().st_size] for file in sorted(folder.glob("*.safetensors"))
@@ -36,7 +37,7 @@ def model_prints(folder: Path) -> list[object]:
 
 
 def base_name(folder: Path) -> str:
-    """Return how a model folder is called elsewhere: its recorded base, its hub id, or its folder's name."""
+    """Return a model's name: the base that its configuration records, else its hub id, else its folder's name."""
     recorded = read_object(folder / "config.json").get("pipo_base")
     if isinstance(recorded, str):
         return recorded
@@ -47,47 +48,49 @@ def base_name(folder: Path) -> str:
 
 
 def check_pair(recipe: DistillRecipe) -> None:
-    """Refuse a student and a teacher that cannot be compared, before anything runs.
+    """Raise unless the student of a distillation can be compared with its teacher.
 
     Raises:
-        CheckpointError: if one is no checkpoint, the student no pair model, the teacher one, or their tokens differ.
-        UsageError: if the longest answer does not fit the teacher.
+        CheckpointError: if one is not a checkpoint, the student is not a pair model, the teacher is one, or their
+            tokens differ.
+        UsageError: if the longest answer is longer than the teacher can read.
     """
     student, teacher = Path(recipe.model), Path(recipe.teacher)
     for folder in (student, teacher):
         check_model(folder)
     if "compressor_type" not in _config(student):
         raise CheckpointError(
-            f"{student} is no pair model, so it has no answers to learn from", hint="pipo train first"
+            f"{student} is not a pair model, so it has no answers to learn from",
+            hint="pipo train first",
         )
     if "compressor_type" in _config(teacher):
         raise CheckpointError(f"{teacher} is a pair model, and a teacher reads single tokens", hint="give its base")
-    problem = _difference(student, teacher)
+    problem = _token_difference(student, teacher)
     if problem is not None:
         raise CheckpointError(
             f"{teacher} cannot teach {student}: {problem}", hint="a teacher needs the student's tokenizer"
         )
     longest = recipe.data.max_prompt + 2 * recipe.rollout.slots
-    room = _config(teacher).get("max_position_embeddings")
-    if isinstance(room, int) and longest > room:
+    limit = _config(teacher).get("max_position_embeddings")
+    if isinstance(limit, int) and longest > limit:
         raise UsageError(
-            f"{teacher} reads up to {room} tokens, and data.max_prompt with two tokens for each of rollout.slots "
+            f"{teacher} reads up to {limit} tokens, and data.max_prompt with two tokens for each of rollout.slots "
             f"makes {longest}",
             hint="give fewer rollout.slots or a smaller data.max_prompt",
         )
 
 
-def _difference(student: Path, teacher: Path) -> str | None:
-    """Return the first way in which two models' tokens differ, None if they are the same."""
+def _token_difference(student: Path, teacher: Path) -> str | None:
+    """Return the first way in which two models' tokens differ, in words; None if they are the same."""
     own, other = (_vocabulary(folder) for folder in (student, teacher))
     for text, number in own.items():
         if other.get(text) != number:
-            return f"token {number}, {text!r}, is {_place(other.get(text))} there"
+            return f"token {number}, {text!r}, is {_token_name(other.get(text))} there"
     if len(other) != len(own):
         return f"it has {len(other)} tokens, and not {len(own)}"
     tokenizers = [read_object(folder / "tokenizer.json") for folder in (student, teacher)]
-    if _splitting(tokenizers[0]) != _splitting(tokenizers[1]):
-        return "its tokenizer splits texts otherwise"
+    if _splitting_rules(tokenizers[0]) != _splitting_rules(tokenizers[1]):
+        return "its tokenizer splits texts differently"
     sizes = [_config(folder).get("vocab_size") for folder in (student, teacher)]
     if sizes[0] != sizes[1]:
         return f"its LM head has {sizes[1]} rows, and not {sizes[0]}"
@@ -95,6 +98,11 @@ def _difference(student: Path, teacher: Path) -> str | None:
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
+    """Return a tokenizer's tokens by their text.
+
+    Raises:
+        CheckpointError: if the tokenizer's file has another form.
+    """
     tokenizer = read_object(folder / "tokenizer.json")
     try:
         added = {token["content"]: token["id"] for token in tokenizer.get("added_tokens") or ()}
@@ -103,11 +111,12 @@ def _vocabulary(folder: Path) -> dict[str, int]:
         raise CheckpointError(f"the tokenizer in {folder} cannot be read") from error
 
 
-def _splitting(tokenizer: dict[str, Any]) -> list[Any]:
+def _splitting_rules(tokenizer: dict[str, Any]) -> list[Any]:
+    """Return the parts of a tokenizer that decide how it splits a text into tokens."""
     return [tokenizer["model"].get("merges"), *(tokenizer.get(key) for key in ("normalizer", "pre_tokenizer"))]
 
 
-def _place(number: int | None) -> str:
+def _token_name(number: int | None) -> str:
     return "absent" if number is None else f"token {number}"
 
 

@@ -59,7 +59,7 @@ def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.M
     Path("base/config.json").write_text("{}")
     Path("rows.jsonl").write_text(ROW)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("pipo_core.train.launch.importlib.util.find_spec", lambda name: name == "swift" or None)
+    monkeypatch.setattr("pipo_core.train.plan.importlib.util.find_spec", lambda name: name == "swift" or None)
     code, out, _ = pipo("train", "train.yaml", "--dry-run", "--json", "launch.deepspeed=zero2")
     plan = json.loads(out)
     assert (code, plan["action"]) == (0, "cannot start")

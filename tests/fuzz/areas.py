@@ -313,14 +313,14 @@ def tiny_template() -> Any:
     from swift.model import get_model_processor  # imported late, for it takes seconds
     from swift.template import get_template
 
-    from pipo_core.train import swift_plugin
-    from pipo_core.train.arguments import MODEL_TYPE, TEMPLATE
+    from pipo_core.train.worker import swift_plugin
+    from pipo_core.train.worker.swift_arguments import MODEL_TYPE, SFT_TEMPLATE
 
     swift_plugin.register()
     folder = str(bundled_model("tiny-student"))
     tokenizer = get_model_processor(folder, model_type=MODEL_TYPE, load_model=False, use_hf=True)[1]
     made = get_template(
-        tokenizer, template_type=TEMPLATE, enable_thinking=True, add_non_thinking_prefix=False, max_length=10**6
+        tokenizer, template_type=SFT_TEMPLATE, enable_thinking=True, add_non_thinking_prefix=False, max_length=10**6
     )
     made.set_mode("train")
     return made

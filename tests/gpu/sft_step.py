@@ -101,7 +101,7 @@ def _estimate(shape: str, precision: str, tokens: int, rows: int, chunk: int, ch
         return None
     from pipo_core.model.shapes import shape_config
     from pipo_core.recipes.sft import TrainRecipe
-    from pipo_core.train.memory import estimate_memory
+    from pipo_core.sizing.memory import estimate_memory
 
     recipe = TrainRecipe.model_validate(
         {

@@ -118,10 +118,10 @@ class ForkedWorker:
 
 
 def _train(job: Path) -> int:
-    from pipo_core.train import worker
+    from pipo_core.train.worker.process import main
 
     sys.stdin = os.fdopen(0)
-    return worker.main(job)
+    return main(job)
 
 
 def _call(function: Callable[[], Any]) -> int:

@@ -15,7 +15,7 @@ from pipo_core.pipeline import stage
 from pipo_core.pipeline.stage import run_stage
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.reporting import SilentReporter
-from pipo_core.train.callbacks import StoppedEarly, StopRequest
+from pipo_core.train.worker.stop import StoppedEarly, StopRequest
 
 
 def test_while_it_trains_it_is_asked_to_stop(tmp_path: Path) -> None:

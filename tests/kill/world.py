@@ -311,10 +311,10 @@ def _make_adapter(base: Path, folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
 
     from pipo_core.model import load_checkpoint
-    from pipo_core.model.checkpoint import copy_tokenizer
+    from pipo_core.model.writing import copy_tokenizer
     from pipo_core.recipes.sft import TrainRecipe
-    from pipo_core.train.arguments import modules_in_full
     from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD
+    from pipo_core.train.trainable import modules_in_full
 
     settings = TrainRecipe.model_validate({"model": str(base), "data": {"train": "x"}, "max_steps": 1})
     torch.manual_seed(1)

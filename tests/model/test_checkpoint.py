@@ -1,5 +1,6 @@
 """Checkpoint files: every layout loads, what is missing or damaged is named, nothing is unpickled."""
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -7,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3_5ForCausalLM
+from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
+import pipo_core.model
 from pipo_core.errors import CheckpointError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint, save_checkpoint
-from pipo_core.model.checkpoint import write_weights
 from pipo_core.model.frequent_tokens import DRAFT_VOCAB, FrequentTokens, read_draft_vocab, write_draft_vocab
+from pipo_core.model.writing import write_weights
 
 PIPO_PARTS = ("compressor.", "confidence_head.")
 
@@ -114,7 +116,7 @@ def test_sharded_and_untied(reference_folder: Path, tmp_path: Path, monkeypatch:
     model = load_checkpoint(reference_folder)
     model.config.tie_word_embeddings = False
     model.lm_head.weight = torch.nn.Parameter(torch.randn(384, 64))
-    monkeypatch.setattr("pipo_core.model.checkpoint._SHARD_SIZE", "200KB")
+    monkeypatch.setattr("pipo_core.model.writing._SHARD_SIZE", "200KB")
     write_weights(model, tmp_path / "sharded", layout="pipo")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
     again = load_checkpoint(tmp_path / "sharded")
@@ -236,7 +238,33 @@ def test_a_damaged_draft_vocabulary_is_refused(tmp_path: Path, content: str) -> 
         read_draft_vocab(tmp_path)
 
 
-def test_a_missing_draft_vocabulary_is_told_with_what_writes_it(tmp_path: Path) -> None:
+def test_a_missing_draft_vocabulary_is_reported_with_what_writes_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json") as caught:
         read_draft_vocab(tmp_path)
     assert "pipo train" in caught.value.hint
+
+
+def test_a_load_builds_its_empty_model_once(reference_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    build = Qwen3_5ForCausalPIPO.__init__
+
+    def counted(model: Qwen3_5ForCausalPIPO, config: Qwen3_5TextConfig) -> None:
+        built.append(config)
+        build(model, config)
+
+    monkeypatch.setattr(Qwen3_5ForCausalPIPO, "__init__", counted)
+    load_checkpoint(reference_folder)
+    assert len(built) == 1
+
+
+def test_no_module_of_the_room_imports_another_inside_a_function() -> None:
+    """An import that has to wait is half of a circle."""
+    late = [
+        f"{file.name}:{node.lineno}"
+        for file in sorted(Path(pipo_core.model.__file__).parent.glob("*.py"))
+        for function in ast.walk(ast.parse(file.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipo_core.model")
+    ]
+    assert late == []

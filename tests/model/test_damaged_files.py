@@ -17,7 +17,7 @@ from pipo_core.chat import load_tokenizer
 from pipo_core.errors import CheckpointError
 from pipo_core.model import load_checkpoint
 from pipo_core.model.checkpoint import load_config
-from pipo_core.model.configuration import MOST_LAYERS
+from pipo_core.model.configuration import MAX_LAYERS
 from tests.fuzz import areas
 from tests.fuzz.areas import Checkpoint
 from tests.fuzz.mutations import HUGE
@@ -77,7 +77,7 @@ def test_any_damage_to_a_tokenizer(tokenizer: Checkpoint, rng: Random) -> None:
         {"vocab_size": HUGE},
         {"intermediate_size": HUGE},
         {"num_hidden_layers": 10**6},
-        {"num_hidden_layers": MOST_LAYERS, "layer_types": None},
+        {"num_hidden_layers": MAX_LAYERS, "layer_types": None},
         {"num_hidden_layers": 0},
         {"num_hidden_layers": 2**70},
         {"num_hidden_layers": "4"},
@@ -146,7 +146,7 @@ def test_a_weight_that_two_files_hold_is_refused(checkpoint: Checkpoint) -> None
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_no_numbers_load_with_a_warning(
+def test_nan_and_infinite_weights_load_with_a_warning(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, number: float
 ) -> None:
     with caplog.at_level(logging.WARNING, "pipo_core.model.checkpoint"):

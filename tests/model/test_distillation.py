@@ -13,11 +13,11 @@ EXACT = {"atol": 1e-10, "rtol": 1e-10}
 def heads() -> tuple[Head, Head, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
 
-    def drawn(*shape: int) -> torch.Tensor:
+    def random(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    student = Head(drawn(POSITIONS, 6).requires_grad_(), drawn(VOCABULARY, 6).requires_grad_())
-    teacher = Head(drawn(POSITIONS, 8), drawn(VOCABULARY, 8))
+    student = Head(random(POSITIONS, 6).requires_grad_(), random(VOCABULARY, 6).requires_grad_())
+    teacher = Head(random(POSITIONS, 8), random(VOCABULARY, 8))
     return student, teacher, torch.randint(0, VOCABULARY, (POSITIONS,), generator=generator)
 
 
@@ -73,9 +73,9 @@ def test_the_sampled_form_is_unbiased_in_value_and_in_gradient(heads: tuple[Head
     exact_gradient = torch.autograd.grad(exact.loss, student)
     value, gradient = torch.zeros((), dtype=torch.float64), [torch.zeros_like(tensor) for tensor in student]
     for token in range(VOCABULARY):
-        drawn = distillation_loss(*one, torch.tensor([token]), mode="sampled", temperature=TEMPERATURE)
-        value += p[token] * drawn.loss.detach()
-        for total, part in zip(gradient, torch.autograd.grad(drawn.loss, student), strict=True):
+        estimate = distillation_loss(*one, torch.tensor([token]), mode="sampled", temperature=TEMPERATURE)
+        value += p[token] * estimate.loss.detach()
+        for total, part in zip(gradient, torch.autograd.grad(estimate.loss, student), strict=True):
             total += p[token] * part
     torch.testing.assert_close(value, exact.loss.detach(), **EXACT)
     for mean, theirs in zip(gradient, exact_gradient, strict=True):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipo_core.model import load_checkpoint
-from pipo_core.model.checkpoint import random_model, save_checkpoint
+from pipo_core.model import load_checkpoint, save_checkpoint
+from pipo_core.model.checkpoint import random_model
 
 MEASURE = """
 import json, sys, torch

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipo_core.errors import UsageError
-from pipo_core.model import checkpoint, shapes
+from pipo_core.model import shapes, writing
 from pipo_core.model.checkpoint import load_checkpoint, load_config, random_weights
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import SHAPES, Shape, random_shape_model, shape_config, write_shape_checkpoint
@@ -48,7 +48,7 @@ def test_an_unknown_shape_is_guessed() -> None:
         shape_config("qwen3.5-4bb")
 
 
-def test_weights_drawn_in_place_are_spread_as_transformers_spreads_them(reference_folder: Path) -> None:
+def test_random_weights_have_the_spread_of_transformers_own(reference_folder: Path) -> None:
     config = load_config(reference_folder)
     torch.manual_seed(0)
     ours, theirs = random_weights(config), Qwen3_5ForCausalPIPO(config)
@@ -72,7 +72,7 @@ def test_weights_drawn_in_place_are_spread_as_transformers_spreads_them(referenc
 def small(monkeypatch: pytest.MonkeyPatch) -> str:
     """A shape of 17 million weights, most of them the embedding."""
     monkeypatch.setitem(shapes.SHAPES, "small", Shape(64, 64, 4, heads=1, kv_heads=1, value_heads=16, tied=True))
-    monkeypatch.setattr(checkpoint, "_SHARD_SIZE", "4MB")
+    monkeypatch.setattr(writing, "_SHARD_SIZE", "4MB")
     return "small"
 
 
@@ -94,5 +94,5 @@ def test_a_shape_on_disk_is_the_model_of_its_seed(small: str, tmp_path: Path) ->
         assert same.forward_pairs(torch.randint(0, 248_320, (1, 8))).confidence.isfinite().all()
 
 
-def test_a_pair_model_of_a_shape_is_whole(small: str, tmp_path: Path) -> None:
+def test_a_pair_model_of_a_shape_lacks_no_part(small: str, tmp_path: Path) -> None:
     assert load_checkpoint(write_shape_checkpoint(small, tmp_path / "model", layout="pipo")).fresh_parts == ()

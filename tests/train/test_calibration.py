@@ -1,4 +1,4 @@
-"""The gate's table against plain counting, and the words for what can be wrong with it."""
+"""The gate's table against plain counting, and its findings."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipo_core.train.calibration import calibration_of, calibration_table
-from pipo_core.train.gate_metric import GateMetric
+from pipo_core.train.worker.gate_metric import GateMetric
 
 
 def drafts(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,20 +77,20 @@ def test_without_drafts_there_is_no_table() -> None:
         (torch.linspace(0.2, 0.99, 400), torch.linspace(0.2, 0.99, 400), "says what is measured"),
     ],
 )
-def test_what_is_wrong_is_said(confidence: torch.Tensor, acceptance: torch.Tensor, word: str) -> None:
+def test_findings_name_what_is_wrong(confidence: torch.Tensor, acceptance: torch.Tensor, word: str) -> None:
     found = calibration_of([measured(confidence, acceptance)], "distill")
     assert found is not None
     assert len(found["findings"]) == 1
     assert word in found["findings"][0]
 
 
-def test_few_drafts_are_no_ground_for_a_verdict() -> None:
+def test_nothing_is_concluded_from_few_drafts() -> None:
     found = calibration_of([measured(torch.full((299,), 0.9), torch.full((299,), 0.1))], "train")
     assert found is not None
     assert found["findings"] == ["299 drafts are too few to judge the gate by."]
 
 
-def test_what_is_no_number_is_left_out() -> None:
+def test_nan_and_infinite_values_are_left_out() -> None:
     row = measured(torch.tensor([0.95, float("nan"), 0.5, 0.2]), torch.tensor([1.0, 0.5, float("inf"), 0.0]))
     assert sum(count for count, _, _ in row["calibration_bins"]) == 2
     assert calibration_of([{"step": 1, "calibration_bins": None}], "train") is None

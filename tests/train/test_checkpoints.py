@@ -1,4 +1,4 @@
-"""Only whole checkpoints are gone on from."""
+"""Only complete checkpoints are resumed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def make(folder, step, *, marked=True, made_by="a"):
     return checkpoint
 
 
-def test_the_newest_whole_one_is_chosen_by_step(tmp_path):
+def test_the_newest_complete_checkpoint_is_chosen_by_step(tmp_path):
     assert newest_complete(tmp_path / "absent", "a") is None
     assert newest_complete(tmp_path, "a") is None
     make(tmp_path, 9)
@@ -41,7 +41,7 @@ def test_the_newest_whole_one_is_chosen_by_step(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "marker"])
-def test_a_damaged_one_is_passed_over(tmp_path, damage):
+def test_a_damaged_checkpoint_is_skipped(tmp_path, damage):
     older = make(tmp_path, 5)
     newer = make(tmp_path, 7)
     if damage == "truncate":
@@ -59,7 +59,7 @@ def test_other_settings_are_refused(tmp_path):
         newest_complete(tmp_path, "a")
 
 
-def test_what_is_not_whole_is_removed(tmp_path):
+def test_incomplete_checkpoints_are_removed(tmp_path):
     make(tmp_path, 5)
     make(tmp_path, 6, marked=False)
     (tmp_path / "args.json").write_text("{}")
@@ -79,7 +79,7 @@ def test_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path):
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-9"]
 
 
-def test_what_is_not_whole_does_not_push_out_what_is(tmp_path):
+def test_incomplete_checkpoints_do_not_count_among_those_kept(tmp_path):
     for step in (1, 2, 3, 4):
         make(tmp_path, step, marked=step < 3)
     keep_newest(tmp_path, 2)
@@ -88,7 +88,7 @@ def test_what_is_not_whole_does_not_push_out_what_is(tmp_path):
 
 
 @pytest.mark.parametrize("files", range(5))
-def test_one_that_was_half_removed_when_the_process_was_killed_is_not_gone_on_from(tmp_path, monkeypatch, files):
+def test_a_checkpoint_that_was_half_removed_when_the_process_was_killed_is_not_resumed(tmp_path, monkeypatch, files):
     make(tmp_path, 1)
     make(tmp_path, 2)
 
@@ -107,7 +107,7 @@ def test_one_that_was_half_removed_when_the_process_was_killed_is_not_gone_on_fr
     assert names(tmp_path) == ["checkpoint-2"] if files else ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_checkpoint_remembers_what_was_logged(tmp_path):
+def test_a_checkpoint_holds_the_rows_of_the_log(tmp_path):
     make(tmp_path, 4)
     assert logged(tmp_path, 4) == []
     assert logged(tmp_path, 5) == []

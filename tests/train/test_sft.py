@@ -1,61 +1,30 @@
-"""`run_train` as its users meet it: a process that trains, stops when asked, goes on, and explains its failures."""
+"""`run_train` as its users meet it: a process that trains, stops when asked and goes on."""
 
-import io
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
 from pipo_core.data.augment import IGNORED
-from pipo_core.errors import CheckpointError, Interrupted, MachineError, MissingInputError, PipoError
+from pipo_core.errors import CheckpointError, Interrupted, MissingInputError, PipoError
 from pipo_core.files import read_jsonl
-from pipo_core.reporting import SilentProgress, SilentReporter
-from pipo_core.train import parent, sft
-from pipo_core.train.events import EventWriter, as_error, parse_event
-from pipo_core.train.rows import encode_rows, rows_folder
+from pipo_core.train import supervisor
 from pipo_core.train.sft import run_train
-from pipo_core.train.worker import _explained
-from tests.train.test_training import LORA, differing, train_here, weights
+from pipo_core.train.token_cache import examples_folder
+from pipo_core.train.worker.sft_examples import encode_examples
 from tests.train.tiny_training import recipe, write_rows
-
-
-class Listener(SilentReporter):
-    """Keeps what it hears and, once a step of the training is reached, does something."""
-
-    def __init__(self, at=None, act=None):
-        self.said, self.steps, self.figures, self.reached = [], [], {}, {}
-        self._at, self._act = at, act
-
-    def info(self, msg):
-        self.said.append(msg)
-
-    def warn(self, msg):
-        self.said.append(msg)
-
-    def progress(self, title, total, unit="item"):
-        listener = self
-
-        class Bar(SilentProgress):
-            def update(self, done, **figures):
-                listener.reached[title] = done
-                if title != "train":
-                    return
-                listener.steps.append(done)
-                listener.figures.update(figures)
-                if listener._at is not None and done >= listener._at:
-                    listener._at = None
-                    listener._act()
-
-        return Bar()
-
-
-def press_ctrl_c():
-    os.kill(os.getpid(), signal.SIGINT)
+from tests.train.trainings import (
+    LORA,
+    Listener,
+    differing,
+    press_ctrl_c,
+    train_here,
+    weights,
+)
 
 
 def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
@@ -111,7 +80,7 @@ def test_sigterm_is_a_stop_too(base_model, rows, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_save_that_fails_after_ctrl_c_is_an_error_and_no_clean_stop(base_model, rows, tmp_path):
+def test_a_save_that_fails_after_ctrl_c_is_an_error_and_not_a_clean_stop(base_model, rows, tmp_path):
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
     settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000})
     out = tmp_path / "stage"
@@ -129,19 +98,9 @@ def test_a_save_that_fails_after_ctrl_c_is_an_error_and_no_clean_stop(base_model
     assert "checkpoint-" in str(caught.value)
 
 
-def test_a_damaged_model_is_named(base_model, rows, tmp_path):
-    broken = tmp_path / "broken"
-    shutil.copytree(base_model, broken)
-    file = broken / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(CheckpointError, match="damaged or incomplete"):
-        train_here(recipe(broken, rows), tmp_path / "out")
-    assert not (tmp_path / "out" / "model").exists()
-
-
 @pytest.mark.parametrize("tuning", [{"method": "full"}, {**LORA, "dropout": 0.0}], ids=["full", "lora"])
 def test_processes_train_as_one(base_model, tmp_path, tuning):
-    """Two processes do what one does that accumulates two passes, whatever the passes hold.
+    """Two processes do what one does that accumulates two micro-batches, whatever those hold.
 
     Rows differ in length, so the ranks' means are over different numbers of positions; half of them have no labelled
     draft (every slot holds a PAD), and one has no label at all.
@@ -162,8 +121,8 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
     }
     single = recipe(base_model, rows, batch={"per_device": 1, "accumulation": 2}, **changes)
     double = recipe(base_model, rows, batch={"per_device": 1}, launch={"processes": 2, "threads": 1}, **changes)
-    folder = rows_folder(Path(single.data.cache), rows, base_model, max_length=256, limit=None)
-    encode_rows(rows, folder, encode=lambda row: next(made), max_length=256, limit=None, progress=lambda done: None)
+    folder = examples_folder(Path(single.data.cache), rows, base_model, max_length=256, limit=None)
+    encode_examples(rows, folder, encode=lambda row: next(made), max_length=256, limit=None, progress=lambda done: None)
     logs = [event for event in train_here(single, tmp_path / "single") if event["event"] == "log"]
     out = tmp_path / "double"
     out.mkdir()
@@ -178,17 +137,8 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 2e-5
 
 
-def test_where_tokens_lie_makes_no_other_training(base_model, rows):
-    one, two = (
-        recipe(base_model, rows, data={"train": str(rows), "max_length": 256, "cache": cache}) for cache in "ab"
-    )
-    assert sft._made_by(one) == sft._made_by(two)
-    other = recipe(base_model, rows, data={"train": str(rows), "max_length": 255, "cache": "a"})
-    assert sft._made_by(one) != sft._made_by(other)
-
-
 def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(parent.subprocess, "Popen", None)
+    monkeypatch.setattr(supervisor.subprocess, "Popen", None)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         run_train(recipe(tmp_path, rows), tmp_path)
     bad = tmp_path / "bad.jsonl"
@@ -201,88 +151,3 @@ def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path
     (code / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "evil.Config"}}))
     with pytest.raises(CheckpointError, match="auto_map"):
         run_train(recipe(code, rows), tmp_path)
-
-
-def run_script(monkeypatch, base_model, rows, out: Path, script: str, reporter=None):
-    """Let a short script stand for the worker: what it writes and how it ends is all the parent sees."""
-    monkeypatch.setattr(parent, "command", lambda recipe, job: [sys.executable, "-c", script])
-    return run_train(recipe(base_model, rows), out, reporter=reporter)
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")]
-)
-def test_too_little_memory_without_a_gpu_is_explained(error):
-    found = _explained(error)
-    assert isinstance(found, MachineError)
-    assert "batch.per_device" in found.hint
-
-
-def test_a_killed_worker_is_explained(monkeypatch, base_model, rows, tmp_path):
-    with pytest.raises(MachineError, match="killed, most likely for lack of memory"):
-        run_script(monkeypatch, base_model, rows, tmp_path, "import os; os.kill(os.getpid(), 9)")
-
-
-def test_a_crash_shows_its_reason_and_the_end_of_the_log(monkeypatch, base_model, rows, tmp_path):
-    script = "import sys; print('{broken'); print('chatter', file=sys.stderr); sys.exit(3)"
-    listener = Listener()
-    with pytest.raises(PipoError, match="training failed: exit code 3") as caught:
-        run_script(monkeypatch, base_model, rows, tmp_path, script, listener)
-    assert "worker.log" in caught.value.hint
-    assert "{broken" in listener.said[-1]
-    assert "chatter" in listener.said[-1]
-
-
-def test_an_error_of_the_worker_is_raised_here(monkeypatch, base_model, rows, tmp_path):
-    event = json.dumps({"event": "error", "kind": "CheckpointError", "message": "damaged", "hint": "copy it again"})
-    with pytest.raises(CheckpointError, match="damaged") as caught:
-        run_script(monkeypatch, base_model, rows, tmp_path, f"import sys; print('{event}'); sys.exit(1)")
-    assert caught.value.hint == "copy it again"
-
-
-def test_rows_that_are_too_long_are_told(monkeypatch, base_model, rows, tmp_path):
-    script = (
-        "import json\n"
-        "print(json.dumps({'event': 'begin', 'step': 0, 'steps': 6, 'rows': 40, 'dropped': 3}))\n"
-        "print(json.dumps({'event': 'done', 'step': 6, 'rows': 40, 'dropped': 3}))\n"
-    )
-    listener = Listener()
-    summary = run_script(monkeypatch, base_model, rows, tmp_path, script, listener)
-    assert summary["dropped_rows"] == 3
-    assert any("3 rows are longer than data.max_length" in line for line in listener.said)
-
-
-def test_ctrl_c_before_training_began_stops_at_once(monkeypatch, base_model, rows, tmp_path):
-    script = "import signal, time, os; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
-    with pytest.raises(Interrupted, match="before the next checkpoint"):
-        run_script(monkeypatch, base_model, rows, tmp_path, script)
-
-
-def test_errors_cross_the_process_border_with_kind_and_hint(tmp_path):
-    file = tmp_path / "events"
-    with file.open("w") as stream:
-        events = EventWriter(stream, on_lost=lambda: None)
-        events.error(CheckpointError("no weights", hint="pipo download"))
-        events.error(ValueError("first\nsecond"))
-        events.write("log", loss=float("nan"))
-    mine, other, log = (parse_event(line) for line in file.read_text().splitlines())
-    error = as_error(mine)
-    assert isinstance(error, CheckpointError)
-    assert (error.message, error.hint) == ("no weights", "pipo download")
-    assert type(as_error(other)) is PipoError
-    assert as_error(other).message == "ValueError: first"
-    assert log["loss"] == "nan"
-    assert parse_event("{not an event}") is None
-    assert parse_event("[1]") is None
-
-
-def test_a_reader_that_went_away_asks_for_a_stop():
-    class Closed(io.StringIO):
-        def write(self, text):
-            raise BrokenPipeError
-
-    lost = []
-    events = EventWriter(Closed(), on_lost=lambda: lost.append(True))
-    events.write("step", step=1)
-    events.write("step", step=2)
-    assert lost == [True]

@@ -1,0 +1,134 @@
+"""An on-policy distillation in this process (paper, section 4.2; docs/algorithm.md).
+
+It is ms-swift's supervised pipeline with three hooks, not its ``GKDTrainer``. Before each optimizer step the student
+answers all questions of that step together (`get_batch_samples`, where the Trainer collects a step's micro-batches).
+For each micro-batch the teacher is asked. The loss is computed inside the model's ``forward``. The GKD trainer has
+rollout engines, prompts and losses of its own, and none of them would be used. This way resuming, the mean over
+micro-batches, several processes, checkpoints and progress are those of `pipo train`, which are tested there.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from swift import SftArguments
+
+from pipo_core.model import LossWeights
+from pipo_core.model.frequent_tokens import DRAFT_VOCAB
+from pipo_core.recipes.opd import DistillRecipe
+from pipo_core.train.worker.metrics import TimeShare, synchronised_time
+from pipo_core.train.worker.opd_examples import Question, Questions, collate_rollouts, read_questions
+from pipo_core.train.worker.opd_rollouts import RolloutMaker
+from pipo_core.train.worker.opd_teacher import Teacher
+from pipo_core.train.worker.opd_template import DistillLossSettings
+from pipo_core.train.worker.session import PairSession
+
+_TIME_SHARES = ("rollout_share", "teacher_share", "student_share")
+
+
+class OpdSession(PairSession):
+    """On-policy distillation from an uncompressed teacher to the pair model."""
+
+    def __init__(self, arguments: SftArguments, recipe: DistillRecipe, **common: Any) -> None:
+        """Load student, tokenizer and teacher.
+
+        Args:
+            arguments: ms-swift's.
+            recipe: what they were made from.
+            common: keyword arguments of `PairSession`.
+        """
+        self._opd = recipe
+        self._rollouts: RolloutMaker | None = None
+        super().__init__(arguments, recipe, **common)
+
+    def _prepare_template(self) -> None:
+        super()._prepare_template()
+        recipe = self._opd
+        device = self.bare_model.device
+        teacher = Teacher(
+            Path(recipe.teacher),
+            dtype=torch.float32 if recipe.precision == "fp32" else torch.bfloat16,
+            student_device=device,
+            device=device if recipe.teacher_device == "same" else torch.device(recipe.teacher_device),
+            offload=recipe.offload,
+        )
+        loss, kl = recipe.loss, recipe.kl
+        self.template.settings = DistillLossSettings(
+            teacher=teacher,
+            weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=kl.chunk),
+            mode=kl.mode,
+            temperature=kl.temperature or recipe.rollout.sampling.temperature,
+            top_k=kl.top_k,
+            check_loss=lambda loss, questions: self._nan_guard.check_loss(loss, _lines(questions)),
+            timed=self._timed,
+        )
+
+    def _prepare_dataset(self) -> tuple[Questions, None]:
+        data = self._opd.data
+        done = 0
+
+        def count(number: int) -> None:
+            nonlocal done
+            done = number
+            self._events.count("encode", name="train", done=number)
+
+        questions = read_questions(
+            Path(data.train), self.template.tokenizer, max_prompt=data.max_prompt, limit=data.limit, progress=count
+        )
+        self._events.write("encode", name="train", done=done)
+        return questions, None
+
+    def _prepare_trainer(self, trainer: Any) -> None:
+        """Let the student answer before each step, and measure what the parts of a step take."""
+        self._rollouts = RolloutMaker(
+            trainer.model, self.bare_model, self.template.tokenizer, self._opd, trainer.accelerator.autocast
+        )
+        collect = trainer.get_batch_samples
+
+        def collect_and_answer(*arguments: Any) -> tuple[list[dict[str, Any]], Any]:
+            micro_batches, count = collect(*arguments)
+            return self._answered(micro_batches), count
+
+        trainer.get_batch_samples = collect_and_answer
+        for name in _TIME_SHARES:
+            trainer.custom_metrics["train"][name] = TimeShare(of_the_rest=name == "student_share")
+
+    def _answered(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return a step's micro-batches with the student's answers to their questions."""
+        questions = [question for micro_batch in micro_batches for question in micro_batch["questions"]]
+        self._nan_guard.lines = _lines(questions)
+        if self._rollouts is None or not micro_batches:
+            return micro_batches
+        with self._timed("rollout_share"):
+            rollouts, figures = self._rollouts.answer(questions, self.trainer.state.global_step)
+        for name, value in figures._asdict().items():
+            self.trainer.custom_metrics["train"][name].update(value)
+        remaining = iter(rollouts)
+        pad_id = int(self.template.tokenizer.pad_token_id)
+        return [
+            {**micro_batch, **collate_rollouts([next(remaining) for _ in micro_batch["questions"]], pad_id)._asdict()}
+            for micro_batch in micro_batches
+        ]
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Measure one part of a step; what no part takes is the student's share."""
+        began = synchronised_time()
+        yield
+        seconds = synchronised_time() - began
+        metrics = self.trainer.custom_metrics["train"]
+        for name in (part, "student_share"):
+            metrics[name].update(seconds)
+
+    def record_token_counts(self, folder: Path) -> None:
+        """Copy the student's token counts, if it has some: a distillation has no training set of its own."""
+        recorded = Path(self._opd.model) / DRAFT_VOCAB
+        if recorded.is_file():
+            shutil.copyfile(recorded, folder / DRAFT_VOCAB)
+
+
+def _lines(questions: list[Question]) -> list[int]:
+    return [question.line for question in questions]

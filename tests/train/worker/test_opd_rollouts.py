@@ -1,0 +1,89 @@
+"""Rollouts: what is trained is what was read, and what was sampled."""
+
+import json
+
+import pytest
+import torch
+
+from pipo_core.chat import encode_prompt, end_ids
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.engine import Request
+from pipo_core.engine.torch_opening import student_engine
+from pipo_core.model import load_checkpoint
+from pipo_core.train.worker.opd_examples import Question, lay_out_rollout, read_questions
+from pipo_core.train.worker.opd_rollouts import RolloutMaker
+from tests.train.trainings import (
+    PAD,
+    TOKENIZER,
+    distill_recipe,
+)
+
+
+@pytest.mark.parametrize("question", ["1+2", "12+2", "é"], ids=["odd", "even", "bytes"])
+def test_training_reads_what_the_rollout_read(student, tmp_path, question):
+    """Prompt, ``<think>`` line and parity PAD, token for token: rollout and training see the same slots."""
+    messages = [{"role": "user", "content": question}]
+    file = tmp_path / "train.jsonl"
+    file.write_text(json.dumps({"messages": [*messages, {"role": "assistant", "content": "old"}]}) + "\n")
+    (read,) = read_questions(file, TOKENIZER, max_prompt=99, limit=None, progress=lambda number: None)
+    assert list(read.prompt_ids) == encode_prompt(TOKENIZER, messages)
+    assert TOKENIZER.decode(read.prompt_ids).endswith("<think>\n")
+
+    model = load_checkpoint(student)
+    engine = student_engine(model, TOKENIZER, tau=0.5, batch=1, max_length=200)
+    request = Request("a", read.prompt_ids, SamplingParams(temperature=0), max_slots=5, record=True)
+    (answer,) = engine.generate([request])
+    row = lay_out_rollout(read.prompt_ids, answer.record, PAD)
+    ids = torch.tensor([row.input_ids])
+    output = model.forward_pairs(ids)
+    begin = len(row.input_ids) // 2 - len(answer.record)
+    for number, slot in enumerate(answer.record):
+        read_until = begin + number - 1
+        assert slot.first == output.backbone_logits[0, read_until].argmax()
+        assert slot.draft == output.mtp_logits[0, read_until].argmax(), "rejected or kept"
+        assert slot.kept == (output.confidence[0, read_until] >= 0.5)
+
+
+def test_sampling_rejected_drafts_changes_no_text(student):
+    model = load_checkpoint(student)
+    made = []
+    for sample_rejected in (False, True):
+        engine = student_engine(
+            model, TOKENIZER, tau=0.5005, batch=4, max_length=200, sample_rejected=sample_rejected
+        )
+        sampling = [SamplingParams(seed=seed, presence_penalty=1.5) for seed in range(6)]
+        requests = [
+            Request(str(i), (1, 2, 3 + i), params, max_slots=9, stop_ids=end_ids(TOKENIZER), record=True)
+            for i, params in enumerate(sampling)
+        ]
+        made.append({c.id: c for c in engine.generate(requests)})
+    for name, plain in made[0].items():
+        other = made[1][name]
+        assert (plain.token_ids, plain.kept, plain.drafts) == (other.token_ids, other.kept, other.drafts)
+        assert [slot.kept for slot in plain.record] == [slot.kept for slot in other.record]
+    slots = [slot for answer in made[1].values() for slot in answer.record if slot.draft is not None]
+    assert 0 < sum(slot.kept for slot in slots) < len(slots)
+    assert any(slot.draft != PAD for slot in slots if not slot.kept)
+
+
+@pytest.mark.parametrize("kept_in_fp32", ["", "compressor"], ids=["all", "new parts"])
+def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(student, teacher, rows, kept_in_fp32):
+    """On a GPU training is bf16 arithmetic on fp32 weights: all of them, or those beside frozen bf16 ones."""
+    model = load_checkpoint(student, dtype=torch.bfloat16).train()
+    for name, weight in model.named_parameters():
+        if kept_in_fp32 in name:
+            weight.data = weight.data.float()
+    maker = RolloutMaker(
+        model,
+        model,
+        TOKENIZER,
+        distill_recipe(student, teacher, rows),
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    questions = [Question(line, (1, 2, line)) for line in (1, 2, 3)]
+    answers, figures = maker.answer(questions, 0)
+    assert [len(row.input_ids) for row in answers] == [4 + 2 * 6] * 3 and figures.rollouts_finished == 0
+    assert model.training
+    again = [maker.answer([question], 0)[0][0] for question in questions]
+    assert again == answers, "keyed by the question, not by who else is there"
+    assert maker.answer(questions, 1)[0] != answers
