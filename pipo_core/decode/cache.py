@@ -3,8 +3,8 @@
 The buffers are inference tensors: steps and changes of rows run under ``torch.inference_mode``.
 The running rows are always the first ``count`` rows of each buffer. A row that leaves is overwritten by the last one,
 so retiring costs one row's copy and nothing is allocated. Buffers are as large as the rows need: they grow when more or
-longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their
-``past_key_values`` while decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
+longer rows come. `RowCache` is what the stock Qwen3.5 layers see as their cache while
+decoding; prefill runs on a stock ``DynamicCache`` and is copied in.
 """
 
 import itertools
@@ -63,6 +63,7 @@ class LinearRows:
         ]
 
     record_past = False
+    """What `RowCache.is_recording_past` says, where transformers before 5.21 looks for it."""
 
     @property
     def conv_states(self) -> list[torch.Tensor]:
@@ -151,10 +152,26 @@ class RowCache:
         self._refresh()
 
     # ------------------------------------------------------------ what the layers call
+    # Up to transformers 5.20 a gated-delta layer asks `has_previous_state` and reads the states of `layers` itself;
+    # since 5.21 it calls `get_conv_state`, `get_recurrent_state` and `is_recording_past`.
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store and return keys and values of an attention layer."""
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, **_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store and return keys and values of an attention layer; further arguments are for other kinds of caches."""
         return cast(_AttentionRows, self.layers[layer_idx]).update(keys, values)
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> torch.Tensor:
+        """Return a gated-delta layer's last inputs of the convolution, ``[B, C, K]``, to read and update in place."""
+        return cast(LinearRows, self.layers[layer_idx]).conv
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> torch.Tensor:
+        """Return a gated-delta layer's recurrent state, ``[B, heads, Dk, Dv]``."""
+        return cast(LinearRows, self.layers[layer_idx]).recurrent
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        """Return False: no layer keeps earlier states for a rollback; `commit` does without them."""
+        return False
 
     def update_recurrent_state(self, state: torch.Tensor, layer_idx: int) -> None:
         """Store a gated-delta layer's new recurrent state, ``[B, heads, Dk, Dv]``."""

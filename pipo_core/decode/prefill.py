@@ -15,6 +15,7 @@ from pipo_core.decode.cache import RowCache, prefill_states, shift_left
 from pipo_core.decode.rows import RowSettings, open_cache
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.slots import even_prompt, left_pad
+from pipo_core.model.stock_cache import cache_keyword
 
 
 class PromptReader:
@@ -76,8 +77,8 @@ class PromptReader:
             inputs_embeds=model.compress(ids) if width == 2 else model.embed(ids),
             attention_mask=(numbers >= self._fills[:, None]).long() if self._padded else None,
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
+            **cache_keyword(self._cache),
         ).last_hidden_state
         if self._with_mtp:
             # e(t_{2i+2}), for slots: the first token of the next position. For a piece's last position it is the next
