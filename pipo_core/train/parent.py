@@ -20,7 +20,7 @@ from typing import IO, Any
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError
 from pipo_core.files import append_jsonl, read_jsonl, read_object, write_atomic, write_json
 from pipo_core.recipes.opd import AnyTraining
-from pipo_core.reporting import Progress, Reporter, SilentProgress
+from pipo_core.reporting import Progress, Reporter
 from pipo_core.train.calibration import calibration_of
 from pipo_core.train.checkpoints import logged
 from pipo_core.train.events import SMALLER, Event, as_error, figures_of, parse_event
@@ -99,7 +99,7 @@ class _Run:
         self._longest = longest
         self._reporter = reporter
         self._bars = ExitStack()
-        self._bar: Progress = SilentProgress()
+        self._bar = Progress("", None)
         self._bar_title = ""
         self._process: subprocess.Popen[str] | None = None
         self._interrupts = 0

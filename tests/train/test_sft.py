@@ -14,7 +14,7 @@ import pytest
 from pipo_core.data.augment import IGNORED
 from pipo_core.errors import CheckpointError, Interrupted, MachineError, MissingInputError, PipoError
 from pipo_core.files import read_jsonl
-from pipo_core.reporting import SilentProgress, SilentReporter
+from pipo_core.reporting import Progress, SilentReporter
 from pipo_core.train import parent, sft
 from pipo_core.train.events import EventWriter, as_error, parse_event
 from pipo_core.train.rows import encode_rows, rows_folder
@@ -40,7 +40,7 @@ class Listener(SilentReporter):
     def progress(self, title, total, unit="item"):
         listener = self
 
-        class Bar(SilentProgress):
+        class Bar(Progress):
             def update(self, done, **figures):
                 listener.reached[title] = done
                 if title != "train":
@@ -51,7 +51,7 @@ class Listener(SilentReporter):
                     listener._at = None
                     listener._act()
 
-        return Bar()
+        return Bar(title, total, unit)
 
 
 def press_ctrl_c():
