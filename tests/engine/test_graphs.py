@@ -10,8 +10,8 @@ from pipo_core.engine.memory import MemoryPlan, row_cost
 from pipo_core.engine.methods import Method, open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.model import Qwen3_5ForCausalPIPO
-from tests.decode.recorder import CpuRecorder
 from tests.engine.asking import ask, run
+from tests.recorder import CpuRecorder
 
 METHODS = [("regular", None), ("mtp", None), ("eagle", None), ("pipo", 0.5), ("pipo", 1.0)]
 

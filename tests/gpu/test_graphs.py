@@ -16,7 +16,7 @@ from pipo_core.engine.methods import Method, open_method
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.recipes.locate import bundled_model
-from tests.decode.recorder import CpuRecorder
+from tests.recorder import CpuRecorder
 
 
 def texts(method: Method, tokenizer: Any) -> dict[str, tuple[tuple[int, ...], int]]:

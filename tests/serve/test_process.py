@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipo_cli.app import app
-from tests.serve.soak import soak
+from tools.soak import soak
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.tiny_training import make_model, write_rows
+from tests.tiny import make_model, write_rows
 
 
 @pytest.fixture(scope="session")

@@ -30,9 +30,9 @@ from pipo_core.train.opd_rows import Question, collate_drawn, lay_out, read_ques
 from pipo_core.train.opd_run import run_distill
 from pipo_core.train.opd_teacher import Teacher
 from pipo_core.train.worker import Job, train
+from tests.tiny import make_model, make_tokenizer, write_rows
 from tests.train.test_sft import Listener
 from tests.train.test_training import LORA, differing, weights
-from tests.train.tiny_training import make_model, make_tokenizer, write_rows
 
 PAD = 256  # end-of-text of the tests' tokenizer
 TOKENIZER = make_tokenizer()

@@ -14,7 +14,7 @@ from pipo_core.train.merge import _base_folder, _layout
 from pipo_core.train.models import base_name
 from pipo_core.train.parent import finished
 from pipo_core.train.rows import encode_rows
-from tests.train.tiny_training import recipe, write_rows
+from tests.tiny import recipe, write_rows
 
 JOB = Path("out/job.json")
 

@@ -18,7 +18,7 @@ from pipo_core.recipes.locate import find_recipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.arguments import modules_in_full
 from pipo_core.train.memory import count_weights, estimate_memory, longest_pass
-from tests.train.tiny_training import recipe
+from tests.tiny import recipe
 
 CHUNK = 32
 

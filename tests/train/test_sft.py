@@ -20,8 +20,8 @@ from pipo_core.train.events import EventWriter, as_error, parse_event
 from pipo_core.train.rows import encode_rows, rows_folder
 from pipo_core.train.sft import run_train
 from pipo_core.train.worker import _explained
+from tests.tiny import recipe, write_rows
 from tests.train.test_training import LORA, differing, train_here, weights
-from tests.train.tiny_training import recipe, write_rows
 
 
 class Listener(SilentReporter):

@@ -23,7 +23,7 @@ from pipo_core.train.callbacks import StopRequest
 from pipo_core.train.events import EventWriter
 from pipo_core.train.merge import load_adapted, run_merge
 from pipo_core.train.worker import Job, train
-from tests.train.tiny_training import recipe, write_even_rows, write_rows
+from tests.tiny import recipe, write_even_rows, write_rows
 
 LORA = {"method": "lora", "rank": 4, "alpha": 8, "dropout": 0.2}
 

@@ -1,6 +1,6 @@
 """Every step of every command as a place to be killed at.
 
-`python -m tests.kill.sweep [TRY …]`, where a try is `ACT/EVERY/COMMAND`: at every EVERY-th step of a command all of its
+`python -m tools.kill.sweep [TRY …]`, where a try is `ACT/EVERY/COMMAND`: at every EVERY-th step of a command all of its
 processes are killed (`kill`), or only the one that takes the step (`alone`), or Ctrl-C is pressed (`interrupt`). Then
 the same command is given again; what it leaves must equal what it leaves when nothing happens. Without tries, all is
 killed at every step of all commands, which takes half an hour. Prints a JSON table.
@@ -28,7 +28,7 @@ from typing import Any
 import pipo_cli
 import pipo_core
 from pipo_core.errors import PipoError
-from tests.kill.world import (
+from tools.kill.world import (
     FAULTS,
     Contents,
     Step,
