@@ -30,7 +30,7 @@ test-newest-transformers: ## test model and decoding on the newest transformers,
 	$(PYTHON) -m tools.bounds newest > .venv-newest/requirements.txt
 	$(NEWEST) -m $(QUIET_PIP) $(TORCH_FROM) "$(TORCH)"
 	$(NEWEST) -m $(QUIET_PIP) --upgrade --upgrade-strategy eager -r .venv-newest/requirements.txt "$(TORCH)"
-	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/core tests/recipes tests/model tests/decode tests/engine
+	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/core tests/recipes tests/chat tests/model tests/decode tests/engine
 
 test-lowest: LOWEST := .venv-lowest/bin/python
 test-lowest: ## test the rooms whose tests are quick at the lower bounds of pyproject.toml, in .venv-lowest
@@ -38,11 +38,12 @@ test-lowest: ## test the rooms whose tests are quick at the lower bounds of pypr
 	$(PYTHON) -m tools.bounds lowest > .venv-lowest/constraints.txt
 	$(LOWEST) -m $(QUIET_PIP) $(TORCH_FROM) $$(grep '^torch==' .venv-lowest/constraints.txt)
 	$(LOWEST) -m $(QUIET_PIP) -c .venv-lowest/constraints.txt -e ".[dev]"
-	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -q -n auto tests/core tests/recipes tests/model tests/decode tests/engine \
+	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -q -n auto tests/core tests/recipes tests/chat tests/model tests/decode tests/engine \
 		tests/grade tests/hub tests/data tests/serve
 
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 docs: .venv/.installed-demo ## write what docs/cli.md and docs/recipes.md take from the code

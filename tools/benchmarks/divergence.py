@@ -5,13 +5,15 @@
 The student's head is frozen, as with LoRA: the gradient is that of its hidden states.
 """
 
+from typing import Any
+
 import torch
 
 from pipo_core.model.distillation import Head, distillation_loss
 from tools.benchmarks.alone import main, measured
 
 VOCABULARY, HIDDEN, TEACHER_HIDDEN, TOP_K = 248_320, 1024, 2048, 32
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"positions": 2048, "chunk": 1024},
     {"positions": 2048, "chunk": 256},
     {"positions": 8192, "chunk": 1024},

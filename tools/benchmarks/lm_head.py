@@ -5,6 +5,8 @@
 The head is frozen, as with LoRA: the gradient is that of the hidden states.
 """
 
+from typing import Any
+
 import torch
 from torch.nn import functional as F
 
@@ -12,7 +14,7 @@ from pipo_core.model.losses import head_loss
 from tools.benchmarks.alone import main, measured
 
 VOCABULARY, HIDDEN = 248_320, 1024
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"positions": 4096, "chunk": 2048},
     {"positions": 16384, "chunk": 2048},
     {"positions": 4096, "chunk": None},

@@ -298,7 +298,7 @@ def _data_bytes() -> int:
 
 @cache
 def _reference_weights() -> dict[str, torch.Tensor]:
-    return load_checkpoint(REFERENCE).state_dict()
+    return dict(load_checkpoint(REFERENCE).state_dict())
 
 
 @cache
