@@ -7,14 +7,14 @@ PYTHON ?= python3.11
 TORCH_INDEX ?=
 
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+QUIET_PIP := pip --disable-pip-version-check install -q
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test test-newest-transformers test-lowest lint docs clean
 
 help: ## say what the targets do
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 32
 
 demo: .venv/.installed-demo ## install, then run the demo: about a quarter of an hour on two cores
 	$(BIN)/pipo run recipes/demo.yaml
@@ -23,29 +23,48 @@ demo: .venv/.installed-demo ## install, then run the demo: about a quarter of an
 test: lint ## install, lint, type check, run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 
+# ms-swift caps transformers, so on the newest one only the rooms below training are tested.
+test-newest-transformers: NEWEST := .venv-newest/bin/python
+test-newest-transformers: ## test model and decoding on the newest transformers, in .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	$(PYTHON) -m tools.bounds newest > .venv-newest/requirements.txt
+	$(NEWEST) -m $(QUIET_PIP) $(TORCH_FROM) "$(TORCH)"
+	$(NEWEST) -m $(QUIET_PIP) --upgrade --upgrade-strategy eager -r .venv-newest/requirements.txt "$(TORCH)"
+	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/core tests/recipes tests/chat tests/model tests/decode tests/engine
+
+test-lowest: LOWEST := .venv-lowest/bin/python
+test-lowest: ## test the rooms whose tests are quick at the lower bounds of pyproject.toml, in .venv-lowest
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) -m tools.bounds lowest > .venv-lowest/constraints.txt
+	$(LOWEST) -m $(QUIET_PIP) $(TORCH_FROM) $$(grep '^torch==' .venv-lowest/constraints.txt)
+	$(LOWEST) -m $(QUIET_PIP) -c .venv-lowest/constraints.txt -e ".[dev]"
+	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -q -n auto tests/core tests/recipes tests/chat tests/model tests/decode tests/engine \
+		tests/grade tests/hub tests/data tests/serve
+
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 docs: .venv/.installed-demo ## write what docs/cli.md and docs/recipes.md take from the code
 	$(BIN)/python -m pipo_cli.reference
 
 clean: ## remove the environment, caches and build artefacts; outputs/ stays
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find pipo_core pipo_cli tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .venv-newest .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find pipo_core pipo_cli tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # torch by itself first, so that TORCH_INDEX serves torch and nothing else.
 .venv/.installed-torch: constraints.txt | $(BIN)/python
-	$(PIP) install -q -c constraints.txt $(TORCH_FROM) "$(TORCH)"
+	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt $(TORCH_FROM) "$(TORCH)"
 	@touch $@
 
 .venv/.installed-demo: pyproject.toml constraints.txt .venv/.installed-torch
-	$(PIP) install -q -c constraints.txt -e .
+	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt -e .
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt .venv/.installed-torch
-	$(PIP) install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt -e ".[dev]"
 	@touch $@ .venv/.installed-demo

@@ -13,7 +13,7 @@ from pipo_core.model import load_checkpoint
 from pipo_core.model.adapter import load_adapted
 from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.recipes.merge import MergeRecipe
-from tests.train.tiny_training import make_model, recipe, write_rows
+from tests.tiny import make_model, recipe, write_rows
 from tests.train.trainings import (
     LORA,
     differing,
@@ -34,7 +34,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(tmp_path_factory.mktemp("data") / "train.jsonl", 40)
 
 
-def test_regular_objective_with_lora_merges_to_a_base(base_model, rows, tmp_path):
+def test_regular_objective_with_lora_merges_to_a_base(base_model: Path, rows: Path, tmp_path: Path) -> None:
     train_here(recipe(base_model, rows, objective="regular", tuning=LORA), tmp_path)
     merged = tmp_path / "merged"
     merged.mkdir()
@@ -42,7 +42,7 @@ def test_regular_objective_with_lora_merges_to_a_base(base_model, rows, tmp_path
     assert set(weights(merged / "model")) == set(weights(base_model))
 
 
-def test_a_model_trained_in_full_merges_to_itself(base_model, tmp_path):
+def test_a_model_trained_in_full_merges_to_itself(base_model: Path, tmp_path: Path) -> None:
     merged = tmp_path / "merged"
     merged.mkdir()
     assert run_merge(MergeRecipe(source=str(base_model)), merged)["copied"]
@@ -51,7 +51,7 @@ def test_a_model_trained_in_full_merges_to_itself(base_model, tmp_path):
     assert read_json(merged / "model" / "config.json") == read_json(base_model / "config.json")
 
 
-def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model, rows, tmp_path):
+def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model: Path, rows: Path, tmp_path: Path) -> None:
     settings = recipe(base_model, rows, tuning=LORA, compressor={"type": "linear"})
     train_here(settings, tmp_path)
     adapter = weights(tmp_path / "adapter")

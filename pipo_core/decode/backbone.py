@@ -25,6 +25,7 @@ from pipo_core.decode.layers import (
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor
 from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.stock_cache import cache_keyword
 
 _FUSED = all(importlib.util.find_spec(name) is not None for name in ("fla", "causal_conv1d"))
 """Whether the stock gated-delta layer has its kernels for GPUs."""
@@ -45,12 +46,12 @@ def decode_pass(model: Qwen3_5ForCausalPIPO, inputs: torch.Tensor, cache: Sequen
         if layer.block_type == "full_attention":
             hidden = _attend(layer, index, hidden, cache, cos, sin, mask, run)
         elif _FUSED and inputs.is_cuda and run is PLAIN:
-            mixed = layer.linear_attn(layer.input_layernorm(hidden)[:, None], cache_params=cache)
+            mixed = layer.linear_attn(layer.input_layernorm(hidden)[:, None], cache)
             hidden = feed_forward(hidden + mixed[:, 0], FeedForwardWeights.of(layer), run.product)
         else:
             states: Any = cache.layers[index]
             weights = GatedDeltaWeights.of(layer), FeedForwardWeights.of(layer)
-            hidden = run.delta_layer(hidden, *weights, states.conv_states[0], states.recurrent_states[0], run.product)
+            hidden = run.delta_layer(hidden, *weights, states.conv, states.recurrent, run.product)
     return rms_norm(hidden, text.norm.weight, text.norm.eps)
 
 
@@ -81,8 +82,8 @@ def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: SequenceCac
         inputs_embeds=inputs[:, None],
         position_ids=cache.positions(),
         attention_mask={"full_attention": cache.mask(), "linear_attention": None},
-        past_key_values=cache,
         use_cache=True,
+        **cache_keyword(cache),
     ).last_hidden_state
     return hidden[:, 0]
 

@@ -4,7 +4,7 @@ The running sequences are the first ``count`` entries of each buffer. The last o
 so retiring costs the copy of one sequence and no allocation. Buffers grow when more or longer sequences come. They are
 inference tensors: steps and changes of sequences run under ``torch.inference_mode``.
 
-The stock Qwen3.5 layers see a `SequenceCache` as their ``past_key_values`` while decoding. Prefill runs on a stock
+The stock Qwen3.5 layers see a `SequenceCache` as their cache while decoding. Prefill runs on a stock
 ``DynamicCache``, whose states are copied in.
 """
 
@@ -64,6 +64,7 @@ class GatedDeltaStates:
         ]
 
     record_past = False
+    """What `SequenceCache.is_recording_past` says, where transformers before 5.21 looks for it."""
 
     @property
     def conv_states(self) -> list[torch.Tensor]:
@@ -152,10 +153,26 @@ class SequenceCache:
         self._refresh()
 
     # ------------------------------------------------------------ what the layers call
+    # Up to transformers 5.20 a gated-delta layer asks `has_previous_state` and reads the states of `layers` itself;
+    # since 5.21 it calls `get_conv_state`, `get_recurrent_state` and `is_recording_past`.
 
-    def update(self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store and return keys and values of an attention layer."""
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, **_: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store and return keys and values of an attention layer; further arguments are for other kinds of caches."""
         return cast(AttentionStates, self.layers[layer_idx]).update(keys, values)
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> torch.Tensor:
+        """Return a gated-delta layer's last inputs of the convolution, ``[B, C, K]``, to read and update in place."""
+        return cast(GatedDeltaStates, self.layers[layer_idx]).conv
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> torch.Tensor:
+        """Return a gated-delta layer's recurrent state, ``[B, heads, Dk, Dv]``."""
+        return cast(GatedDeltaStates, self.layers[layer_idx]).recurrent
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        """Return False: no layer keeps earlier states for a rollback; `commit` does without them."""
+        return False
 
     def update_recurrent_state(self, state: torch.Tensor, layer_idx: int) -> None:
         """Store a gated-delta layer's new recurrent state, ``[B, heads, Dk, Dv]``."""

@@ -20,12 +20,13 @@ outputs are computed again from the backbone's in the next step.
 from dataclasses import dataclass, field
 
 import torch
+from typing_extensions import override
 
 from pipo_core.decode.backbone import lm_head, mtp_pass
 from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.method import Method, RunningState, StepLoad, StepOutput
 from pipo_core.decode.multi_position import run_backbone, run_mtp
-from pipo_core.decode.prefill import PrefillSettings, PromptReader
+from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.recurrence import Inputs
 from pipo_core.decode.sampling import Sampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -68,7 +69,8 @@ class EagleMethod(Method[EagleState]):
         """The most real tokens that a step writes for a sequence: the accepted drafts and one more."""
         return self.spec.max_step_tokens(self.drafts)
 
-    def _start(self, read: PromptReader, sampler: Sampler, settings: PrefillSettings) -> tuple[EagleState, StepOutput]:
+    @override
+    def _start(self, read: PromptReader, sampler: Sampler) -> tuple[EagleState, StepOutput]:
         first = sampler.sample(self.model.lm_head(read.hidden))
         sampler.count(first)
         sampler.advance()
@@ -82,6 +84,7 @@ class EagleMethod(Method[EagleState]):
         )
         return state, StepOutput(first[:, None], torch.ones_like(first))
 
+    @override
     @torch.inference_mode()
     def step(self, state: EagleState) -> StepOutput:
         """Advance every sequence by the drafts that the backbone accepts and one token more."""
@@ -112,11 +115,13 @@ class EagleMethod(Method[EagleState]):
         cache.commit([1 - self.drafts] * len(state.counts))  # forget the entries from the block's own outputs
         return torch.stack(chain, dim=1)
 
+    @override
     @classmethod
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``layers + head + n·(mtp + head)``."""
         return sizes.layers + sizes.head + load.drafts * (sizes.mtp + sizes.head)
 
+    @override
     @classmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``KV(context) + n·KV_mtp(context)``."""

@@ -74,7 +74,8 @@ def compile_steps(model: Qwen3_5ForCausalPIPO) -> None:
     """
     weight = model.lm_head.weight
     # Models of several shapes and number formats may run in one process, each with kernels of its own.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    settings = torch._dynamo.config  # noqa: SLF001 - where PyTorch documents its settings
+    settings.recompile_limit = max(settings.recompile_limit, 64)
     try:
         with torch.inference_mode():
             _ON_CPU.matrix(weight.new_zeros(1, 64), weight.new_zeros(32, 64))

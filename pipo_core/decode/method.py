@@ -180,10 +180,10 @@ class Method(ABC, Generic[StateT]):
         """Return the sequences of the prompts and what each writes first; ``reader`` may have read them in pieces."""
         read = (reader or self.open_reader(prompts, settings)).read()
         sampler = Sampler(settings.sampling, prompts, self.model.config.vocab_size, self.model.device)
-        return self._start(read, sampler, settings)
+        return self._start(read, sampler)
 
     @abstractmethod
-    def _start(self, read: PromptReader, sampler: Sampler, settings: PrefillSettings) -> tuple[StateT, StepOutput]:
+    def _start(self, read: PromptReader, sampler: Sampler) -> tuple[StateT, StepOutput]:
         """Return the sequences of prompts that were read, and what each writes first."""
 
     @abstractmethod

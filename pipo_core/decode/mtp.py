@@ -8,13 +8,14 @@ position.
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from pipo_core.decode.backbone import lm_head
 from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.graphs import PassRunner, run_plainly
 from pipo_core.decode.method import Method, RunningState, StepLoad, StepOutput
 from pipo_core.decode.multi_position import run_backbone, run_mtp
-from pipo_core.decode.prefill import PrefillSettings, PromptReader
+from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.sampling import Sampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.sizes import ModelSizes
@@ -39,12 +40,14 @@ class MTPMethod(Method[MTPState]):
 
     spec = METHODS["mtp"]
 
-    def _start(self, read: PromptReader, sampler: Sampler, settings: PrefillSettings) -> tuple[MTPState, StepOutput]:
+    @override
+    def _start(self, read: PromptReader, sampler: Sampler) -> tuple[MTPState, StepOutput]:
         hidden, logits = read.hidden[:, None], self.model.lm_head(read.hidden)
         tokens = torch.empty(0, 2, dtype=torch.long)
         state = MTPState(read.open_cache(), sampler, mtp_cache=read.open_mtp_cache(), tokens=tokens)
         return state, self._write(state, run_plainly, None, hidden, logits)
 
+    @override
     @torch.inference_mode()
     def step(self, state: MTPState) -> StepOutput:
         """Advance every sequence by two tokens."""
@@ -82,11 +85,13 @@ class MTPMethod(Method[MTPState]):
         state.tokens = torch.stack([first, second], dim=1)
         return StepOutput(state.tokens, torch.full_like(first, 2), offered=1)
 
+    @override
     @classmethod
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``layers + mtp + 2·head``."""
         return sizes.layers + sizes.mtp + 2 * sizes.head
 
+    @override
     @classmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``KV(context) + KV_mtp(context)``."""

@@ -19,6 +19,7 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import l2norm
 from pipo_core.decode.cache import GatedDeltaStates, SequenceCache
 from pipo_core.decode.recurrence import Inputs, advance, convolve
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.stock_cache import cache_keyword
 
 
 def run_backbone(
@@ -50,7 +51,7 @@ def run_backbone(
             hidden = hidden + mixed
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         else:
-            hidden = layer(hidden, position_embeddings=position_embeddings, attention_mask=mask, past_key_values=cache)
+            hidden = layer(hidden, position_embeddings=position_embeddings, attention_mask=mask, **cache_keyword(cache))
     normed: torch.Tensor = backbone.norm(hidden)
     return normed, pending if speculative else []
 

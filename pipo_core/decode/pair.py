@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+from typing_extensions import override
 
 from pipo_core.decode.backbone import compress, decode_pass, gate, lm_head, mtp_pass
 from pipo_core.decode.cache import SequenceCache
@@ -23,7 +24,7 @@ from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.end_ids import EndIds
 from pipo_core.decode.graphs import PassRunner, run_plainly
 from pipo_core.decode.method import Method, RunningState, StepLoad, StepOutput
-from pipo_core.decode.prefill import PrefillSettings, PromptReader
+from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.sampling import Sampler
 from pipo_core.errors import UsageError
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
@@ -78,17 +79,19 @@ class PairMethod(Method[PairState]):
         """Whether drafts are made at all."""
         return self.tau < 1
 
-    def _start(self, read: PromptReader, sampler: Sampler, settings: PrefillSettings) -> tuple[PairState, StepOutput]:
+    @override
+    def _start(self, read: PromptReader, sampler: Sampler) -> tuple[PairState, StepOutput]:
         logits = lm_head(self.model, read.hidden)
         state = PairState(
             read.open_cache(),
             sampler,
             mtp_cache=read.open_mtp_cache() if self.has_mtp_cache else None,
-            ends=EndIds(settings.end_ids, len(logits), self.model.device),
+            ends=EndIds(read.settings.end_ids, len(logits), self.model.device),
             pair=torch.empty(0, 2, dtype=torch.long),
         )
         return state, self._write(state, run_plainly, read.hidden, logits)
 
+    @override
     @torch.inference_mode()
     def step(self, state: PairState) -> StepOutput:
         """Advance every sequence by one slot."""
@@ -146,6 +149,7 @@ class PairMethod(Method[PairState]):
             draft[indices] = state.sampler.sample(logits, place=1, indices=indices, vocabulary=ids)
         return draft
 
+    @override
     @classmethod
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``layers + compressor + mtp + confidence + head + s·draft head``.
@@ -157,6 +161,7 @@ class PairMethod(Method[PairState]):
         parts = sizes.layers + sizes.compressor + sizes.mtp + sizes.confidence + sizes.head
         return parts + projects * draft_head
 
+    @override
     @classmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``KV(context/2) + KV_mtp(context/2)``."""

@@ -17,6 +17,7 @@ from pipo_core.decode.cache import SequenceCache, prefill_states, shift_left
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.slots import even_prompt, left_pad
+from pipo_core.model.stock_cache import cache_keyword
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class PromptReader:
         block: positions of a block of the caches; see `SequenceCache`.
 
     Attributes:
+        settings: of the sequences.
         lengths: positions of each prompt.
         hidden: final-normed hidden states of the last position, ``[B, H]``; there once all is read.
     """
@@ -72,7 +74,7 @@ class PromptReader:
         self.lengths = [len(prompt) // width for prompt in padded]
         self.hidden = torch.empty(0)
         self._model = model
-        self._settings = settings
+        self.settings = settings
         self._width = width
         self._with_mtp = with_mtp
         self._block = block
@@ -101,8 +103,8 @@ class PromptReader:
             inputs_embeds=model.compress(ids) if width == 2 else model.embed(ids),
             attention_mask=(numbers >= self._fills[:, None]).long() if self._padded else None,
             position_ids=positions,
-            past_key_values=self._cache,
             use_cache=True,
+            **cache_keyword(self._cache),
         ).last_hidden_state
         if self._with_mtp:
             # e(t_{2i+2}), for slots: the first token of the next position. For a piece's last position it is the next
@@ -145,8 +147,8 @@ class PromptReader:
         return SequenceCache(
             config,
             max_sequences=len(self.lengths),
-            capacity=max(self.lengths) + self._settings.reserved_positions,
-            max_positions=self._settings.max_positions,
+            capacity=max(self.lengths) + self.settings.reserved_positions,
+            max_positions=self.settings.max_positions,
             block=self._block,
             dtype=_computed_dtype(self._model),
             device=self._model.device,

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from pipo_core.decode.backbone import decode_pass, lm_head
 from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.method import Method, RunningState, StepLoad, StepOutput
-from pipo_core.decode.prefill import PrefillSettings, PromptReader
+from pipo_core.decode.prefill import PromptReader
 from pipo_core.decode.sampling import Sampler
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.sizes import ModelSizes
@@ -30,13 +31,13 @@ class RegularMethod(Method[RegularState]):
 
     spec = METHODS["regular"]
 
-    def _start(
-        self, read: PromptReader, sampler: Sampler, settings: PrefillSettings
-    ) -> tuple[RegularState, StepOutput]:
+    @override
+    def _start(self, read: PromptReader, sampler: Sampler) -> tuple[RegularState, StepOutput]:
         logits = lm_head(self.model, read.hidden)
         state = RegularState(read.open_cache(), sampler, tokens=torch.empty(0, dtype=torch.long))
         return state, self._write(state, logits)
 
+    @override
     @torch.inference_mode()
     def step(self, state: RegularState) -> StepOutput:
         """Advance every sequence by one token."""
@@ -52,11 +53,13 @@ class RegularMethod(Method[RegularState]):
         state.sampler.advance()
         return StepOutput(state.tokens[:, None], torch.ones_like(state.tokens))
 
+    @override
     @classmethod
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``layers + head``."""
         return sizes.layers + sizes.head
 
+    @override
     @classmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``KV(context)``."""

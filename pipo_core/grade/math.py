@@ -107,7 +107,7 @@ class _Worker:
             self.close()
             raise MachineError(
                 "the grading process did not start: math-verify cannot be imported",
-                hint="pip install 'math-verify[antlr4_13_2]>=0.8'",
+                hint="pip install 'math-verify>=0.9'",
             )
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 _STEP = 1 << 20
 
 
-def matches(path: Path, digest: str, advance: Callable[[int], object] = lambda count: None) -> bool:
+def matches(path: Path, digest: str, advance: Callable[[int], object] = lambda _: None) -> bool:
     """Return whether the content of the file has this checksum: 64 hex digits of SHA-256, or 40 of git's SHA-1.
 
     `advance` hears how many bytes were read, again and again.

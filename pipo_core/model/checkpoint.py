@@ -287,4 +287,4 @@ def _initialise(model: Qwen3_5ForCausalPIPO, part: str) -> None:
     """Give a part its starting weights: first every module by transformers' rule, then its containers by our own."""
     modules = list(model.get_submodule(part).modules())
     for module in reversed(modules):
-        model._init_weights(module)
+        model._init_weights(module)  # noqa: SLF001 - transformers names its rule so

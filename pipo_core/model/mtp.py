@@ -15,6 +15,8 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import (
     apply_rotary_pos_emb,
 )
 
+from pipo_core.model.stock_cache import cache_keyword
+
 
 class MTPBlock(nn.Module):
     """``m_i = RMSNorm(layer(fc([RMSNorm_e(e(t_{2i+2})) ; RMSNorm_h(h_i)])))``.
@@ -63,15 +65,15 @@ class MTPBlock(nn.Module):
                 config=self.config,
                 inputs_embeds=inputs,
                 attention_mask=None,
-                past_key_values=cache,
                 position_ids=position_ids,
+                **cache_keyword(cache),
             )
         hidden = self.layers[0](
             inputs,
             position_embeddings=self.rotary_emb(inputs, position_ids[None]),
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=cache,
+            **cache_keyword(cache),
         )
         drafted: torch.Tensor = self.norm(hidden)
         return drafted

@@ -83,24 +83,24 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="pipo", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(BodyError)
-    async def refused(request: Request, error: BodyError) -> Response:
+    async def refused(_: Request, error: BodyError) -> Response:
         service.metrics.requests["400"] += 1
         return JSONResponse(error_body(error.message, param=error.param, code=error.code), 400)
 
     @app.exception_handler(PipoError)
-    async def failed(request: Request, error: PipoError) -> Response:
+    async def failed(_: Request, error: PipoError) -> Response:
         status = 400 if isinstance(error, UsageError) else 503
         service.metrics.requests[str(status)] += 1
         kind = "invalid_request_error" if status == 400 else "server_error"
         return JSONResponse(error_body(error.message, kind=kind), status)
 
     @app.exception_handler(_Refused)
-    async def turned_away(request: Request, error: _Refused) -> Response:
+    async def turned_away(_: Request, error: _Refused) -> Response:
         service.metrics.requests[str(error.status)] += 1
         return JSONResponse(error.body, error.status)
 
     @app.exception_handler(HTTPException)
-    async def not_served(request: Request, error: HTTPException) -> Response:
+    async def not_served(_: Request, error: HTTPException) -> Response:
         service.metrics.requests[str(error.status_code)] += 1
         return JSONResponse(error_body(str(error.detail)), error.status_code, headers=error.headers)
 

@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError
 from pipo_core.files import read_object, write_json
 from pipo_core.recipes.opd import AnyTraining
-from pipo_core.reporting import Progress, Reporter, SilentProgress
+from pipo_core.reporting import Progress, Reporter
 from pipo_core.train.calibration import calibration_of
 from pipo_core.train.events import SMALLER, Event, as_error, parse_event
 from pipo_core.train.launch import command, environment
@@ -114,7 +113,7 @@ class _Run:
         self._length_limit = length_limit
         self._reporter = reporter
         self._bars = ExitStack()
-        self._bar: Progress = SilentProgress()
+        self._bar = Progress("", None)
         self._bar_title = ""
         self._process: subprocess.Popen[str] | None = None
         self._interrupts = 0
@@ -234,7 +233,7 @@ class _Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _on_interrupt(self, *_: object) -> None:
         """Ask the worker to save and stop; the second time end it, the third time kill it.
 
         Before training has begun there is nothing to save, so the first Ctrl-C ends the worker already.

@@ -15,7 +15,7 @@ from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.recipes.bench import BenchRecipe
-from tests.train.tiny_training import make_model
+from tests.tiny import make_model
 
 ENGINE = {"device": "cpu", "precision": "fp32", "threads": 1}
 ARMS = [

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from pipo_core.chat import ControlTokens, encode_prompt, load_tokenizer
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.recipes.locate import bundled_model
-from tests.fuzz import areas
+from tools.fuzz import areas
 
 TINY = areas.tiny_tokenizer()
 TAIL = 7  # <|im_end|>\n<|im_start|>assistant\n<think>\n

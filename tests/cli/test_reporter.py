@@ -4,14 +4,15 @@ import pytest
 from rich.console import Console
 
 from pipo_cli.reporter import (
-    Pace,
-    PlainProgress,
+    PlainLines,
     PlainReporter,
     TerminalReporter,
     duration,
     figures_text,
     open_reporter,
+    pace_text,
 )
+from pipo_core.reporting import Progress, ProgressEvent
 
 
 class Clock:
@@ -29,31 +30,43 @@ def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+class Paces:
+    """Listens to a progress and keeps what is shown of its pace."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def __call__(self, event: ProgressEvent) -> None:
+        self.said.append(pace_text(event))
+
+
 def test_rate_and_time_left() -> None:
-    clock = Clock()
-    pace = Pace(40, clock)
-    assert pace.text("step") == "0/40 steps"
-    clock.now += 4
-    pace.done = 10
-    assert pace.text("step") == "10/40 steps  2.5 steps/s  12s left"
-    clock.now += 16
-    assert pace.text("step") == "10/40 steps  2 s/step  1m00s left"
+    clock, paces = Clock(), Paces()
+    with Progress("train", 40, "step", paces, clock=clock) as progress:
+        clock.now += 4
+        progress.advance(10)
+        clock.now += 16
+    assert paces.said == [
+        "0/40 steps",
+        "10/40 steps  2.5 steps/s  12s left",
+        "10/40 steps  2 s/step  1m00s left",
+    ]
 
 
 def test_what_was_done_before_is_not_counted_as_pace() -> None:
-    clock = Clock()
-    pace = Pace(100, clock)
-    clock.now += 5
-    pace.stand_at(50)
-    clock.now += 10
-    pace.done = 60
-    assert pace.text("row") == "60/100 rows  1 rows/s  40s left"
+    clock, paces = Clock(), Paces()
+    with Progress("build", 100, "row", paces, clock=clock) as progress:
+        clock.now += 5
+        progress.update(50)
+        clock.now += 10
+        progress.advance(10)
+    assert paces.said[1:3] == ["50/100 rows", "60/100 rows  1 rows/s  40s left"]
 
 
 def test_plain_progress_is_a_line_now_and_then_and_at_the_end() -> None:
     clock = Clock()
     lines: list[str] = []
-    with PlainProgress(lines.append, "train", 4, "step", clock) as progress:
+    with Progress("train", 4, "step", PlainLines(lines.append), clock=clock) as progress:
         progress.advance(loss=2.0)
         clock.now += 11
         progress.advance(loss=1.23456)
@@ -66,18 +79,18 @@ def test_plain_progress_is_a_line_now_and_then_and_at_the_end() -> None:
 
 
 def test_progress_that_begins_at_nothing_counts_from_there() -> None:
-    clock = Clock()
-    pace = Pace(3, clock)
-    pace.stand_at(0)
-    clock.now += 4
-    pace.stand_at(2)
-    assert pace.text("step") == "2/3 steps  2 s/step  2s left"
+    clock, paces = Clock(), Paces()
+    with Progress("train", 3, "step", paces, clock=clock) as progress:
+        progress.update(0)
+        clock.now += 4
+        progress.update(2)
+    assert paces.said[-1] == "2/3 steps  2 s/step  2s left"
 
 
 def test_plain_progress_does_not_say_the_same_twice() -> None:
     clock = Clock()
     lines: list[str] = []
-    with PlainProgress(lines.append, "train", 1, "step", clock) as progress:
+    with Progress("train", 1, "step", PlainLines(lines.append), clock=clock) as progress:
         clock.now += 10
         progress.update(1, loss=2.0)
         clock.now += 9
@@ -88,7 +101,7 @@ def test_plain_progress_does_not_say_the_same_twice() -> None:
 def test_plain_progress_is_no_flood() -> None:
     clock = Clock()
     lines: list[str] = []
-    with PlainProgress(lines.append, "eval", 10_000, "answer", clock) as progress:
+    with Progress("eval", 10_000, "answer", PlainLines(lines.append), clock=clock) as progress:
         for _ in range(10_000):
             clock.now += 0.0035
             progress.advance()

@@ -1,5 +1,6 @@
 import io
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,4 +108,5 @@ def test_pairs_stand_in_columns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_values_as_people_write_them() -> None:
-    assert [text_of(value) for value in (None, True, 0.123456, 3e-5, {})] == ["-", "yes", "0.1235", "3e-05", "-"]
+    values: list[Any] = [None, True, 0.123456, 3e-5, {}]
+    assert [text_of(value) for value in values] == ["-", "yes", "0.1235", "3e-05", "-"]

@@ -11,6 +11,7 @@ from pipo_core.decode import backbone, kernels, layers
 from pipo_core.decode.cache import SequenceCache
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.checkpoint import random_weights
+from pipo_core.model.stock_cache import cache_keyword
 
 LENGTHS = [5, 1, 9]
 
@@ -20,8 +21,8 @@ def decode_inputs(cache: SequenceCache) -> dict[str, Any]:
     return {
         "position_ids": cache.positions(),
         "attention_mask": {"full_attention": cache.mask(), "linear_attention": None},
-        "past_key_values": cache,
         "use_cache": True,
+        **cache_keyword(cache),
     }
 
 

@@ -13,8 +13,8 @@ from pipo_core.decode.registry import open_method
 from pipo_core.engine.memory import MemoryPlan, sequence_cost
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.model import Qwen3_5ForCausalPIPO
-from tests.decode.recorder import CpuRecorder
 from tests.engine.asking import ask, run
+from tests.recorder import CpuRecorder
 
 VARIANTS = [("regular", None), ("mtp", None), ("eagle", None), ("pipo", 0.5), ("pipo", 1.0)]
 

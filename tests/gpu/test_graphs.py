@@ -17,10 +17,10 @@ from pipo_core.engine.api import Request
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.recipes.locate import bundled_model
-from tests.decode.recorder import CpuRecorder
+from tests.recorder import CpuRecorder
 
 
-def texts(method: Method[Any], tokenizer: Any) -> dict[str, tuple[tuple[int, ...], int]]:
+def texts(method: Method[Any], tokenizer: Any) -> dict[str, tuple[tuple[int, ...], int | None]]:
     """Return greedy texts and their slots, of prompts of several lengths, three at a time, so that rows come and go."""
     engine = TorchEngine(method, tokenizer, batch=3)
     wanted = [
@@ -41,7 +41,7 @@ def test_replayed_steps_write_what_plain_ones_write(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model: Qwen3_5ForCausalPIPO = load_checkpoint(folder, device=device)
     model.fresh_parts = ()  # an untrained gate decides too
-    method = open_method(name, model, int(tokenizer.pad_token_id), **({"tau": 0.5} if name == "pipo" else {}))
+    method = open_method(name, model, int(tokenizer.pad_token_id), tau=0.5 if name == "pipo" else None)
     expected = texts(method, tokenizer)
     if compiled:
         compile_steps(model)

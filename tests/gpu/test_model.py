@@ -40,7 +40,7 @@ def model(request: pytest.FixtureRequest, device: torch.device, reference_folder
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Return the size of the difference as a share of the size of the numbers."""
     ours, theirs = ours.float().cpu(), theirs.float().cpu()
-    return ((ours - theirs).norm() / theirs.norm()).item()
+    return float((ours - theirs).norm() / theirs.norm())
 
 
 @pytest.mark.parametrize("case", ["plain", "with_pads", "long"])

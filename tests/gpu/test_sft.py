@@ -15,7 +15,7 @@ from pipo_core.data.tiny.arithmetic import chains, question, reasoning
 from pipo_core.model import load_checkpoint, shapes
 from pipo_core.model.shapes import Shape
 from pipo_core.recipes.locate import bundled_model
-from tests.gpu.sft_step import measure
+from tools.gpu.sft_step import measure
 
 STEPS, ROWS = 10, 4
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -209,7 +209,7 @@ def test_without_math_verify_the_version_that_pipo_needs_is_named(monkeypatch: p
 
 
 def test_threads_get_their_own_verdicts(grader: MathGrader) -> None:
-    verdicts: dict[int, bool] = {}
+    verdicts: dict[int, bool | None] = {}
 
     def work(number: int) -> None:
         verdicts[number] = grader.judge(boxed(f"{number}/8"), str(number / 8 if number % 2 else number))

@@ -146,8 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if path.startswith("cdn/"):
             _, digest, name = unquote(path).split("/", 2)
-            for repo in (each for repos in self.hub.repos.values() for each in repos):
-                for content in repo.files.values():
+            for offered in (each for repos in self.hub.repos.values() for each in repos):
+                for content in offered.files.values():
                     if hashlib.sha256(content).hexdigest() == digest:
                         self._content(name, content, {})
                         return

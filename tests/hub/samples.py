@@ -2,7 +2,8 @@
 
 import json
 import random
-from typing import Self
+
+from pipo_core.reporting import Progress, ProgressEvent
 
 
 def sharded_model() -> dict[str, bytes]:
@@ -37,23 +38,15 @@ WANTED = {
 
 
 class Bar:
-    """Keeps where a bar stood."""
+    """Listens to a progress and keeps the counts."""
 
     def __init__(self, title: str, total: int | None, unit: str) -> None:
         self.title, self.total, self.unit = title, total, unit
         self.stood: list[int] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        pass
-
-    def advance(self, n: int = 1, **figures: float) -> None:
-        self.stood.append((self.stood[-1] if self.stood else 0) + n)
-
-    def update(self, done: int, **figures: float) -> None:
-        self.stood.append(done)
+    def __call__(self, event: ProgressEvent) -> None:
+        if event.phase == "move":
+            self.stood.append(event.done)
 
 
 class Ears:
@@ -69,6 +62,6 @@ class Ears:
     def warn(self, msg: str) -> None:
         self.said.append(msg)
 
-    def progress(self, title: str, total: int | None, unit: str = "item") -> Bar:
+    def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
         self.bars.append(Bar(title, total, unit))
-        return self.bars[-1]
+        return Progress(title, total, unit, self.bars[-1])

@@ -7,12 +7,13 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipo_cli.reporter import Pace
+from pipo_cli.reporter import pace_text
 from pipo_core.errors import RecipeError
 from pipo_core.hub.checksums import matches
 from pipo_core.hub.sizes import size_text
 from pipo_core.recipes.catalog import CATALOG, find_name
 from pipo_core.recipes.load import parse_recipe
+from pipo_core.reporting import Progress
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 
@@ -115,10 +116,11 @@ def test_sizes_have_three_digits(count: float, text: str) -> None:
 
 def test_progress_counts_bytes_as_people_do() -> None:
     now = 0.0
-    pace = Pace(9_000_000_000, lambda: now)
-    pace.stand_at(1_000_000_000)
-    assert pace.text("byte") == "1.00 GB of 9.00 GB"
+    said: list[str] = []
+    progress = Progress("", 9_000_000_000, "byte", lambda event: said.append(pace_text(event)), clock=lambda: now)
+    progress.update(1_000_000_000)
     now = 10.0
-    pace.stand_at(2_000_000_000)
-    assert pace.text("byte") == "2.00 GB of 9.00 GB  100 MB/s  1m10s left"
-    assert Pace(None, lambda: now).text("byte") == "0 bytes"
+    progress.update(2_000_000_000)
+    with Progress("", None, "byte", lambda event: said.append(pace_text(event))):
+        pass
+    assert said == ["1.00 GB of 9.00 GB", "2.00 GB of 9.00 GB  100 MB/s  1m10s left", "0 bytes", "0 bytes"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.kill.world import CHECKOUT
+from tools.kill.world import CHECKOUT
 
 TRIES = [
     "kill/16/merge",
@@ -26,7 +26,7 @@ FULL = ["1/merge", "1/eval", "1/train"]
 
 def run(module: str, tries: list[str], *before: str) -> list[dict[str, Any]]:
     """Return the table that a module of this room prints after its tries."""
-    words = [*before, sys.executable, "-m", f"tests.kill.{module}", *tries]
+    words = [*before, sys.executable, "-m", f"tools.kill.{module}", *tries]
     done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     table: list[dict[str, Any]] = json.loads(done.stdout)

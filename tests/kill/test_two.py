@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipo_core.files import FolderLock, lock_of
-from tests.kill.world import World, pipo, start
+from tools.kill.world import World, pipo, start
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from pipo_core.errors import CheckpointError
 from pipo_core.model import load_checkpoint
 from pipo_core.model.checkpoint import load_config
 from pipo_core.model.configuration import MAX_LAYERS
-from tests.fuzz import areas
-from tests.fuzz.areas import Checkpoint
-from tests.fuzz.mutations import HUGE
+from tools.fuzz import areas
+from tools.fuzz.areas import Checkpoint
+from tools.fuzz.mutations import HUGE
 
 DRAWN = st.randoms(use_true_random=False)
 WEIGHTS = "model.safetensors"

@@ -126,7 +126,8 @@ def test_models_that_agree_have_nothing_to_learn(mode: DivergenceMode) -> None:
     result = distillation_loss(Head(hidden, weight), Head(hidden, weight), torch.arange(5), mode=mode, top_k=K)
     result.loss.backward()
     assert result.loss.abs() < 1e-6
-    assert hidden.grad is not None and hidden.grad.abs().max() < 1e-6
+    assert hidden.grad is not None
+    assert hidden.grad.abs().max() < 1e-6
     torch.testing.assert_close(result.acceptance, torch.ones(5))
 
 
@@ -151,7 +152,8 @@ def test_no_position_gives_a_zero_with_a_gradient() -> None:
     result = distillation_loss(Head(hidden, weight), Head(torch.zeros(0, 3), torch.randn(VOCABULARY, 3)), nowhere)
     result.loss.backward()
     assert result.loss.detach() == 0.0
-    assert weight.grad is not None and not weight.grad.any()
+    assert weight.grad is not None
+    assert not weight.grad.any()
 
 
 def test_a_top_k_of_the_whole_vocabulary_is_the_full_divergence(heads: tuple[Head, Head, torch.Tensor]) -> None:

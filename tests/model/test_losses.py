@@ -41,7 +41,8 @@ def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_do() -> None:
     weight = weight.detach()
     head_loss(hidden, weight, labels, chunk=4).loss.backward()
     assert weight.grad is None
-    assert hidden.grad is not None and hidden.grad.abs().sum() > 0
+    assert hidden.grad is not None
+    assert hidden.grad.abs().sum() > 0
 
 
 def test_the_confidence_loss_trains_the_confidence_head_alone(reference: Qwen3_5ForCausalPIPO) -> None:

@@ -26,7 +26,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_has_as_many_weights_as_the_published_checkpoint(name: str) -> None:
     model = random_shape_model(name, device="meta")
-    counts = {part: 0 for part in ("model", "lm_head", "mtp", "compressor", "confidence_head")}
+    counts = dict.fromkeys(("model", "lm_head", "mtp", "compressor", "confidence_head"), 0)
     for key, weight in model.named_parameters():
         counts[key.partition(".")[0]] += weight.numel()
     text, mtp, total, vision = PUBLISHED[name]

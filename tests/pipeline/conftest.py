@@ -39,7 +39,7 @@ class CopyJob:
 
     def __call__(self, recipe: BuildRecipe, out: Path, reporter: Reporter) -> dict[str, Any]:
         target = out / "train.jsonl"
-        rows = read_jsonl(Path(recipe.rollouts))
+        rows = read_jsonl(Path(recipe.rollouts or ""))
         done = len(read_jsonl(target)) if target.exists() else 0
         self.calls.append((out.name, done))
         with reporter.progress("copy", len(rows), "row") as bar:
@@ -62,7 +62,7 @@ def listener() -> Listener:
     return Listener()
 
 
-@pytest.fixture(name="CopyJob")
+@pytest.fixture
 def copy_job() -> type[CopyJob]:
     return CopyJob
 

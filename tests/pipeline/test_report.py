@@ -16,6 +16,7 @@ from pipo_core.pipeline.words import conclusions, duration
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
+from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import SilentReporter
@@ -91,7 +92,7 @@ def report(tmp_path: Path) -> Callable[..., str]:
             return lambda recipe, out, reporter: content
 
         arms = [{"name": "regular", "method": "regular", "ckpt": str(model)}]
-        recipes = [
+        recipes: list[JobKind] = [
             RolloutRecipe.model_validate({"model": str(model), "budget": {"tokens": 9}}),
             BuildRecipe(rollouts=str(tmp_path)),
             TrainRecipe.model_validate({"model": str(model), "data": {"train": str(tmp_path)}, "max_steps": 8}),

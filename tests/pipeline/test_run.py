@@ -76,8 +76,8 @@ def pipeline(tmp_path: Path, write_rows: WriteRows) -> Callable[..., PipelineRec
 
 
 @pytest.fixture
-def run(tmp_path: Path, CopyJob: Any, pipeline: Callable[..., PipelineRecipe]) -> Callable[..., PipelineResult]:
-    jobs = {"build": CopyJob(), "train": TrainJob()}
+def run(tmp_path: Path, copy_job: Any, pipeline: Callable[..., PipelineRecipe]) -> Callable[..., PipelineResult]:
+    jobs = {"build": copy_job(), "train": TrainJob()}
 
     def run_it(*overrides: str, reporter: Any = None, **other_jobs: Any) -> PipelineResult:
         return run_pipeline(
@@ -161,9 +161,9 @@ def test_the_report_is_written_again_when_it_is_lost_or_old(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), PipoError("no room")])
 def test_a_stopped_pipeline_goes_on_at_the_stage_that_stopped(
-    run: Callable[..., PipelineResult], tmp_path: Path, CopyJob: Any, error: BaseException
+    run: Callable[..., PipelineResult], tmp_path: Path, copy_job: Any, error: BaseException
 ) -> None:
-    copy = CopyJob(stop_at=2, error=error)
+    copy = copy_job(stop_at=2, error=error)
     with pytest.raises(type(error)):
         run(build=copy)
     assert not (tmp_path / "out" / "demo" / "first").exists()

@@ -28,9 +28,9 @@ def stage(rollouts: Path, root: Path, job: Any, listener: Any = None, **settings
     return run_stage(recipe, root, reporter=listener or SilentReporter(), jobs={"build": job})
 
 
-def test_a_stage_says_on_disk_what_it_was_made_from(tmp_path: Path, write_rows: WriteRows, CopyJob: Any) -> None:
+def test_a_stage_says_on_disk_what_it_was_made_from(tmp_path: Path, write_rows: WriteRows, copy_job: Any) -> None:
     rows = write_rows()
-    result = stage(rows, tmp_path / "out", CopyJob(), seed=3)
+    result = stage(rows, tmp_path / "out", copy_job(), seed=3)
     assert result.folder == tmp_path / "out" / "r" / "build"
     assert result.summary["train_rows"] == 4
     assert not result.skipped
@@ -52,9 +52,9 @@ def test_a_stage_says_on_disk_what_it_was_made_from(tmp_path: Path, write_rows: 
 
 
 def test_finished_and_unchanged_is_left_alone(
-    tmp_path: Path, write_rows: WriteRows, listener: Any, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any
 ) -> None:
-    job, rows = CopyJob(), write_rows()
+    job, rows = copy_job(), write_rows()
     first = stage(rows, tmp_path / "out", job)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     second = stage(rows, tmp_path / "out", job, listener)
@@ -66,9 +66,9 @@ def test_finished_and_unchanged_is_left_alone(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted("stopped"), PipoError("no room")])
 def test_a_stage_that_stopped_goes_on(
-    tmp_path: Path, write_rows: WriteRows, listener: Any, error: BaseException, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, listener: Any, error: BaseException, copy_job: Any
 ) -> None:
-    job = CopyJob(stop_at=2, error=error)
+    job = copy_job(stop_at=2, error=error)
     rows, folder = write_rows(), tmp_path / "out" / "r" / "build"
     with pytest.raises(type(error)):
         stage(rows, tmp_path / "out", job)
@@ -92,9 +92,9 @@ def test_a_summary_that_is_not_json_fails_the_stage(tmp_path: Path, write_rows: 
 
 
 def test_a_changed_recipe_runs_again_and_keeps_one_previous(
-    tmp_path: Path, write_rows: WriteRows, listener: Any, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any
 ) -> None:
-    job, rows = CopyJob(), write_rows()
+    job, rows = copy_job(), write_rows()
     for seed in (0, 1, 2):
         folder = stage(rows, tmp_path / "out", job, listener, seed=seed).folder
     assert job.calls == [("build", 0)] * 3
@@ -106,9 +106,9 @@ def test_a_changed_recipe_runs_again_and_keeps_one_previous(
 
 
 def test_a_changed_recipe_does_not_go_on_from_an_unfinished_stage(
-    tmp_path: Path, write_rows: WriteRows, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, copy_job: Any
 ) -> None:
-    job, rows = CopyJob(stop_at=2, error=KeyboardInterrupt()), write_rows()
+    job, rows = copy_job(stop_at=2, error=KeyboardInterrupt()), write_rows()
     with pytest.raises(KeyboardInterrupt):
         stage(rows, tmp_path / "out", job)
     folder = stage(rows, tmp_path / "out", job, seed=1).folder
@@ -116,9 +116,9 @@ def test_a_changed_recipe_does_not_go_on_from_an_unfinished_stage(
 
 
 def test_changed_input_content_runs_again_even_at_the_same_size(
-    tmp_path: Path, write_rows: WriteRows, listener: Any, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any
 ) -> None:
-    job = CopyJob()
+    job = copy_job()
     stage(write_rows(word="a"), tmp_path / "out", job)
     folder = stage(write_rows(word="b"), tmp_path / "out", job, listener).folder
     assert "the content of input rollouts changed" in listener.said[0]
@@ -126,9 +126,9 @@ def test_changed_input_content_runs_again_even_at_the_same_size(
 
 
 def test_same_content_elsewhere_and_touched_files_are_no_change(
-    tmp_path: Path, write_rows: WriteRows, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, copy_job: Any
 ) -> None:
-    job, rows = CopyJob(), write_rows()
+    job, rows = copy_job(), write_rows()
     stage(rows, tmp_path / "out", job)
     os.utime(rows, ns=(1, 1))
     assert stage(rows, tmp_path / "out", job).skipped
@@ -139,16 +139,16 @@ def test_same_content_elsewhere_and_touched_files_are_no_change(
 
 
 def test_an_unchanged_file_is_not_read_again(
-    tmp_path: Path, write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, monkeypatch: pytest.MonkeyPatch, copy_job: Any
 ) -> None:
     rows = write_rows()
-    stage(rows, tmp_path / "out", CopyJob())
+    stage(rows, tmp_path / "out", copy_job())
 
     def unexpected(path: Path) -> str:
         raise AssertionError(f"read {path}")
 
     monkeypatch.setattr("pipo_core.pipeline.fingerprints.file_fingerprint", unexpected)
-    assert stage(rows, tmp_path / "out", CopyJob()).skipped
+    assert stage(rows, tmp_path / "out", copy_job()).skipped
 
 
 def test_settings_that_do_not_change_the_result_do_not_count(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_settings_that_do_not_change_the_result_do_not_count(tmp_path: Path) -> 
     assert standing(recipe(8, tokens=6), tmp_path / "out").action == "start again"
 
 
-def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_rows: WriteRows, CopyJob: Any) -> None:
-    job, rows = CopyJob(), write_rows()
+def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_rows: WriteRows, copy_job: Any) -> None:
+    job, rows = copy_job(), write_rows()
     folder = stage(rows, tmp_path / "out", job).folder
     record = read_json(folder / "stage.json")
     del record["settings"]["minimum_solved"]
@@ -193,8 +193,8 @@ def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_row
     assert not stage(rows, tmp_path / "out", job, minimum_solved=0.5).skipped
 
 
-def test_a_lost_output_is_made_again(tmp_path: Path, write_rows: WriteRows, listener: Any, CopyJob: Any) -> None:
-    job, rows = CopyJob(), write_rows()
+def test_a_lost_output_is_made_again(tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any) -> None:
+    job, rows = copy_job(), write_rows()
     folder = stage(rows, tmp_path / "out", job).folder
     (folder / "train.jsonl").unlink()
     assert not stage(rows, tmp_path / "out", job, listener).skipped
@@ -204,22 +204,22 @@ def test_a_lost_output_is_made_again(tmp_path: Path, write_rows: WriteRows, list
 
 @pytest.mark.parametrize("record", [None, "{", "[]", "{}"])
 def test_a_folder_without_a_record_is_moved_aside_not_overwritten(
-    tmp_path: Path, write_rows: WriteRows, CopyJob: Any, record: str | None
+    tmp_path: Path, write_rows: WriteRows, copy_job: Any, record: str | None
 ) -> None:
     folder = tmp_path / "out" / "r" / "build"
     folder.mkdir(parents=True)
     if record is not None:
         (folder / "stage.json").write_text(record)
     (folder / "train.jsonl").write_text("mine\n")
-    stage(write_rows(), tmp_path / "out", CopyJob())
+    stage(write_rows(), tmp_path / "out", copy_job())
     assert (folder.with_name("build.previous") / "train.jsonl").read_text() == "mine\n"
 
 
-def test_a_stage_held_by_another_process_is_refused(tmp_path: Path, write_rows: WriteRows, CopyJob: Any) -> None:
+def test_a_stage_held_by_another_process_is_refused(tmp_path: Path, write_rows: WriteRows, copy_job: Any) -> None:
     rows, root = write_rows(), tmp_path / "out"
     with FolderLock(root / "r" / ".locks" / "build"), pytest.raises(UsageError, match="another pipo process"):
-        stage(rows, root, CopyJob())
-    assert not stage(rows, root, CopyJob()).skipped
+        stage(rows, root, copy_job())
+    assert not stage(rows, root, copy_job()).skipped
 
 
 SLOW = """
@@ -241,7 +241,7 @@ run_stage(recipe, Path(sys.argv[2]), reporter=SilentReporter(), jobs={"build": j
 
 
 def test_killed_in_the_middle_refuses_others_then_goes_on(
-    tmp_path: Path, write_rows: WriteRows, listener: Any, CopyJob: Any
+    tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any
 ) -> None:
     rows, root = write_rows(), tmp_path / "out"
     with subprocess.Popen(
@@ -249,7 +249,7 @@ def test_killed_in_the_middle_refuses_others_then_goes_on(
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "working\n"
-        job = CopyJob()
+        job = copy_job()
         with pytest.raises(UsageError, match="another pipo process"):
             stage(rows, root, job)
         process.send_signal(signal.SIGKILL)
@@ -262,19 +262,19 @@ def test_killed_in_the_middle_refuses_others_then_goes_on(
 
 @pytest.mark.parametrize("left", [[], [".stage.json.0123456789ab.partial"]])
 def test_a_folder_that_a_killed_start_left_empty_is_no_strangers(
-    tmp_path: Path, write_rows: WriteRows, CopyJob: Any, left: list[str]
+    tmp_path: Path, write_rows: WriteRows, copy_job: Any, left: list[str]
 ) -> None:
     folder = tmp_path / "out" / "r" / "build"
     folder.mkdir(parents=True)
     for name in left:
         (folder / name).write_text("{")
-    stage(write_rows(), tmp_path / "out", CopyJob())
+    stage(write_rows(), tmp_path / "out", copy_job())
     assert sorted(path.name for path in folder.parent.iterdir()) == [".locks", "build"]
     assert not list(folder.glob("*.partial"))
 
 
 def test_a_full_disk_is_said_even_where_it_cannot_be_written_down(
-    tmp_path: Path, write_rows: WriteRows, CopyJob: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_rows: WriteRows, copy_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows, root = write_rows(), tmp_path / "out"
 
@@ -291,18 +291,18 @@ def test_a_full_disk_is_said_even_where_it_cannot_be_written_down(
     monkeypatch.undo()
     assert "same command again" in str(caught.value.hint)
     assert read_json(root / "r" / "build" / "stage.json")["state"] == "running"
-    assert not stage(rows, root, CopyJob()).skipped
+    assert not stage(rows, root, copy_job()).skipped
 
 
-def test_an_absent_input_is_said_before_anything_is_written(tmp_path: Path, CopyJob: Any) -> None:
+def test_an_absent_input_is_said_before_anything_is_written(tmp_path: Path, copy_job: Any) -> None:
     with pytest.raises(MissingInputError, match="rollouts"):
-        stage(tmp_path / "nothing.jsonl", tmp_path / "out", CopyJob())
+        stage(tmp_path / "nothing.jsonl", tmp_path / "out", copy_job())
     assert not (tmp_path / "out" / "r" / "build").exists()
 
 
-def test_a_skipped_stage_needs_neither_torch_nor_much_cpu(tmp_path: Path, write_rows: WriteRows, CopyJob: Any) -> None:
+def test_a_skipped_stage_needs_neither_torch_nor_much_cpu(tmp_path: Path, write_rows: WriteRows, copy_job: Any) -> None:
     rows = write_rows()
-    stage(rows, tmp_path / "out", CopyJob())
+    stage(rows, tmp_path / "out", copy_job())
     script = (
         "import sys; from pathlib import Path; from pipo_core.pipeline.stage import run_stage\n"
         "from pipo_core.recipes.build import BuildRecipe; from pipo_core.reporting import SilentReporter\n"

@@ -13,8 +13,8 @@ from pipo_core.recipes.base import MAX_NAME
 from pipo_core.recipes.check import MOST_PROBLEMS
 from pipo_core.recipes.load import load_recipe, parse_recipe
 from pipo_core.recipes.locate import shipped_recipes
-from tests.fuzz import areas
-from tests.fuzz.mutations import HUGE
+from tools.fuzz import areas
+from tools.fuzz.mutations import HUGE
 
 TRAIN = "kind: train\nmodel: tiny-student\ndata: {train: some/rows.jsonl}\nmax_steps: 10\n"
 DRAWN = st.randoms(use_true_random=False)

@@ -277,7 +277,9 @@ def test_no_value_is_a_crash(key: str, value: object) -> None:
     try:
         recipe = parse_recipe(TRAIN, "r.yaml", [override])
     except RecipeError as error:
-        assert error.problems
-        assert all(problem.startswith(("r.yaml:", "override ")) for problem in error.problems)
+        problems = error.problems
     else:
         assert recipe.kind == "train"
+        return
+    assert problems
+    assert all(problem.startswith(("r.yaml:", "override ")) for problem in problems)

@@ -19,7 +19,8 @@ def test_every_shipped_recipe_is_valid_and_says_how_to_run_it(name: str) -> None
     path = shipped_recipes()[name]
     recipe = load_recipe(path)
     header = [line for line in path.read_text(encoding="utf-8").split("kind:")[0].splitlines() if line]
-    assert header and all(line.startswith("#") for line in header)
+    assert header
+    assert all(line.startswith("#") for line in header)
     command = "run" if recipe.kind == "pipeline" else recipe.kind
     # Recipes that only make sense as stages name the pipeline that runs them.
     assert re.search(rf"^#\s+pipo ({command}|run) \S+", "\n".join(header), re.MULTILINE), name

@@ -15,7 +15,7 @@ from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.methods import Decoding
 from pipo_core.serve.openai_api import Service, create_app
 from pipo_core.serve.run import listen
-from tests.train.tiny_training import make_model
+from tests.tiny import make_model
 
 MODEL = "tiny"
 Start = Callable[..., tuple[Service, str]]

@@ -45,7 +45,8 @@ def test_a_seed_fixes_the_text_and_choices_differ(client: OpenAI) -> None:
     texts = [choice.text for choice in first.choices]
     assert texts == [choice.text for choice in second.choices]
     assert texts[0] != texts[1]
-    assert first.usage is not None and first.usage.completion_tokens <= 48
+    assert first.usage is not None
+    assert first.usage.completion_tokens <= 48
 
 
 @pytest.mark.parametrize("choices", [1, 2])

@@ -6,7 +6,7 @@ import pytest
 
 from pipo_core.recipes.opd import AnyTraining
 from pipo_core.sizing.gpus import missing_gpus
-from tests.train.tiny_training import recipe
+from tests.tiny import recipe
 from tests.train.trainings import distill_recipe
 
 FOLDER = Path("x")

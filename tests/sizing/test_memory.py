@@ -18,7 +18,7 @@ from pipo_core.recipes.locate import find_recipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.sizing.memory import count_weights, estimate_memory, estimate_of, max_positions, teacher_bytes
 from pipo_core.train.trainable import modules_in_full
-from tests.train.tiny_training import make_model, recipe
+from tests.tiny import make_model, recipe
 from tests.train.trainings import distill_recipe
 
 CHUNK = 32
@@ -86,7 +86,7 @@ def allocated(wanted: TrainRecipe) -> int:
         work()
     results = watched.profiler.kineto_results
     changes = [(event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"]
-    return max(np.cumsum([change for _, change in sorted(changes, key=lambda change: change[0])]))
+    return int(max(np.cumsum([change for _, change in sorted(changes, key=lambda change: change[0])])))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipo_core.model import load_checkpoint, save_checkpoint
-from tests.train.tiny_training import make_model, write_rows
+from tests.tiny import make_model, write_rows
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pipo_core.train.launch import command, environment
-from tests.train.tiny_training import recipe
+from tests.tiny import recipe
 from tests.train.trainings import (
     distill_recipe,
 )

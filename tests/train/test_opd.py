@@ -9,7 +9,7 @@ from pipo_core.errors import CheckpointError, MissingInputError, UsageError
 from pipo_core.files import read_jsonl
 from pipo_core.train.opd import run_distill
 from pipo_core.train.plan import plan
-from tests.train.tiny_training import write_rows
+from tests.tiny import write_rows
 from tests.train.trainings import (
     Listener,
     distill_recipe,

@@ -6,7 +6,7 @@ import pytest
 
 from pipo_core.train.plan import longest_row, plan
 from pipo_core.train.worker.sft_examples import encode_examples
-from tests.train.tiny_training import recipe, write_rows
+from tests.tiny import recipe, write_rows
 from tests.train.trainings import (
     distill_recipe,
 )

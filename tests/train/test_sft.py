@@ -16,7 +16,7 @@ from pipo_core.train import supervisor
 from pipo_core.train.sft import run_train
 from pipo_core.train.token_cache import examples_folder
 from pipo_core.train.worker.sft_examples import encode_examples
-from tests.train.tiny_training import recipe, write_rows
+from tests.tiny import recipe, write_rows
 from tests.train.trainings import (
     LORA,
     Listener,

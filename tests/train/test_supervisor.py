@@ -9,7 +9,7 @@ import pytest
 from pipo_core.errors import CheckpointError, Interrupted, MachineError, PipoError
 from pipo_core.train import supervisor
 from pipo_core.train.sft import run_train
-from tests.train.tiny_training import recipe
+from tests.tiny import recipe
 from tests.train.trainings import (
     Listener,
 )

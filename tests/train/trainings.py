@@ -18,7 +18,7 @@ from pipo_core.train.worker.opd_examples import (
 )
 from pipo_core.train.worker.process import Job, train
 from pipo_core.train.worker.stop import StopRequest
-from tests.train.tiny_training import make_tokenizer
+from tests.tiny import make_tokenizer
 
 LORA = {"method": "lora", "rank": 4, "alpha": 8, "dropout": 0.2}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
 
 from pipo_core.train.checkpoints import keep_newest, mark_complete
 from pipo_core.train.events import EventWriter, figures_of
@@ -48,6 +49,7 @@ class TrainingEvents(TrainerCallback):
         self._keep = 0
         self.stopped = False
 
+    @override
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -60,6 +62,7 @@ class TrainingEvents(TrainerCallback):
             "begin", step=state.global_step, steps=state.max_steps, rows=self._rows, dropped=self._dropped
         )
 
+    @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Report the step; save and stop if asked.
 
@@ -74,6 +77,7 @@ class TrainingEvents(TrainerCallback):
         if control.should_save or state.global_step == state.max_steps:
             control.should_log = True
 
+    @override
     def on_log(
         self,
         args: TrainingArguments,
@@ -87,6 +91,7 @@ class TrainingEvents(TrainerCallback):
         if figures is not None:
             self._events.write("log", **{"step": state.global_step, **figures})
 
+    @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint that the Trainer has just written as complete, then remove old ones.
 

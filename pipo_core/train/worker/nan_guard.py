@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
 
 from pipo_core.errors import PipoError
 
@@ -51,12 +52,14 @@ class NanGuard(TrainerCallback):
             value, where = bad[0] if bad else (total.item(), [*lines])
             self._raise(f"the loss is {value}", where)
 
+    @override
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Note the number of the step."""
         self._step = state.global_step + 1
 
+    @override
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

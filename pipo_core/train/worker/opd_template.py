@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from typing_extensions import override
 
 from pipo_core.model import LossWeights, PIPOOutput, TeacherTargets
 from pipo_core.model.distillation import DivergenceMode
@@ -45,10 +46,12 @@ class OpdTemplate(PairTemplate):
 
     settings: DistillLossSettings
 
+    @override
     def _data_collator(self, batch: list[Any], *, padding_to: int | None = None) -> dict[str, Any]:
         """Return the questions; their answers are added before the step (`OpdSession`)."""
         return {"questions": batch}
 
+    @override
     def compute_sft_loss(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, trainer: Any = None
     ) -> TrainingLoss:

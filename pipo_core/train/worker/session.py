@@ -111,7 +111,7 @@ class PairSession(SwiftSft):
             trainer.custom_metrics["train"][CALIBRATION] = GateMetric(trainer.args.device)
         self._prepare_trainer(trainer)
         # The Trainer would count every parameter for each micro-batch, for a figure that nobody reads.
-        trainer.floating_point_ops = lambda inputs: 0
+        trainer.floating_point_ops = lambda _: 0
         resume_from = trainer.args.resume_from_checkpoint
         refuse_different_starts(resume_from)
         self._training_events = TrainingEvents(
@@ -127,7 +127,7 @@ class PairSession(SwiftSft):
         if resume_from is not None:
             step, last_step = step_of(Path(resume_from))
             if step >= last_step:
-                trainer._load_from_checkpoint(resume_from)
+                trainer._load_from_checkpoint(resume_from)  # noqa: SLF001 - as the Trainer does when it resumes
                 refuse_unrestored(trainer.model, resume_from)
                 trainer.state.global_step = trainer.state.max_steps = step
                 return {}

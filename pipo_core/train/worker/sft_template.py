@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from typing_extensions import override
 
 from pipo_core.data.augment import PairedRow, augment, choose_phase, pair
 from pipo_core.data.collate import collate_pairs, collate_regular
@@ -52,6 +53,7 @@ class SftTemplate(PairTemplate):
 
     settings: SftLossSettings
 
+    @override
     def _data_collator(self, batch: list[Example], *, padding_to: int | None = None) -> dict[str, Any]:
         """Return ``input_ids`` and ``labels``, ``[B, T]``, and ``real_tokens``, their number without any PAD."""
         pad_id: int = self.tokenizer.pad_token_id
@@ -72,6 +74,7 @@ class SftTemplate(PairTemplate):
             example.ids, example.labels, phase=phase, seed=settings.seed, epoch=progress.epoch, pad_id=pad_id
         )
 
+    @override
     def compute_sft_loss(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None, trainer: Any = None
     ) -> TrainingLoss:

@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from pathlib import Path
-from types import FrameType
 
 
 class StoppedEarly(Exception):
@@ -62,7 +61,7 @@ class StopRequest:
         if not self._training:
             os.kill(os.getpid(), signal.SIGTERM)  # interrupts the main thread, which has nothing to save
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, *_: object) -> None:
         again, self._asked = self.requested(), True
         if not self._training:
             raise StoppedEarly

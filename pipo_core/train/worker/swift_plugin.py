@@ -8,6 +8,7 @@ from swift.model import ModelLoader, ModelMeta, register_model
 from swift.template import register_template
 from swift.template.templates.qwen import QwenTemplateMeta
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from typing_extensions import override
 
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import load_config, random_model, start_compressor
@@ -75,10 +76,12 @@ class PairLoader(ModelLoader):
         self.compressor = compressor
         self.random_seed = random_seed
 
+    @override
     def get_config(self, model_dir: str) -> PretrainedConfig:
         """Return the text configuration, nested or flat."""
         return load_config(Path(model_dir))
 
+    @override
     def get_model(
         self, model_dir: str, config: PretrainedConfig, processor: PreTrainedTokenizerBase, model_kwargs: Any
     ) -> Qwen3_5ForCausalPIPO:

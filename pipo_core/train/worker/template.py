@@ -8,6 +8,7 @@ import torch
 from swift.template import Template
 from swift.template.templates.qwen import Qwen3_5Template
 from transformers.utils.generic import ModelOutput
+from typing_extensions import override
 
 from pipo_core.chat import ControlTokens
 from pipo_core.model import PIPOOutput
@@ -42,17 +43,20 @@ class PairTemplate(Qwen3_5Template):
     # Losses are means; with True, the Trainer would sum them over the micro-batches of an optimizer step.
     model_accepts_loss_kwargs = False
 
+    @override
     def init_processor(self, processor: Any) -> None:
         """Take the tokenizer, and find its control tokens."""
         super().init_processor(processor)
         if processor is not None:
             self.controls = ControlTokens(self.tokenizer, also=_PLACEHOLDERS)
 
+    @override
     def _encode(self, inputs: Any) -> dict[str, Any]:
         """Encode text alone: Qwen3.5's own `_encode` computes positions of images."""
-        encoded: dict[str, Any] = Template._encode(self, inputs)
+        encoded: dict[str, Any] = Template._encode(self, inputs)  # noqa: SLF001 - the class above the parent
         return encoded
 
+    @override
     def _swift_prepare_inputs(self, inputs: Any) -> None:
         """Split ``<think>`` off the answers, without loss, because the generation prompt ends with it.
 
@@ -68,6 +72,7 @@ class PairTemplate(Qwen3_5Template):
                 message["content"] = [THINK, content.removeprefix(THINK)]
                 message["loss"] = [False, None]
 
+    @override
     def _tokenize(self, context: Any, **kwargs: Any) -> list[int]:
         """Return the tokens of a text, the same as in decoding."""
         return self.controls.encode(context)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipo_core.train.token_cache import CACHE_FORMAT
 from pipo_core.train.worker.sft_examples import encode_examples
-from tests.fuzz.areas import tiny_template
+from tools.fuzz.areas import tiny_template
 
 # By `CACHE_FORMAT`. If this test fails and the change is meant: raise the number and add its digest here, never change
 # the digest of a number that was released, for caches on users' disks are read by that number.

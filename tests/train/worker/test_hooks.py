@@ -28,7 +28,7 @@ from pipo_core.train.worker.sft_session import SftSession
 from pipo_core.train.worker.sft_template import SftTemplate
 from pipo_core.train.worker.swift_plugin import PairLoader
 from pipo_core.train.worker.template import PairTemplate
-from tests.train.tiny_training import recipe
+from tests.tiny import recipe
 from tests.train.trainings import distill_recipe, train_here
 
 PAGE = Path(__file__).parents[3] / "docs" / "training-hooks.md"

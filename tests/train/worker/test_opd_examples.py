@@ -11,7 +11,7 @@ from pipo_core.train.worker.opd_examples import (
     read_questions,
     without_pads,
 )
-from tests.train.tiny_training import write_rows
+from tests.tiny import write_rows
 from tests.train.trainings import (
     PAD,
     TOKENIZER,

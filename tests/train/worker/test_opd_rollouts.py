@@ -48,9 +48,7 @@ def test_sampling_rejected_drafts_changes_no_text(student):
     model = load_checkpoint(student)
     made = []
     for sample_rejected in (False, True):
-        engine = student_engine(
-            model, TOKENIZER, tau=0.5005, batch=4, max_length=200, sample_rejected=sample_rejected
-        )
+        engine = student_engine(model, TOKENIZER, tau=0.5005, batch=4, max_length=200, sample_rejected=sample_rejected)
         sampling = [SamplingParams(seed=seed, presence_penalty=1.5) for seed in range(6)]
         requests = [
             Request(str(i), (1, 2, 3 + i), params, max_slots=9, stop_ids=end_ids(TOKENIZER), record=True)
@@ -82,7 +80,8 @@ def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(student, t
     )
     questions = [Question(line, (1, 2, line)) for line in (1, 2, 3)]
     answers, figures = maker.answer(questions, 0)
-    assert [len(row.input_ids) for row in answers] == [4 + 2 * 6] * 3 and figures.rollouts_finished == 0
+    assert [len(row.input_ids) for row in answers] == [4 + 2 * 6] * 3
+    assert figures.rollouts_finished == 0
     assert model.training
     again = [maker.answer([question], 0)[0][0] for question in questions]
     assert again == answers, "keyed by the question, not by who else is there"

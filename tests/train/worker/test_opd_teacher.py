@@ -17,7 +17,8 @@ def test_the_teacher_reads_the_text_up_to_each_position(teacher):
         teacher, dtype=torch.float32, student_device=torch.device("cpu"), device=torch.device("cpu"), offload=False
     )
     hidden = reader.read(batch.input_ids, batch.pads)
-    assert not hidden.is_inference() and not hidden.requires_grad
+    assert not hidden.is_inference()
+    assert not hidden.requires_grad
     model = load_checkpoint(teacher)
     with torch.no_grad():
         for row in range(2):

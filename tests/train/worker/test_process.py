@@ -6,7 +6,7 @@ import pytest
 
 from pipo_core.errors import CheckpointError, MachineError
 from pipo_core.train.worker.process import _explained
-from tests.train.tiny_training import recipe
+from tests.tiny import recipe
 from tests.train.trainings import (
     train_here,
 )

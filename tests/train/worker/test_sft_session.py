@@ -12,7 +12,7 @@ from pipo_core.errors import MissingInputError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.train.trainable import frozen_modules
-from tests.train.tiny_training import recipe, write_even_rows, write_rows
+from tests.tiny import recipe, write_even_rows, write_rows
 from tests.train.trainings import (
     LORA,
     differing,

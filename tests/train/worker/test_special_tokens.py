@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipo_core.data.augment import IGNORED
 from pipo_core.data.build import run_build
 from pipo_core.recipes.build import BuildRecipe
-from tests.fuzz import areas
+from tools.fuzz import areas
 
 few = settings(derandomize=True, deadline=None, max_examples=100, database=None)
 

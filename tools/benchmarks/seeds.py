@@ -1,6 +1,6 @@
 """Evaluations of several training seeds on the same problems, taken together.
 
-    python tests/benchmarks/seeds.py outputs/seed0-eval outputs/seed1-eval outputs/seed2-eval --baseline sft@0.95
+    python -m tools.benchmarks.seeds outputs/seed0-eval outputs/seed1-eval outputs/seed2-eval --baseline sft@0.95
 
 A problem's score is the mean over seeds and samples; intervals are over problems, as in one evaluation. Beside them
 stands the range over the seeds, which three seeds are too few to make an interval of.

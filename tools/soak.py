@@ -1,4 +1,4 @@
-"""Many clients at once for a while: ``python -m tests.serve.soak --pid PID --address http://127.0.0.1:PORT/v1``.
+"""Many clients at once for a while: ``python -m tools.soak --pid PID --address http://127.0.0.1:PORT/v1``.
 
 Each client asks again and again, chats and completions, streamed and whole; a tenth of the streams are left half-way.
 Prints JSON: answers, streams left, errors, rows that are not free in the end, and the server's memory.

@@ -41,7 +41,7 @@ class Fault:
 
     def arm(self) -> None:
         """Watch from now on; this cannot be undone."""
-        os.fsync = self.flush
+        os.fsync = self.flush  # type: ignore[assignment] # its parameter has another name
         io.open = self.open  # what paths open with; files that libraries open are flushed by us
         sys.addaudithook(self._hear)
 

@@ -31,7 +31,7 @@ class _Listener(TorchDispatchMode):
     """Keeps every operation with its arguments and results."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -91,7 +91,10 @@ class CpuRecorder:
                     for tensor in others:  # which nobody may still need
                         tensor.fill_(torch.nan if tensor.is_floating_point() else 0)
             now: dict[int, torch.Tensor] = {}
-            renew = lambda leaf: now.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf  # noqa: E731
+
+            def renew(leaf: Any) -> Any:
+                return now.get(id(leaf), leaf) if isinstance(leaf, torch.Tensor) else leaf
+
             for call, args, kwargs, result in listener.calls:
                 fresh = call(*tree_map(renew, args), **tree_map(renew, kwargs))
                 for old, new in zip(tree_flatten(result)[0], tree_flatten(fresh)[0], strict=True):

@@ -22,8 +22,16 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
     return {"seconds": seconds, "peak_bytes": (_kilobytes("VmHWM") - before) * 1024}
 
 
-def main(script: str, what: str, facts: dict[str, Any], cases: Sequence[dict[str, Any]], measure: Any) -> None:
-    """Run every case and write the figures as they come; started again with a case, measure that one and print it."""
+def main(module: str, what: str, facts: dict[str, Any], cases: Sequence[dict[str, Any]], measure: Any) -> None:
+    """Run every case and write the figures as they come; started again with a case, measure that one and print it.
+
+    Args:
+        module: the caller's name, which is started once a case, from the checkout's root.
+        what: what is measured, for the help text.
+        facts: what holds for all cases, for the file.
+        cases: keyword arguments of `measure`.
+        measure: returns a case's figures.
+    """
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--case", type=int, help="number of one case: measure it here and print it")
@@ -34,7 +42,7 @@ def main(script: str, what: str, facts: dict[str, Any], cases: Sequence[dict[str
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
-        command = [sys.executable, script, "--out", "-", "--case", str(number)]
+        command = [sys.executable, "-m", module, "--out", "-", "--case", str(number)]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append({**case, **json.loads(output)})
         sys.stdout.write(f"{rows[-1]}\n")

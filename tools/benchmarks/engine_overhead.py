@@ -1,6 +1,6 @@
 """What a decode step costs beside the model: sampling, bookkeeping and text, as a share of the step.
 
-    python tests/benchmarks/engine_overhead.py --shape qwen3.5-0.8b --out docs/results/raw/engine-overhead.json
+    python -m tools.benchmarks.engine_overhead --shape qwen3.5-0.8b --out docs/results/raw/engine-overhead.json
 
 A step's passes through the model are timed by the `PassRunner` that runs them; the rest of the step is overhead.
 """

@@ -1,6 +1,6 @@
 """Tokens a second and peak memory of SFT steps on random weights of a published size, without data or downloads.
 
-    python tests/gpu/sft_step.py --shape qwen3.5-0.8b --tokens 8192 --out step.json
+    python -m tools.gpu.sft_step --shape qwen3.5-0.8b --tokens 8192 --out step.json
 
 It does what `pipo train` does in one process: bf16 arithmetic under autocast, fp32 copies of what trains, gradient
 checkpointing, AdamW, the chunked LM-head losses. It needs PyTorch and transformers alone; with the recipes' packages
@@ -18,14 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402 - after the path, so that the checkout runs uninstalled
-
-from pipo_core.model import LossWeights  # noqa: E402
-from pipo_core.model.shapes import random_shape_model  # noqa: E402
+from pipo_core.model import LossWeights
+from pipo_core.model.shapes import random_shape_model
 
 
 def measure(

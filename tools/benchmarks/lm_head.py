@@ -1,18 +1,20 @@
 """Time and peak memory of the LM head's loss: chunked (ours) against logits of all positions at once.
 
-    PYTHONPATH=. python tests/benchmarks/lm_head.py --out docs/results/raw/lm-head.json
+    python -m tools.benchmarks.lm_head --out docs/results/raw/lm-head.json
 
 The head is frozen, as with LoRA: the gradient is that of the hidden states.
 """
+
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from pipo_core.model.losses import head_loss
-from tests.benchmarks.alone import main, measured
+from tools.benchmarks.alone import main, measured
 
 VOCABULARY, HIDDEN = 248_320, 1024
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"positions": 4096, "chunk": 2048},
     {"positions": 16384, "chunk": 2048},
     {"positions": 4096, "chunk": None},
@@ -32,4 +34,4 @@ def measure(positions: int, chunk: int | None) -> dict[str, float]:
 
 if __name__ == "__main__":
     facts = {"vocabulary": VOCABULARY, "hidden": HIDDEN, "dtype": "float32"}
-    main(__file__, "The LM head's loss", facts, CASES, measure)
+    main("tools.benchmarks.lm_head", "The LM head's loss", facts, CASES, measure)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipo_core.files import read_json, read_jsonl, write_json
 from pipo_core.train.checkpoints import newest_complete
-from tests.train.tiny_training import make_model, write_rows
+from tests.tiny import make_model, write_rows
 
 FAULTS = Path(__file__).parent / "faults"
 CHECKOUT = Path(__file__).resolve().parents[2]

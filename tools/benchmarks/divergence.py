@@ -1,17 +1,19 @@
 """Time and peak memory of distillation's ``topk`` loss: chunked (ours) against all positions at once by autograd.
 
-    PYTHONPATH=. python tests/benchmarks/divergence.py --out docs/results/raw/divergence.json
+    python -m tools.benchmarks.divergence --out docs/results/raw/divergence.json
 
 The student's head is frozen, as with LoRA: the gradient is that of its hidden states.
 """
 
+from typing import Any
+
 import torch
 
 from pipo_core.model.distillation import Head, distillation_loss
-from tests.benchmarks.alone import main, measured
+from tools.benchmarks.alone import main, measured
 
 VOCABULARY, HIDDEN, TEACHER_HIDDEN, TOP_K = 248_320, 1024, 2048, 32
-CASES = [
+CASES: list[dict[str, Any]] = [
     {"positions": 2048, "chunk": 1024},
     {"positions": 2048, "chunk": 256},
     {"positions": 8192, "chunk": 1024},
@@ -50,4 +52,4 @@ if __name__ == "__main__":
         **{"vocabulary": VOCABULARY, "hidden": HIDDEN, "teacher_hidden": TEACHER_HIDDEN, "top_k": TOP_K},
         "dtype": "float32",
     }
-    main(__file__, "Distillation's topk loss", facts, CASES, measure)
+    main("tools.benchmarks.divergence", "Distillation's topk loss", facts, CASES, measure)

@@ -3,7 +3,7 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -36,7 +36,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(folder: Path, *, layout: str = "base", tied: bool = True) -> Path:
+def make_model(folder: Path, *, layout: Literal["base", "pipo"] = "base", tied: bool = True) -> Path:
     """Write a random model with its tokenizer and return its folder."""
     tokenizer = make_tokenizer()
     tokenizer.save_pretrained(folder.parent / "tokenizer")

@@ -1,6 +1,6 @@
 """Every step of every command as a place to be killed at.
 
-`python -m tests.kill.sweep [TRY …]`, where a try is `ACT/EVERY/COMMAND`: at every EVERY-th step of a command all of its
+`python -m tools.kill.sweep [TRY …]`, where a try is `ACT/EVERY/COMMAND`: at every EVERY-th step of a command all of its
 processes are killed (`kill`), or only the one that takes the step (`alone`), or Ctrl-C is pressed (`interrupt`). Then
 the same command is given again; what it leaves must equal what it leaves when nothing happens. Without tries, all is
 killed at every step of all commands, which takes half an hour. Prints a JSON table.
@@ -28,7 +28,7 @@ from typing import Any
 import pipo_cli
 import pipo_core
 from pipo_core.errors import PipoError
-from tests.kill.world import (
+from tools.kill.world import (
     FAULTS,
     Contents,
     Step,
@@ -185,7 +185,7 @@ class Trial:
         self._allowed.append(self._whole)
         self._steps = steps
 
-    def sweep(self, act: str, every: int, say: Callable[[str], None]) -> dict[str, Any]:
+    def sweep(self, act: str, every: int) -> dict[str, Any]:
         """Act at every ``every``-th step and return how often it came to the same end after all."""
         began = time.monotonic()
         tried = self._steps[every // 2 :: every]
@@ -268,6 +268,12 @@ def import_everything() -> None:
                 importlib.import_module(module.name)
 
 
+def say(line: str) -> None:
+    """Write a line where the table does not go."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 def main() -> None:
     """Do the tries and print the table."""
     words = sys.argv[1:] or [f"kill/1/{title}" for title in COMMANDS]
@@ -275,13 +281,12 @@ def main() -> None:
     import_everything()
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
-        say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731, T201
         table = []
         trials: dict[str, Trial] = {}
         for act, every, title in tries:
             if title not in trials:
                 trials[title] = Trial(world, title)
-            table.append(trials[title].sweep(act, every, say))
+            table.append(trials[title].sweep(act, every))
             say(json.dumps({**table[-1], "failures": len(table[-1]["failures"])}))
         sys.stdout.write(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 

@@ -27,9 +27,9 @@ from pipo_core.recipes.base import MAX_NAME, dump
 from pipo_core.recipes.check import MOST_PROBLEMS
 from pipo_core.recipes.load import parse_recipe
 from pipo_core.recipes.locate import bundled_model, shipped_recipes
-from tests.fuzz import mutations
+from tools.fuzz import mutations
 
-REFERENCE = Path(__file__).parent.parent / "fixtures" / "reference-a"
+REFERENCE = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "reference-a"
 
 CONFIG_KEYS = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -298,7 +298,7 @@ def _data_bytes() -> int:
 
 @cache
 def _reference_weights() -> dict[str, torch.Tensor]:
-    return load_checkpoint(REFERENCE).state_dict()
+    return dict(load_checkpoint(REFERENCE).state_dict())
 
 
 @cache

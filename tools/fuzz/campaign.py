@@ -1,4 +1,4 @@
-"""A long hunt for inputs that crash or hang, run by hand: ``python -m tests.fuzz.campaign --seconds 1200``.
+"""A long hunt for inputs that crash or hang, run by hand: ``python -m tools.fuzz.campaign --seconds 1200``.
 
 It prints one JSON object: cases by area, how many were taken, refused or aborted inside a library, and every finding
 once, with the seed that shows it again (``--area NAME --case SEED``).
@@ -20,7 +20,7 @@ from random import Random
 from typing import Any
 
 from pipo_core.recipes.locate import shipped_recipes
-from tests.fuzz import areas
+from tools.fuzz import areas
 
 SLOW_SECONDS = 5.0
 GREEDY_BYTES = 1 << 30

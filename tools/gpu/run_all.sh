@@ -1,7 +1,7 @@
 #!/bin/sh
 # The checks of docs/gpu-checks.md that a bare machine with one GPU can run, in one call; what they print goes to a folder.
 #
-#   sh tests/gpu/run_all.sh results
+#   sh tools/gpu/run_all.sh results
 #
 # Each check has a time of its own, so that one which hangs does not keep the others from running. Needs PyTorch,
 # transformers and pytest; for the engine and the benches also pydantic, typer, rich, pyyaml and matplotlib.
@@ -20,7 +20,7 @@ check() { # name, seconds, command …
 
 check model 240 python -m pytest tests/gpu/test_model.py tests/gpu/test_sft.py -m gpu -rA
 check graphs 240 python -m pytest tests/gpu/test_graphs.py -m gpu -rA
-check step-8k 180 python tests/gpu/sft_step.py --shape qwen3.5-0.8b --tokens 8192 --out "$out/step-8k.json"
+check step-8k 180 python -m tools.gpu.sft_step --shape qwen3.5-0.8b --tokens 8192 --out "$out/step-8k.json"
 check latency 540 python -m pipo_cli.main bench recipes/bench/latency.yaml 'prompt_tokens=[2048, 8192]' trials=8 --out "$out/bench"
 check latency-plain 300 python -m pipo_cli.main bench recipes/bench/latency.yaml 'prompt_tokens=[2048]' trials=8 \
     engine.compile=false run=latency-plain --out "$out/bench"

@@ -1,4 +1,4 @@
-"""Commands on a disk that fills up: `unshare -rm python -m tests.kill.full_disk [TRY …]`.
+"""Commands on a disk that fills up: `unshare -rm python -m tools.kill.full_disk [TRY …]`.
 
 A try is `N/COMMAND`. The disk is a small one in memory, of which a file takes all but a part of what the command needs,
 so that it gets so far and no further: N parts, evenly spread. It must say so in one line, keep what was there, and go
@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.kill.sweep import COMMANDS, forked, import_everything, prepare
-from tests.kill.world import World, check_killed, contents, fault, leftovers, processes_in, wait_for_end
+from tools.kill.sweep import COMMANDS, forked, import_everything, prepare
+from tools.kill.world import World, check_killed, contents, fault, leftovers, processes_in, wait_for_end
 
 _DISK_BYTES = 64 << 20
 _PAGE = 4096

@@ -1,0 +1,34 @@
+"""Files that are whole or absent: a final name never belongs to something partial.
+
+Every writer here writes to a sibling first, flushes it to the disk and renames it. Two writers of one name are kept
+apart by `FolderLock`, and by nothing else. A full disk is reported with the path that could not be written.
+"""
+
+from pipo_core.files.atomic import new_file, write_atomic
+from pipo_core.files.disk_space import full_disk, writing
+from pipo_core.files.fingerprints import file_fingerprint, fingerprint
+from pipo_core.files.folders import fsync_tree, new_folder, remove_folder, remove_partial
+from pipo_core.files.json_files import read_json, read_object, write_json
+from pipo_core.files.json_lines import append_jsonl, read_jsonl
+from pipo_core.files.locks import FolderLock, lock_of, workers_lock_of
+
+__all__ = [
+    "FolderLock",
+    "append_jsonl",
+    "file_fingerprint",
+    "fingerprint",
+    "fsync_tree",
+    "full_disk",
+    "lock_of",
+    "new_file",
+    "new_folder",
+    "read_json",
+    "read_jsonl",
+    "read_object",
+    "remove_folder",
+    "remove_partial",
+    "workers_lock_of",
+    "write_atomic",
+    "write_json",
+    "writing",
+]

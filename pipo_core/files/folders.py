@@ -1,0 +1,140 @@
+"""Folders that are replaced in one step, and what killed writers leave behind."""
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipo_core.files.atomic import PARTIAL, fsync, partial_beside
+from pipo_core.files.disk_space import writing
+from pipo_core.files.locks import try_lock
+
+_ASIDE = ".aside"
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `final` that replaces `final` if the block succeeds.
+
+    A process that is killed leaves the old folder or the new one. On an error the temporary folder is removed.
+    One that a killed process left is removed by the next call for the same `final`: a living writer holds a
+    lock on its folder, a dead one does not.
+
+    Args:
+        final: the name that the folder gets; its parent is created.
+
+    Raises:
+        MachineError: if the disk is full.
+    """
+    with writing(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _clean_up_after_killed(final)
+        temporary = partial_beside(final)
+        temporary.mkdir()
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield temporary
+            fsync_tree(temporary)
+            _replace(final, temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        finally:
+            os.close(handle)
+
+
+def fsync_tree(folder: Path) -> None:
+    """Flush everything in `folder`, and the folder itself, to the disk."""
+    for inner, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            fsync(Path(inner, name))
+        fsync(Path(inner))
+
+
+def remove_partial(folder: Path, *, deep: bool = True) -> None:
+    """Remove the temporary files and folders that killed writers left in `folder`; nobody may be writing there.
+
+    Args:
+        folder: where to look.
+        deep: look in the folders below it too.
+    """
+    # All names first: a walk would stumble over a folder that goes while it is under way.
+    for path in [*(folder.rglob if deep else folder.glob)(f".*{PARTIAL}")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove `folder`, which exists: its name goes first, so that it never belongs to a part of it."""
+    _clean_up_after_killed(folder)
+    doomed = partial_beside(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _replace(final: Path, temporary: Path) -> None:
+    """Give the folder `temporary` the name `final`, and remove the folder that had it."""
+    aside = _aside(final)
+    if not final.exists():
+        temporary.rename(final)
+    elif not _exchange(temporary, final):
+        # A folder that is not empty cannot be renamed over. A process killed between these two lines leaves
+        # no `final`, and the next call puts the old one back.
+        final.rename(aside)
+        temporary.rename(final)
+    fsync(final.parent)
+    for old in (aside, temporary):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap the names of two paths in a single step; return False where the system cannot do that.
+
+    Raises:
+        OSError: if the swap fails for any other reason.
+    """
+    import ctypes  # imported here: only this needs it, and not every command comes here
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    at_fdcwd, rename_exchange = -100, 2  # from Linux's headers
+    if renameat2(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}{_ASIDE}")
+
+
+def _clean_up_after_killed(final: Path) -> None:
+    """Put back or remove the folder that was moved aside for `final`, and remove the temporary ones of dead writers."""
+    aside = _aside(final)
+    if aside.exists() and final.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.rename(final)
+    for folder in final.parent.glob(f".{_glob_literal(final.name)}.*{PARTIAL}"):
+        if not folder.is_dir():
+            continue
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            if try_lock(handle):
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(handle)
+
+
+def _glob_literal(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

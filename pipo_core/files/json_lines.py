@@ -1,0 +1,86 @@
+"""JSON-lines files that are appended to and survive a kill at any byte."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipo_core.errors import MissingInputError
+from pipo_core.files.atomic import fsync
+from pipo_core.files.disk_space import writing
+from pipo_core.files.json_files import read_bytes
+
+_BLOCK_BYTES = 1 << 16
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append `rows` to the JSON-lines file at `path`, one line each, and flush them to the disk.
+
+    A last line that a killed writer left half-written is cut off first, so it never ends up in the middle.
+
+    Args:
+        path: the file; it and its folder are created.
+        rows: JSON objects.
+
+    Raises:
+        ValueError: for NaN and infinities, which JSON does not have.
+        MachineError: if the disk is full.
+    """
+    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    new = not path.exists()
+    with writing(path):
+        _append_text(path, text)
+        if new:
+            fsync(path.parent)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSON-lines file, without blank lines and without a last line that a killed writer cut off.
+
+    Raises:
+        MissingInputError: if the file is absent, or a line before the last is not a JSON object.
+    """
+    lines = read_bytes(path).split(b"\n")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        row = _parse_object(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise MissingInputError(f"{path}:{number}: not a JSON object")
+    return rows
+
+
+def _append_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        unfinished = _after_last_newline(file)
+        if unfinished and _parse_object(unfinished) is None:
+            file.truncate(file.seek(0, os.SEEK_END) - len(unfinished))
+        elif unfinished:  # written by hand: a whole row that only lacks its newline
+            text = "\n" + text
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _after_last_newline(file: BinaryIO) -> bytes:
+    """Return the bytes after the file's last newline, read backwards because these files grow long."""
+    position = file.seek(0, os.SEEK_END)
+    tail = b""
+    while position and b"\n" not in tail:
+        size = min(position, _BLOCK_BYTES)
+        position = file.seek(position - size)
+        tail = file.read(size) + tail
+    return tail[tail.rfind(b"\n") + 1 :]
+
+
+def _parse_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
