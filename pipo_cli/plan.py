@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipo_cli.hints import hint_for
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
-from pipo_core.pipeline.stage import ChangedError, stage_folder, standing
+from pipo_core.pipeline.stage import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
@@ -31,7 +31,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     plan: dict[str, Any] = {"kind": recipe.kind, "folder": str(stage_folder(recipe, root))}
     paths: dict[str, Path] = {}
     try:
-        state = standing(recipe, root, restart=restart)
+        state = check_stage(recipe, root, restart=restart)
     except MissingInputError as error:
         hint = hint_for(error, name)
         plan |= {"action": "cannot start", "reasons": [error.message], "next": hint, "inputs": {}}

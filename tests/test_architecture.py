@@ -198,7 +198,7 @@ def test_the_check_sees_a_violation(module: str, source: str) -> None:
         ("pipo_core.train.sft", "from pipo_core.data.collate import collate\nfrom . import worker"),
         ("pipo_core.model.modeling", "from .losses import x\nimport torch"),
         ("pipo_cli.main", "from pipo_core import __version__"),
-        ("pipo_cli.plan", "from pipo_core.pipeline.stage import standing"),
+        ("pipo_cli.plan", "from pipo_core.pipeline.stage import check_stage"),
     ],
 )
 def test_the_check_allows_what_is_drawn(module: str, source: str) -> None:

@@ -5,13 +5,12 @@ from typing import Any, get_args
 
 from pipo_cli.reference.fields import limits, type_words
 from pipo_cli.reference.markdown import anchor, code, plain, table, value
-from pipo_core.pipeline.stage import NEUTRAL
-from pipo_core.recipes.base import RecipeModel
+from pipo_core.recipes.base import JobRecipe, RecipeModel
 from pipo_core.recipes.catalog import CATALOG, Entry
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import shipped_recipes
-from pipo_core.recipes.schema import references
+from pipo_core.recipes.schema import neutral_keys, references
 
 Model = type[RecipeModel]
 Headings = dict[Model, str]
@@ -71,7 +70,7 @@ def _overview() -> str:
 
 
 def _kind_section(kind: str, model: Model, headings: Headings) -> str:
-    free = ", ".join(code(key) for key in NEUTRAL.get(kind, ()))
+    free = ", ".join(code(key) for key in neutral_keys(model) if key != "run") if issubclass(model, JobRecipe) else ""
     line = f"\nA run goes on under another value of {free}; of these its result does not depend.\n" if free else ""
     return f"## kind: {kind}\n\n{_body(model, headings)}{line}"
 

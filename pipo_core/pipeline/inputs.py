@@ -15,8 +15,11 @@ from typing import Any
 from pipo_core.errors import MissingInputError
 from pipo_core.files import read_object
 from pipo_core.hub.cache import find_cached
+from pipo_core.recipes.base import Reference
 from pipo_core.recipes.catalog import CATALOG, Kind, find_name
+from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.schema import input_keys
 from pipo_core.text import did_you_mean
 
 STAGE_PREFIX = "stage:"
@@ -127,29 +130,17 @@ def resolve_rows(name: str) -> Resolver:
     return resolve
 
 
-# Which keys of a recipe name an artifact; `*` stands for every place of a list.
-INPUTS: dict[str, dict[str, Resolver]] = {
-    "train": {
-        "model": resolve_model,
-        "data.train": resolve_rows("train.jsonl"),
-        "data.validation": resolve_rows("validation.jsonl"),
-    },
-    "distill": {"model": resolve_model, "teacher": resolve_model, "data.train": resolve_rows("train.jsonl")},
-    "rollout": {"model": resolve_model, "problems.source": resolve_rows("problems.jsonl")},
-    "build": {"rollouts": resolve_rows("rollouts.jsonl")},
-    "merge": {"source": resolve_adapter, "base": resolve_model},
-    "eval": {"arms.*.ckpt": resolve_model, "benchmark": resolve_rows("test.jsonl")},
-    "bench": {"arms.*.ckpt": resolve_model},
-}
-# Problem sets that pipo makes itself: settings, not artifacts.
-GENERATED = {"problems.source": frozenset({"tiny"})}
+def _resolver(mark: Reference) -> Resolver:
+    if mark.holds == "rows":
+        return resolve_rows(mark.file)
+    return resolve_adapter if mark.holds == "adapter" else resolve_model
 
 
 def _slots(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
-    for pattern, resolve in INPUTS[kind].items():
+    for pattern, mark in input_keys(KINDS[kind]).items():
         for key, value in _matches(pattern.split("."), settings, ()):
-            if value is not None and value not in GENERATED.get(pattern, ()):
-                yield key, str(value), resolve
+            if value is not None and value not in mark.generated:
+                yield key, str(value), _resolver(mark)
 
 
 def _matches(parts: list[str], node: Any, done: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

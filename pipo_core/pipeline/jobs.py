@@ -6,20 +6,23 @@ from typing import Any
 
 from pipo_core.reporting import Reporter
 
-# A job works in its folder and returns a JSON-able summary; called again with the same recipe it goes on.
-Job = Callable[[Any, Path, Reporter], dict[str, Any]]
+Job = Callable[[Any, Path, Reporter, str], dict[str, Any]]
+"""Works in its folder and returns a JSON-able summary; called again with the same recipe it goes on.
+
+The last argument is the fingerprint of the stage's identity, for what a job stamps and later goes on from.
+"""
 
 
-def _train(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _train(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
     from pipo_core.train.sft import run_train
 
-    return _drawn(run_train(recipe, out, reporter=reporter), out)
+    return _drawn(run_train(recipe, out, made_by=made_by, reporter=reporter), out)
 
 
-def _distill(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _distill(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
     from pipo_core.train.opd import run_distill
 
-    return _drawn(run_distill(recipe, out, reporter=reporter), out)
+    return _drawn(run_distill(recipe, out, made_by=made_by, reporter=reporter), out)
 
 
 def _drawn(summary: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -31,13 +34,13 @@ def _drawn(summary: dict[str, Any], out: Path) -> dict[str, Any]:
     return summary
 
 
-def _merge(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _merge(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.merge import run_merge
 
     return run_merge(recipe, out, reporter=reporter)
 
 
-def _rollout(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _rollout(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.data.rollouts import run_rollout
     from pipo_core.grade.math import MathGrader
 
@@ -46,19 +49,19 @@ def _rollout(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
         return run_rollout(recipe, out, reporter=reporter, judge=grader.judge)
 
 
-def _build(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _build(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.data.build import run_build
 
     return run_build(recipe, out, reporter=reporter)
 
 
-def _eval(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _eval(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.evaluate.runner import run_eval
 
     return run_eval(recipe, out, reporter=reporter)
 
 
-def _bench(recipe: Any, out: Path, reporter: Reporter) -> dict[str, Any]:
+def _bench(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.bench import plots
     from pipo_core.bench.runner import run_bench
 

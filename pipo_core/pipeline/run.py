@@ -13,7 +13,7 @@ from typing import Literal
 from pipo_core.files import FolderLock, remove_partial
 from pipo_core.pipeline.inputs import outside_inputs, stage_references
 from pipo_core.pipeline.jobs import JOBS, Job
-from pipo_core.pipeline.stage import Action, StageResult, run_stage, standing
+from pipo_core.pipeline.stage import Action, StageResult, check_stage, run_stage
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import stage_recipe
 from pipo_core.recipes.pipeline import PipelineRecipe
@@ -84,7 +84,7 @@ def plan_pipeline(recipe: PipelineRecipe, root: Path) -> list[PlannedStage]:
         if unfinished:
             plan.append(PlannedStage(name, job.kind, "wait", [f"it reads what {', '.join(unfinished)} makes"]))
             continue
-        todo = standing(job, root, name=name, inputs=finished, restart=True)
+        todo = check_stage(job, root, name=name, inputs=finished, restart=True)
         plan.append(PlannedStage(name, job.kind, todo.action, todo.reasons))
         if todo.action == "skip":
             finished[name] = str(todo.folder)

@@ -11,8 +11,7 @@
 What took hours (`COSTLY`) is never replaced: an earlier `<stage>.previous` becomes `<stage>.previous.1`, and so
 on; and where a training would start again, that must be asked for, else it is refused.
 
-"The same" is decided by content. Where an input lies, the name of the run, and settings that do not change
-what is computed (`NEUTRAL`) do not count, so that a folder can be moved and a batch made smaller half-way.
+What "the same" means is decided in `identity`.
 """
 
 import shlex
@@ -22,12 +21,9 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from pipo_core.errors import Interrupted, MissingInputError, PipoError, UsageError
 from pipo_core.files import (
@@ -45,6 +41,7 @@ from pipo_core.files import (
 )
 from pipo_core.machine import machine, peak_memory, versions
 from pipo_core.pipeline.fingerprints import BOOKKEEPING, FingerprintCache
+from pipo_core.pipeline.identity import Identity, changes, identity_of, recorded_fingerprint
 from pipo_core.pipeline.inputs import Input, find_inputs, put_inputs
 from pipo_core.pipeline.jobs import JOBS, Job
 from pipo_core.pipeline.journal import JournalReporter, now
@@ -56,24 +53,6 @@ from pipo_core.reporting import Reporter
 RECORD = "stage.json"
 PREVIOUS = ".previous"
 _NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "outputs"}
-
-# Settings that change how fast or how loudly a stage works, not what it makes: it goes on under new ones.
-_ENGINE = ("engine.batch", "engine.threads", "engine.prefill_chunk", "engine.max_length", "engine.memory_gib")
-NEUTRAL: dict[str, tuple[str, ...]] = {
-    "train": ("launch.threads", "launch.master", "launch.node_rank", "log_every_steps", "save.*", "data.cache"),
-    "distill": (
-        "launch.threads",
-        "launch.master",
-        "launch.node_rank",
-        "log_every_steps",
-        "save.*",
-        "rollout.batch",
-        "teacher_device",
-        "offload",
-    ),
-    "rollout": _ENGINE,
-    "eval": _ENGINE,
-}
 
 # What hours of work leave, by kind: where one of these lies, the folder is kept for good. Other kinds are cheap.
 COSTLY: dict[str, tuple[str, ...]] = {
@@ -115,7 +94,7 @@ class StageResult:
 
 
 @dataclass(frozen=True)
-class Standing:
+class StageStatus:
     """What `run_stage` would do with a stage and why (`reasons`, one change or state each).
 
     `refuse`: it would raise `ChangedError`, since a training would have to start again and nobody asked for that.
@@ -125,7 +104,7 @@ class Standing:
     action: Action
     reasons: list[str]
     inputs: list[Input]
-    prints: dict[str, str]
+    identity: Identity
     files: dict[str, tuple[int, int, str]]
     settings: dict[str, Any]
     earlier: dict[str, Any] | None
@@ -136,14 +115,14 @@ def stage_folder(recipe: JobKind, root: Path, name: str | None = None) -> Path:
     return root / recipe.run / (name or recipe.kind)
 
 
-def standing(
+def check_stage(
     recipe: JobKind,
     root: Path,
     *,
     name: str | None = None,
     inputs: Mapping[str, str] | None = None,
     restart: bool = False,
-) -> Standing:
+) -> StageStatus:
     """Return what there is to do for a stage, changing nothing; the arguments are `run_stage`'s.
 
     Raises MissingInputError when an input is absent, unfinished or unfit.
@@ -155,13 +134,13 @@ def standing(
     for record in sorted(folder.parent.glob(f"*/{RECORD}")):
         cache.remember(_earlier(record.parent).get("files", {}))
     artifacts = {item.key: cache.of_artifact(item.path) for item in found}
-    prints = {key: artifact.fingerprint for key, artifact in artifacts.items()}
+    identity = identity_of(recipe, {key: artifact.fingerprint for key, artifact in artifacts.items()})
     files = {path: entry for artifact in artifacts.values() for path, entry in artifact.files.items()}
     earlier = _earlier(folder) or None
-    action, reasons = _decide(recipe, folder, prints, earlier)
+    action, reasons = _decide(recipe, folder, identity, earlier)
     if action == "start again" and recipe.kind in TRAININGS and not restart and _is_costly(folder, recipe.kind):
         action = "refuse"
-    return Standing(folder, action, reasons, found, prints, files, settings, earlier)
+    return StageStatus(folder, action, reasons, found, identity, files, settings, earlier)
 
 
 def run_stage(
@@ -189,7 +168,7 @@ def run_stage(
     find_inputs(recipe.kind, recipe.model_dump(mode="json"), _paths(inputs))
     with writing(folder), FolderLock(lock_of(folder), about=folder):
         _outlast_workers(folder, reporter)
-        todo = standing(recipe, root, name=name, inputs=inputs, restart=restart)
+        todo = check_stage(recipe, root, name=name, inputs=inputs, restart=restart)
         if todo.action == "skip" and todo.earlier is not None:
             _refresh_files(todo)
             reporter.info(f"{folder.name}: finished already, nothing has changed")
@@ -222,7 +201,7 @@ def _outlast_workers(folder: Path, reporter: Reporter) -> None:
         return
 
 
-def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> StageResult:
+def _work(recipe: JobKind, todo: StageStatus, job: Job, reporter: Reporter) -> StageResult:
     folder = todo.folder
     folder.mkdir(parents=True, exist_ok=True)
     goes_on = todo.action == "go on" and todo.earlier is not None
@@ -230,16 +209,17 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> Stag
     resolved = type(recipe).model_validate(
         put_inputs(todo.settings, {item.key: str(item.path) for item in todo.inputs})
     )
+    made_by = (recorded_fingerprint(earlier, folder) if goes_on else None) or todo.identity.fingerprint
     journal = JournalReporter(reporter, folder)
     record: dict[str, Any] = {
         "kind": recipe.kind,
         "name": folder.name,
         "state": "running",
         "message": None,
-        "recipe": fingerprint(_compared(recipe.kind, todo.settings, todo.prints)),
+        "made_by": made_by,
         "settings": todo.settings,
         "inputs": {
-            item.key: {"value": item.value, "path": str(item.path), "fingerprint": todo.prints[item.key]}
+            item.key: {"value": item.value, "path": str(item.path), "fingerprint": todo.identity.prints[item.key]}
             for item in todo.inputs
         },
         "files": todo.files,
@@ -269,7 +249,7 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> Stag
         write_json(folder / RECORD, record)
 
     try:
-        summary = job(resolved, folder, journal)
+        summary = job(resolved, folder, journal, made_by)
         close("done", summary=summary, outputs=_outputs(folder))
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
@@ -285,15 +265,15 @@ def _work(recipe: JobKind, todo: Standing, job: Job, reporter: Reporter) -> Stag
 
 
 def _decide(
-    recipe: JobKind, folder: Path, prints: Mapping[str, str], earlier: Mapping[str, Any] | None
+    recipe: JobKind, folder: Path, identity: Identity, earlier: Mapping[str, Any] | None
 ) -> tuple[Action, list[str]]:
     if earlier is None:
         if folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
             return "start again", [f"{folder} holds no readable {RECORD}"]
         return "start", []
-    changes = _changes(recipe, prints, earlier)
-    if changes:
-        return "start again", changes
+    changed = changes(recipe, identity, earlier)
+    if changed:
+        return "start again", changed
     state = earlier["state"]
     if state == "done":
         lost = [name for name in earlier["outputs"] if not (folder / name).exists()]
@@ -303,59 +283,6 @@ def _decide(
     if state == "interrupted":
         return "go on", ["it was interrupted"]
     return "go on", [f"it failed: {earlier['message'].splitlines()[0]}"]
-
-
-def _changes(recipe: JobKind, prints: Mapping[str, str], earlier: Mapping[str, Any]) -> list[str]:
-    """Return one phrase for each recipe key and each input that is not what the stage was made from."""
-    old_prints = {key: entry["fingerprint"] for key, entry in earlier["inputs"].items()}
-    old_settings = earlier["settings"]
-    with suppress(ValidationError):
-        # A key that a newer version of pipo added counts as if its default had been written then.
-        old_settings = type(recipe).model_validate(old_settings).model_dump(mode="json")
-    new = _compared(recipe.kind, recipe.model_dump(mode="json"), prints)
-    old = _compared(recipe.kind, old_settings, old_prints)
-    absent = object()
-    changes = [
-        f"{key} was {_shown(old, key)} and is {_shown(new, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, absent) != new.get(key, absent)
-    ]
-    values = dict(_flat(recipe.model_dump(mode="json"), ""))
-    for key in sorted(old_prints.keys() | prints.keys()):
-        before = earlier["inputs"].get(key, {}).get("value")
-        if key not in prints:
-            changes.append(f"input {key} is no longer named")
-        elif key not in old_prints:
-            changes.append(f"input {key} is new")
-        elif old_prints[key] != prints[key] and before == values.get(key):
-            changes.append(f"the content of input {key} changed")
-        elif old_prints[key] != prints[key]:
-            changes.append(f"input {key} was {before!r} and is {values.get(key)!r}")
-    return changes
-
-
-def _shown(flat: Mapping[str, Any], key: str) -> str:
-    return repr(flat[key]) if key in flat else "absent"
-
-
-def _compared(kind: str, settings: Mapping[str, Any], prints: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings, flat by dotted key, that decide what a stage makes; inputs count by content."""
-    neutral = ("run", *NEUTRAL.get(kind, ()))
-    return {
-        key: value
-        for key, value in _flat(settings, "")
-        if key not in prints and not any(fnmatchcase(key, pattern) for pattern in neutral)
-    }
-
-
-def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
-    if isinstance(node, dict) and node:
-        children = list(node.items())
-    elif isinstance(node, list) and any(isinstance(item, dict | list) for item in node):
-        children = [(str(index), item) for index, item in enumerate(node)]
-    else:
-        return [(prefix, node)]
-    return [pair for key, item in children for pair in _flat(item, f"{prefix}.{key}" if prefix else str(key))]
 
 
 def _paths(folders: Mapping[str, str] | None) -> dict[str, Path]:
@@ -392,7 +319,7 @@ def _is_costly(folder: Path, kind: str) -> bool:
     return any(any(folder.glob(pattern)) for pattern in COSTLY.get(_earlier(folder).get("kind", kind), ()))
 
 
-def _refresh_files(todo: Standing) -> None:
+def _refresh_files(todo: StageStatus) -> None:
     """Remember files that were read anew though their content is the same, so that this happens once."""
     if todo.earlier is not None and fingerprint(todo.files) != fingerprint(todo.earlier["files"]):
         write_json(todo.folder / RECORD, {**todo.earlier, "files": todo.files})

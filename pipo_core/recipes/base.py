@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -47,10 +47,38 @@ class RecipeModel(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Marks a field that names an input: a catalog name of `kind`, a hub id, a path or `stage:NAME`.
+
+    Attributes:
+        kind: of the catalog.
+        holds: what must lie there: a model, an adapter or what a training left, or a file of rows.
+        file: the rows' file where the input is a folder.
+        generated: values that name something pipo makes itself; these are settings and no inputs.
+    """
+
+    kind: str
+    holds: Literal["model", "adapter", "rows"] = "model"
+    file: str = ""
+    generated: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Marks a field that changes how fast or loudly a job works, not what it makes."""
+
+
+NEUTRAL = Neutral()
+
+
 class JobRecipe(RecipeModel):
     """What every recipe has."""
 
-    run: str = Field(
+    speed_is_the_result: ClassVar[bool] = False
+    """Whether a `Neutral` setting changes the result after all, because the job measures how fast it is."""
+
+    run: Annotated[str, NEUTRAL] = Field(
         default="run",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=MAX_NAME,
@@ -58,15 +86,15 @@ class JobRecipe(RecipeModel):
     )
 
 
-@dataclass(frozen=True)
-class Reference:
-    """Marks a field that names an input: a catalog name of `kind`, a hub id, a path or `stage:NAME`."""
-
-    kind: str
-
-
 ModelRef = Annotated[str, Reference("model")]
-DataRef = Annotated[str, Reference("data")]
+AdapterRef = Annotated[str, Reference("model", holds="adapter")]
+
+
+def rows_ref(file: str, *, kind: str = "data", generated: frozenset[str] = frozenset()) -> Reference:
+    """Return the mark of a field that names a JSON-lines file, or a folder that holds one called `file`."""
+    return Reference(kind, holds="rows", file=file, generated=generated)
+
+
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of every random draw.")]
 
 

@@ -1,7 +1,7 @@
 """`kind: bench`: time to the first token, time per token and throughput, of several arms side by side."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class BenchArm(Arm):
 
 class BenchRecipe(JobRecipe):
     """TTFT, TPOT and throughput; only real tokens count, never PADs."""
+
+    speed_is_the_result: ClassVar[bool] = True
 
     kind: Literal["bench"] = Field(default="bench", description="What sort of recipe this is.")
     arms: Annotated[list[BenchArm], Field(min_length=1)] = Field(

@@ -1,11 +1,11 @@
 """`kind: build`: rollouts become training rows (docs/algorithm.md)."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import DataRef, Finding, JobRecipe, Seed
+from pipo_core.recipes.base import Finding, JobRecipe, Seed, rows_ref
 from pipo_core.recipes.common import Problems
 
 
@@ -13,7 +13,7 @@ class BuildRecipe(JobRecipe):
     """Choose answers and write train.jsonl."""
 
     kind: Literal["build"] = Field(default="build", description="What sort of recipe this is.")
-    rollouts: DataRef | None = Field(
+    rollouts: Annotated[str, rows_ref("rollouts.jsonl")] | None = Field(
         default=None, description="A rollout run's folder, or its rollouts.jsonl.", examples=["x/y"]
     )
     worked: Problems | None = Field(

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from pipo_core.recipes.base import MAX_NAME, Finding, RecipeModel, Seed
+from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel, Seed, rows_ref
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
 
@@ -49,20 +49,22 @@ class TorchSettings(RecipeModel):
     """The engine in this process, on PyTorch."""
 
     kind: Literal["torch"] = Field(default="torch", description="What runs the model: torch, in this process.")
-    batch: int = Field(default=64, ge=1, description="Answers in progress at once.")
+    batch: Annotated[int, NEUTRAL] = Field(default=64, ge=1, description="Answers in progress at once.")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto is bf16 on a GPU and fp32 on a CPU."
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads; null leaves torch's choice.")
+    threads: Annotated[int | None, NEUTRAL] = Field(
+        default=None, ge=1, description="CPU threads; null leaves torch's choice."
+    )
     drafts: int = Field(default=3, ge=1, le=16, description="Drafts a step of method eagle (paper: 3).")
-    prefill_chunk: int = Field(
+    prefill_chunk: Annotated[int, NEUTRAL] = Field(
         default=2048, ge=1, description="Prompt positions (pipo: slots) read at once; running answers step in between."
     )
-    max_length: int | None = Field(
+    max_length: Annotated[int | None, NEUTRAL] = Field(
         default=None, ge=2, description="Most tokens of prompt and budget together; null: what model and memory allow."
     )
-    memory_gib: float | None = Field(
+    memory_gib: Annotated[float | None, NEUTRAL] = Field(
         default=None, gt=0, description="Memory beside the weights (GiB); null: nine tenths of what is free."
     )
     compile: bool = Field(
@@ -89,7 +91,7 @@ EngineSettings: TypeAlias = TorchSettings
 class Problems(RecipeModel):
     """Which problems."""
 
-    source: str = Field(
+    source: Annotated[str, rows_ref("problems.jsonl", generated=frozenset({"tiny"}))] = Field(
         default="tiny", description='tiny (generated arithmetic), or a jsonl of {"id", "question", "answer"}.'
     )
     split: Literal["train", "heldout"] = Field(

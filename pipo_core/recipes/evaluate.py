@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings
-from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Reference, Seed, unique
+from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Seed, rows_ref, unique
 from pipo_core.recipes.common import Budget, EngineSettings, Sampling, TorchSettings
 from pipo_core.recipes.methods import PAIRS
 
 SuiteName = Literal["tiny", "math"]
-BenchmarkRef = Annotated[str, Reference("benchmark")]
+BenchmarkRef = Annotated[str, rows_ref("test.jsonl", kind="benchmark")]
 
 BENCHMARKS: Mapping[SuiteName, str] = {"math": "aime25"}
 """The suites that read published problems, and the catalog's name of these; the others make their own."""

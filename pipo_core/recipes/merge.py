@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import JobRecipe, ModelRef
+from pipo_core.recipes.base import AdapterRef, JobRecipe, ModelRef
 
 
 class MergeRecipe(JobRecipe):
     """Write a standalone checkpoint."""
 
     kind: Literal["merge"] = Field(default="merge", description="What sort of recipe this is.")
-    source: ModelRef = Field(description="A train run's folder, or an adapter folder.", examples=["x/y"])
+    source: AdapterRef = Field(description="A train run's folder, or an adapter folder.", examples=["x/y"])
     base: ModelRef | None = Field(default=None, description="The base checkpoint; null: the one the adapter names.")

@@ -1,11 +1,11 @@
 """`kind: distill`: on-policy distillation, from an uncompressed teacher to the pair model (paper: OPD stage)."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from pipo_core.recipes.base import DataRef, Finding, Loc, ModelRef, RecipeModel
+from pipo_core.recipes.base import NEUTRAL, Finding, Loc, ModelRef, RecipeModel, rows_ref
 from pipo_core.recipes.common import Sampling
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.recipes.training import TrainingRecipe
@@ -14,7 +14,7 @@ from pipo_core.recipes.training import TrainingRecipe
 class DistillData(RecipeModel):
     """The questions that the student answers."""
 
-    train: DataRef = Field(
+    train: Annotated[str, rows_ref("train.jsonl")] = Field(
         description='JSON lines of {"messages": [...]}, or a folder that holds train.jsonl. What stands up to the last '
         "user turn is the question; an answer behind it is not used.",
         examples=["x/y"],
@@ -40,7 +40,7 @@ class Rollouts(RecipeModel):
         ge=1,
         description="Most slots of an answer; one that reaches them is learned from so far.",
     )
-    batch: int = Field(
+    batch: Annotated[int, NEUTRAL] = Field(
         default=16, ge=1, description="Answers in progress at once; all passes of a step are answered together."
     )
 
@@ -85,12 +85,12 @@ class DistillRecipe(TrainingRecipe):
     teacher: ModelRef = Field(
         description="The teacher: a base model of the same tokenizer, read uncompressed.", examples=["x/z"]
     )
-    teacher_device: str = Field(
+    teacher_device: Annotated[str, NEUTRAL] = Field(
         default="same",
         pattern=r"^(same|cpu|cuda:[0-9]+)$",
         description="Where the teacher runs: same (as the student), cpu, or cuda:N with N from launch.processes on.",
     )
-    offload: bool = Field(
+    offload: Annotated[bool, NEUTRAL] = Field(
         default=False,
         description="Keep the teacher in the CPU's memory between steps; its LM head stays.",
     )

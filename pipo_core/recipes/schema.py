@@ -1,11 +1,13 @@
 """Questions to the schemas: which fields a path may have, which of them name inputs."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from pipo_core.recipes.base import Loc, RecipeModel, Reference
+from pipo_core.recipes.base import JobRecipe, Loc, Neutral, RecipeModel, Reference
+
+Mark = TypeVar("Mark")
 
 
 def inner_model(annotation: Any) -> type[RecipeModel] | None:
@@ -65,8 +67,8 @@ def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[
         return
     for name, field in model.model_fields.items():
         inner_value = value.get(name)
-        mark = _mark(field)
-        if mark is not None and isinstance(inner_value, str):
+        mark = _mark(field, Reference)
+        if mark is not None and isinstance(inner_value, str) and inner_value not in mark.generated:
             yield (*loc, name), mark, inner_value
         inner = inner_model(field.annotation)
         if inner is None:
@@ -78,8 +80,29 @@ def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[
             yield from references(inner, inner_value, (*loc, name))
 
 
-def _mark(field: FieldInfo) -> Reference | None:
-    return next((part for part in _metadata(field) if isinstance(part, Reference)), None)
+def input_keys(model: type[RecipeModel]) -> dict[str, Reference]:
+    """Return the dotted keys that name inputs, with their marks; `*` stands for every item of a list."""
+    return dict(_marked(model, Reference, ""))
+
+
+def neutral_keys(model: type[JobRecipe]) -> list[str]:
+    """Return the dotted keys that change nothing of what a job makes; `KEY.*` stands for all keys below it."""
+    found = [key for key, _ in _marked(model, Neutral, "")]
+    return ["run"] if model.speed_is_the_result else found
+
+
+def _marked(model: type[RecipeModel], kind: type[Mark], prefix: str) -> Iterator[tuple[str, Mark]]:
+    for name, field in model.model_fields.items():
+        inner, mark = inner_model(field.annotation), _mark(field, kind)
+        if mark is not None:
+            yield f"{prefix}{name}.*" if inner else prefix + name, mark
+        elif inner is not None:
+            step = f"{name}.*." if is_list(field.annotation) else f"{name}."
+            yield from _marked(inner, kind, prefix + step)
+
+
+def _mark(field: FieldInfo, kind: type[Mark]) -> Mark | None:
+    return next((part for part in _metadata(field) if isinstance(part, kind)), None)
 
 
 def _metadata(field: FieldInfo) -> Iterator[Any]:

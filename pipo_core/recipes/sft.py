@@ -2,26 +2,28 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import DataRef, Finding, ModelRef, RecipeModel
+from pipo_core.recipes.base import NEUTRAL, Finding, ModelRef, RecipeModel, rows_ref
 from pipo_core.recipes.training import TrainingRecipe
 
 
 class TrainData(RecipeModel):
     """What is learned from."""
 
-    train: DataRef = Field(
+    train: Annotated[str, rows_ref("train.jsonl")] = Field(
         description='JSON lines of {"messages": [...]}, or a folder that holds train.jsonl.', examples=["x/y"]
     )
-    validation: DataRef | None = Field(default=None, description="The same form, held out; null: no validation.")
+    validation: Annotated[str, rows_ref("validation.jsonl")] | None = Field(
+        default=None, description="The same form, held out; null: no validation."
+    )
     max_length: int = Field(
         default=65535, ge=8, description="Longest row in tokens; longer rows are left out (paper: 65,535)."
     )
     limit: int | None = Field(default=None, ge=1, description="Use only the first rows; null: all.")
-    cache: str | None = Field(
+    cache: Annotated[str | None, NEUTRAL] = Field(
         default=None,
         description="Folder of tokenized rows, 5 bytes a token, shared by all runs with the same rows and tokenizer; "
         "null: .cache/rows beside the runs.",

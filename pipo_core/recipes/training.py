@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Seed
+from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, RecipeModel, Seed
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ALL_TARGETS: list[Target] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -69,14 +69,16 @@ class Launch(RecipeModel):
         description="Machines that train together, each with an output folder of its own; going on needs node 0's "
         "checkpoints in all of them.",
     )
-    node_rank: int = Field(default=0, ge=0, description="This machine's number, from 0.")
-    master: str | None = Field(
+    node_rank: Annotated[int, NEUTRAL] = Field(default=0, ge=0, description="This machine's number, from 0.")
+    master: Annotated[str | None, NEUTRAL] = Field(
         default=None,
         pattern=r"^[^:\s]+:[0-9]{1,5}$",
         description="host:port of node 0; needed from 2 nodes on.",
     )
     deepspeed: Literal["zero2", "zero3"] | None = Field(default=None, description="Share optimizer state over GPUs.")
-    threads: int | None = Field(default=None, ge=1, description="CPU threads a process; null: torch's choice.")
+    threads: Annotated[int | None, NEUTRAL] = Field(
+        default=None, ge=1, description="CPU threads a process; null: torch's choice."
+    )
 
     def findings(self) -> Iterator[Finding]:
         """Several nodes must find each other."""
@@ -98,8 +100,10 @@ class TrainingRecipe(JobRecipe):
     max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps; or give epochs.")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Number format of the weights in training.")
     gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")
-    save: Save = Save()
-    log_every_steps: int = Field(default=10, ge=1, description="Optimizer steps between rows of metrics.jsonl.")
+    save: Annotated[Save, NEUTRAL] = Save()
+    log_every_steps: Annotated[int, NEUTRAL] = Field(
+        default=10, ge=1, description="Optimizer steps between rows of metrics.jsonl."
+    )
     launch: Launch = Launch()
 
     def findings(self) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
 
     Args:
         checkpoint: its folder.
-        made_by: fingerprint of the training (`identity.training_fingerprint`).
+        made_by: fingerprint of everything that the weights depend on.
     """
     files = {file.relative_to(checkpoint).as_posix(): file for file in checkpoint.rglob("*") if file.is_file()}
     files.pop(MARKER, None)

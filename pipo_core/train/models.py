@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import CheckpointError, UsageError
-from pipo_core.files import file_fingerprint, read_object
+from pipo_core.files import read_object
 from pipo_core.recipes.opd import DistillRecipe
 
 
@@ -24,16 +24,6 @@ def check_model(folder: Path) -> None:
                 f"{folder / name} asks for Python code of its own (auto_map), which pipo never runs",
                 hint="use a checkpoint in a format that transformers knows",
             )
-
-
-def model_prints(folder: Path) -> list[object]:
-    """Return what tells a model from others: the content of configuration and tokenizer, names and sizes of weights.
-
-    Weights count by size alone, because reading gigabytes before each start would cost more than it finds.
-    """
-    return [file_fingerprint(folder / name) for name in ("config.json", "tokenizer.json")] + [
-        [file.name, file.stat().st_size] for file in sorted(folder.glob("*.safetensors"))
-    ]
 
 
 def base_name(folder: Path) -> str:

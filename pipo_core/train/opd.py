@@ -5,7 +5,6 @@ from typing import Any
 
 from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.reporting import Reporter, SilentReporter
-from pipo_core.train.identity import training_fingerprint
 from pipo_core.train.models import check_pair
 from pipo_core.train.rows import check_rows
 from pipo_core.train.supervisor import run_training
@@ -14,7 +13,7 @@ _ENOUGH_FINISHED = 0.9
 """Share of the answers, in [0, 1], that should end by themselves."""
 
 
-def run_distill(recipe: DistillRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
+def run_distill(recipe: DistillRecipe, out: Path, *, made_by: str, reporter: Reporter | None = None) -> dict[str, Any]:
     """Distil, or go on with an interrupted distillation, and return its summary.
 
     Leaves the same files in ``out`` as `sft.run_train`.
@@ -22,6 +21,7 @@ def run_distill(recipe: DistillRecipe, out: Path, *, reporter: Reporter | None =
     Args:
         recipe: its paths are real folders and files.
         out: the stage's folder, which exists.
+        made_by: fingerprint of everything that the weights depend on; checkpoints are stamped with it.
         reporter: gets progress, losses and warnings.
 
     Raises:
@@ -35,7 +35,6 @@ def run_distill(recipe: DistillRecipe, out: Path, *, reporter: Reporter | None =
     check_pair(recipe)
     rows = check_rows(Path(recipe.data.train), recipe.data.limit, answered=False)
     reporter = reporter or SilentReporter()
-    made_by = training_fingerprint(recipe)
     summary = run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter)
     finished = summary.get("rollouts_finished")
     if finished is not None and finished < _ENOUGH_FINISHED:

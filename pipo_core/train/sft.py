@@ -5,13 +5,12 @@ from typing import Any
 
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Reporter, SilentReporter
-from pipo_core.train.identity import training_fingerprint
 from pipo_core.train.models import check_model
 from pipo_core.train.rows import check_rows
 from pipo_core.train.supervisor import run_training
 
 
-def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
+def run_train(recipe: TrainRecipe, out: Path, *, made_by: str, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train, or go on with an interrupted training, and return its summary.
 
     Leaves ``model/`` (full fine-tuning) or ``adapter/`` (LoRA), ``checkpoints/``, ``metrics.jsonl`` (one row for each
@@ -20,6 +19,7 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     Args:
         recipe: its paths are real folders and files.
         out: the stage's folder, which exists.
+        made_by: fingerprint of everything that the weights depend on; checkpoints are stamped with it.
         reporter: gets progress, losses and warnings.
 
     Raises:
@@ -34,5 +34,4 @@ def run_train(recipe: TrainRecipe, out: Path, *, reporter: Reporter | None = Non
     rows = check_rows(Path(data.train), data.limit)
     if data.validation is not None:
         check_rows(Path(data.validation))
-    made_by = training_fingerprint(recipe)
     return run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter or SilentReporter())

@@ -61,7 +61,7 @@ def test_the_next_start_waits_for_what_a_killed_one_left_behind(tmp_path: Path) 
     folder = tmp_path / "r" / "build"
     ended: list[float] = []
 
-    def job(recipe: Any, out: Path, reporter: object) -> dict[str, Any]:
+    def job(recipe: Any, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
         assert ended, "nothing starts before it has ended"
         return {}
 

@@ -37,7 +37,7 @@ class CopyJob:
     stop_at: int | None = None
     error: BaseException | None = None
 
-    def __call__(self, recipe: BuildRecipe, out: Path, reporter: Reporter) -> dict[str, Any]:
+    def __call__(self, recipe: BuildRecipe, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
         target = out / "train.jsonl"
         rows = read_jsonl(Path(recipe.rollouts or ""))
         done = len(read_jsonl(target)) if target.exists() else 0

@@ -73,7 +73,7 @@ def report(tmp_path: Path) -> Callable[..., str]:
     (tmp_path / "rollouts.jsonl").write_text("")
 
     def make(results: dict[str, Any], latency: dict[str, Any]) -> str:
-        def train(recipe: Any, out: Path, reporter: object) -> dict[str, Any]:
+        def train(recipe: Any, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
             rows = [
                 {"step": step, "loss": 3.0 / step, "backbone_loss": 1.0 / step, "mtp_loss": 1.0 / step}
                 for step in range(1, 9)
@@ -82,14 +82,14 @@ def report(tmp_path: Path) -> Callable[..., str]:
             return {}
 
         def leave(content: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-            def job(recipe: Any, out: Path, reporter: object) -> dict[str, Any]:
+            def job(recipe: Any, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
                 write_json(out / "results.json", content)
                 return content
 
             return job
 
         def summary(content: dict[str, Any]) -> Callable[..., dict[str, Any]]:
-            return lambda recipe, out, reporter: content
+            return lambda recipe, out, reporter, made_by: content
 
         arms = [{"name": "regular", "method": "regular", "ckpt": str(model)}]
         recipes: list[JobKind] = [

@@ -26,7 +26,7 @@ class TrainJob:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, recipe: Any, out: Path, reporter: object) -> dict[str, Any]:
+    def __call__(self, recipe: Any, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
         self.calls += 1
         (out / "model").mkdir(exist_ok=True)
         rows = len(read_jsonl(Path(recipe.data.train)))

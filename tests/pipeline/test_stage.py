@@ -15,7 +15,8 @@ import yaml
 
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError, UsageError
 from pipo_core.files import FolderLock, read_json, read_jsonl, write_json
-from pipo_core.pipeline.stage import StageResult, run_stage, standing
+from pipo_core.pipeline.stage import StageResult, check_stage, run_stage
+from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import SilentReporter
@@ -154,7 +155,7 @@ def test_an_unchanged_file_is_not_read_again(
 def test_settings_that_do_not_change_the_result_do_not_count(tmp_path: Path) -> None:
     calls = []
 
-    def job(recipe: RolloutRecipe, out: Path, reporter: object) -> dict[str, Any]:
+    def job(recipe: RolloutRecipe, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
         calls.append(recipe.engine.batch)
         if len(calls) == 1:
             raise MemoryError
@@ -176,11 +177,55 @@ def test_settings_that_do_not_change_the_result_do_not_count(tmp_path: Path) -> 
     jobs = {"rollout": job}
     with pytest.raises(MemoryError):
         run_stage(recipe(64), tmp_path / "out", reporter=SilentReporter(), jobs=jobs)
-    assert standing(recipe(16), tmp_path / "out").action == "go on"
+    assert check_stage(recipe(16), tmp_path / "out").action == "go on"
     run_stage(recipe(16), tmp_path / "out", reporter=SilentReporter(), jobs=jobs)
     assert calls == [64, 16]
-    assert standing(recipe(8), tmp_path / "out").action == "skip"
-    assert standing(recipe(8, tokens=6), tmp_path / "out").action == "start again"
+    assert check_stage(recipe(8), tmp_path / "out").action == "skip"
+    assert check_stage(recipe(8, tokens=6), tmp_path / "out").action == "start again"
+
+
+def test_speed_settings_count_where_speed_is_the_result(tmp_path: Path) -> None:
+    def recipe(threads: int, chunk: int = 64) -> BenchRecipe:
+        engine = {"batch": 1, "threads": threads, "prefill_chunk": chunk}
+        return BenchRecipe.model_validate(
+            {"random_weights": "qwen3.5-0.8b", "arms": [{"name": "a", "method": "regular"}], "engine": engine}
+        )
+
+    run_stage(recipe(1), tmp_path, reporter=SilentReporter(), jobs={"bench": lambda *_: {}})
+    assert check_stage(recipe(1), tmp_path).action == "skip"
+    assert check_stage(recipe(2), tmp_path).reasons == ["engine.threads was 1 and is 2"]
+    assert check_stage(recipe(1, 32), tmp_path).reasons == ["engine.prefill_chunk was 64 and is 32"]
+
+
+@pytest.mark.parametrize("recorded", ["now", "by an older version", "nowhere"])
+def test_a_job_goes_on_with_the_fingerprint_that_it_began_with(
+    tmp_path: Path, write_rows: WriteRows, recorded: str
+) -> None:
+    """Its checkpoints are stamped with it, so a version of pipo that counts otherwise must not change it half-way."""
+    got: list[str] = []
+
+    def job(recipe: object, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
+        got.append(made_by)
+        if len(got) == 1:
+            write_json(out / "job.json", {"made_by": "older"})
+            raise KeyboardInterrupt
+        return {}
+
+    rows, record = write_rows(), tmp_path / "out" / "r" / "build" / "stage.json"
+    with pytest.raises(KeyboardInterrupt):
+        stage(rows, tmp_path / "out", job)
+    content = read_json(record)
+    assert content["made_by"] == got[0]
+    if recorded != "now":
+        del content["made_by"]
+        write_json(record, content)
+    if recorded == "nowhere":
+        (record.parent / "job.json").unlink()
+    stage(rows, tmp_path / "out", job)
+    assert got[1] == ("older" if recorded == "by an older version" else got[0])
+    assert read_json(record)["made_by"] == got[1]
+    stage(rows, tmp_path / "out", job, seed=1)
+    assert got[2] not in got[:2]
 
 
 def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_rows: WriteRows, copy_job: Any) -> None:
@@ -227,10 +272,11 @@ import sys, time
 from pathlib import Path
 from pipo_core.files import append_jsonl
 from pipo_core.pipeline.stage import run_stage
+from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.reporting import SilentReporter
 
-def job(recipe, out, reporter):
+def job(recipe, out, reporter, made_by):
     append_jsonl(out / "train.jsonl", [{"n": 0, "word": "a", "seed": 0}])
     print("working", flush=True)
     time.sleep(60)
@@ -281,7 +327,7 @@ def test_a_full_disk_is_said_even_where_it_cannot_be_written_down(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def job(recipe: object, out: Path, reporter: object) -> dict[str, Any]:
+    def job(recipe: object, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
         monkeypatch.setattr(os, "fsync", full)
         full()
         return {}

@@ -35,7 +35,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     before = signal.getsignal(signal.SIGINT)
     listener = Listener(at=2, act=press_ctrl_c)
     with pytest.raises(Interrupted, match=r"stopped after step \d+, with a checkpoint") as caught:
-        run_train(settings, out, reporter=listener)
+        run_train(settings, out, reporter=listener, made_by="test")
     assert "again" in caught.value.hint
     assert listener.reached["tokenize train"] == len(rows.read_text().splitlines())
     assert signal.getsignal(signal.SIGINT) is before
@@ -49,7 +49,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
         metrics.write(json.dumps({"step": stopped_at + 1, "loss": 1.0}) + "\n" + '{"step": 9')
 
     listener = Listener()
-    summary = run_train(settings, out, reporter=listener)
+    summary = run_train(settings, out, reporter=listener, made_by="test")
     assert summary["resumed_from_step"] == stopped_at
     assert summary["steps"] == 60
     assert summary["artifact"] == "model"
@@ -63,7 +63,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     assert differing(weights(out / "model"), weights(tmp_path / "whole" / "model")) == []
     # Done is done: the third call starts nothing.
     log_size = (out / "worker.log").stat().st_size
-    assert run_train(settings, out) == summary
+    assert run_train(settings, out, made_by="test") == summary
     assert (out / "worker.log").stat().st_size == log_size
 
 
@@ -75,7 +75,7 @@ def test_sigterm_is_a_stop_too(base_model, rows, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     listener = Listener(at=2, act=lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match=r"stopped after step \d+, with a checkpoint"):
-        run_train(settings, out, reporter=listener)
+        run_train(settings, out, reporter=listener, made_by="test")
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -93,7 +93,7 @@ def test_a_save_that_fails_after_ctrl_c_is_an_error_and_not_a_clean_stop(base_mo
         press_ctrl_c()
 
     with pytest.raises(PipoError) as caught:
-        run_train(settings, out, reporter=Listener(at=2, act=press_when_nothing_can_be_saved))
+        run_train(settings, out, reporter=Listener(at=2, act=press_when_nothing_can_be_saved), made_by="test")
     assert not isinstance(caught.value, Interrupted)
     assert "checkpoint-" in str(caught.value)
 
@@ -126,7 +126,7 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
     logs = [event for event in train_here(single, tmp_path / "single") if event["event"] == "log"]
     out = tmp_path / "double"
     out.mkdir()
-    run_train(double, out)
+    run_train(double, out, made_by="test")
     for one, two in zip(logs, read_jsonl(out / "metrics.jsonl"), strict=True):
         for figure in ("loss", "backbone_loss", "mtp_loss", "confidence_loss"):
             assert two[figure] == pytest.approx(one[figure], rel=1e-5, abs=1e-6)
@@ -140,14 +140,14 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
 def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor.subprocess, "Popen", None)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
-        run_train(recipe(tmp_path, rows), tmp_path)
+        run_train(recipe(tmp_path, rows), tmp_path, made_by="test")
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"messages": []}\n')
     with pytest.raises(MissingInputError, match=r"bad\.jsonl:1"):
-        run_train(recipe(base_model, bad), tmp_path)
+        run_train(recipe(base_model, bad), tmp_path, made_by="test")
     code = tmp_path / "code"
     shutil.copytree(base_model, code)
     config = json.loads((code / "config.json").read_text())
     (code / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "evil.Config"}}))
     with pytest.raises(CheckpointError, match="auto_map"):
-        run_train(recipe(code, rows), tmp_path)
+        run_train(recipe(code, rows), tmp_path, made_by="test")

@@ -18,7 +18,7 @@ from tests.train.trainings import (
 def run_script(monkeypatch, base_model, rows, out: Path, script: str, reporter=None):
     """Let a short script stand for the worker: what it writes and how it ends is all the parent sees."""
     monkeypatch.setattr(supervisor, "command", lambda recipe, job: [sys.executable, "-c", script])
-    return run_train(recipe(base_model, rows), out, reporter=reporter)
+    return run_train(recipe(base_model, rows), out, reporter=reporter, made_by="test")
 
 
 def test_a_killed_worker_is_explained(monkeypatch, base_model, rows, tmp_path):

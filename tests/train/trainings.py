@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from pipo_core.engine import Slot
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
-from pipo_core.reporting import SilentProgress, SilentReporter
+from pipo_core.reporting import Progress, SilentReporter
 from pipo_core.train.events import EventWriter
 from pipo_core.train.worker.opd_examples import (
     lay_out_rollout,
@@ -45,7 +45,7 @@ class Listener(SilentReporter):
     def progress(self, title, total, unit="item"):
         listener = self
 
-        class Bar(SilentProgress):
+        class Bar(Progress):
             def update(self, done, **figures):
                 listener.reached[title] = done
                 if title != "train":
@@ -56,7 +56,7 @@ class Listener(SilentReporter):
                     listener._at = None
                     listener._act()
 
-        return Bar()
+        return Bar(title, total, unit)
 
 
 def press_ctrl_c():

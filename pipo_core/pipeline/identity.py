@@ -1,0 +1,114 @@
+"""When is it the same work? The identity of a stage: settings and inputs that decide what it makes.
+
+"The same" is decided by content. Where an input lies, the name of the run, and settings that change nothing of the
+result (`recipes.base.Neutral`) do not count. So a folder can be moved, and a batch made smaller half-way.
+
+The identity is computed once, when a stage begins, and recorded in its `stage.json`. The job gets its fingerprint and
+stamps with it what it may go on from, such as a training's checkpoints.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipo_core.errors import MissingInputError
+from pipo_core.files import fingerprint, read_object
+from pipo_core.recipes.kinds import JobKind
+from pipo_core.recipes.schema import neutral_keys
+
+_OLDER_RECORD = "job.json"
+"""Where trainings of older versions wrote what their checkpoints are stamped with."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides a stage's result.
+
+    Attributes:
+        kind: of the recipe.
+        settings: flat, by dotted key, without inputs and neutral keys.
+        prints: fingerprint of each input's content, by the key that names it.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    prints: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash of all of it."""
+        return fingerprint([self.kind, self.settings, self.prints])
+
+
+def identity_of(recipe: JobKind, prints: Mapping[str, str]) -> Identity:
+    """Return the identity of a recipe whose inputs have these fingerprints."""
+    neutral = neutral_keys(type(recipe))
+    settings = {
+        key: value
+        for key, value in flat(recipe.model_dump(mode="json"))
+        if key not in prints and not any(fnmatchcase(key, pattern) for pattern in neutral)
+    }
+    return Identity(recipe.kind, settings, dict(prints))
+
+
+def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[str]:
+    """Return one phrase for each setting and input that is not what the stage of `record` was made from.
+
+    A key that a newer version of pipo added counts as if its default had been written then.
+    """
+    before = {key: entry["fingerprint"] for key, entry in record["inputs"].items()}
+    old = Identity(now.kind, dict(flat(record["settings"])), before)
+    with suppress(ValidationError):
+        old = identity_of(type(recipe).model_validate(record["settings"]), before)
+    absent = object()
+    found = [
+        f"{key} was {_shown(old.settings, key)} and is {_shown(now.settings, key)}"
+        for key in sorted(old.settings.keys() | now.settings.keys())
+        if old.settings.get(key, absent) != now.settings.get(key, absent)
+    ]
+    values = dict(flat(recipe.model_dump(mode="json")))
+    for key in sorted(old.prints.keys() | now.prints.keys()):
+        named = record["inputs"].get(key, {}).get("value")
+        if key not in now.prints:
+            found.append(f"input {key} is no longer named")
+        elif key not in old.prints:
+            found.append(f"input {key} is new")
+        elif old.prints[key] != now.prints[key] and named == values.get(key):
+            found.append(f"the content of input {key} changed")
+        elif old.prints[key] != now.prints[key]:
+            found.append(f"input {key} was {named!r} and is {values.get(key)!r}")
+    return found
+
+
+def recorded_fingerprint(record: Mapping[str, Any], folder: Path) -> str | None:
+    """Return the fingerprint that an unfinished stage began with, so that it finds what it stamped; None if unknown.
+
+    Args:
+        record: the stage's.
+        folder: the stage's; trainings of older versions recorded the fingerprint there.
+    """
+    found = record.get("made_by")
+    if found is None:
+        with suppress(MissingInputError):
+            found = read_object(folder / _OLDER_RECORD).get("made_by")
+    return found if isinstance(found, str) else None
+
+
+def flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Return nested settings as pairs of dotted key and value; lists of plain values are values."""
+    if isinstance(node, dict) and node:
+        children = list(node.items())
+    elif isinstance(node, list) and any(isinstance(item, dict | list) for item in node):
+        children = [(str(index), item) for index, item in enumerate(node)]
+    else:
+        return [(prefix, node)]
+    return [pair for key, item in children for pair in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return repr(settings[key]) if key in settings else "absent"
