@@ -78,7 +78,7 @@ def show_result(kind: str, summary: Mapping[str, Any]) -> None:
 
 def show_pipeline(result: "PipelineResult") -> None:
     """Print a line a stage, the tables of its evals and benches, what they say, and where the report lies."""
-    from pipo_core.pipeline.words import conclusions, duration
+    from pipo_core.pipeline.report_text import conclusions, duration
     from pipo_core.tables import Table
 
     rows = [

@@ -5,8 +5,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from pipo_core.decode.registry import METHOD_CLASSES
+from pipo_core.recipes.methods import METHODS, MethodName
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -210,3 +214,48 @@ def test_the_check_tells_start_up_from_later() -> None:
     source += "def f():\n    import torch\nclass A:\n    import rich\n"
     assert start_up_imports(source, "pipo_cli.x") == {"json", "rich"}
     assert all_imports(source, "pipo_cli.x") == {"json", "rich", "torch", "numpy"}
+
+
+def method_comparisons(source: str) -> list[int]:
+    """Return the lines that compare something with a method's name; objectives and layouts share some of the names."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare):
+            parts = [node.left, *node.comparators]
+            about_objective = any("objective" in ast.unparse(part) for part in parts)
+            named = any(
+                isinstance(leaf, ast.Constant) and leaf.value in METHODS for part in parts for leaf in ast.walk(part)
+            )
+            if named and not about_objective:
+                found.append(node.lineno)
+        elif isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant) and node.value.value in METHODS:
+            found.append(node.value.lineno)
+    return found
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "pipo_core.recipes.methods"])
+def test_no_method_is_told_by_its_name(module: str) -> None:
+    """The table in `recipes.methods` knows what a method has; a comparison elsewhere would miss the next method."""
+    assert method_comparisons(MODULES[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('if arm.method == "pipo":\n    pass', [1]),
+        ('x = name in ("mtp", "eagle")', [1]),
+        ('match name:\n    case "regular":\n        pass', [2]),
+        ('if recipe.objective == "regular":\n    pass', []),
+        ('x = METHODS["pipo"]', []),
+    ],
+)
+def test_the_check_sees_methods_told_by_name(source: str, lines: list[int]) -> None:
+    assert method_comparisons(source) == lines
+
+
+def test_every_method_has_one_class_that_decodes_it() -> None:
+    assert METHOD_CLASSES.keys() == METHODS.keys() == set(get_args(MethodName))
+    for name, method in METHOD_CLASSES.items():
+        assert method.spec is METHODS[name]
+        assert method.__module__.startswith("pipo_core.decode.")
+    assert len({method.__module__ for method in METHOD_CLASSES.values()}) == len(METHODS)

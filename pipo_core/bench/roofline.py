@@ -94,9 +94,9 @@ def prefill_flops(config: Qwen3_5TextConfig, method: MethodName, tokens: int) ->
     flops += full * 2 * positions**2 * config.num_attention_heads * config.head_dim
     recurrence = config.linear_num_value_heads * config.linear_key_head_dim * config.linear_value_head_dim
     flops += (len(config.layer_types) - full) * 6 * recurrence * positions
-    if "mtp" in spec.needs:
+    if spec.uses_mtp:
         flops += 2 * (2 * h * h + 2 * h * keys) * positions
-    if "compressor" in spec.needs:
+    if spec.reads_pairs:
         flops += 2 * sizes.compressor * positions
     return flops
 

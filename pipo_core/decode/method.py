@@ -156,7 +156,7 @@ class Method(ABC, Generic[StateT]):
     @property
     def has_mtp_cache(self) -> bool:
         """Whether sequences also keep the MTP block's keys and values."""
-        return "mtp" in self.spec.needs
+        return self.spec.uses_mtp
 
     def open_reader(
         self, prompts: Sequence[Sequence[int]], settings: PrefillSettings, chunk: int | None = None

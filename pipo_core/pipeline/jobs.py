@@ -27,7 +27,7 @@ def _distill(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[s
 
 def _drawn(summary: dict[str, Any], out: Path) -> dict[str, Any]:
     """Draw how well the gate of a training is calibrated, beside its figures."""
-    from pipo_core.bench import plots
+    from pipo_core.pipeline import plots
 
     if summary.get("calibration"):
         plots.calibration(summary["calibration"], out)
@@ -62,8 +62,8 @@ def _eval(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
 
 
 def _bench(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
-    from pipo_core.bench import plots
     from pipo_core.bench.runner import run_bench
+    from pipo_core.pipeline import plots
 
     results = run_bench(recipe, out, reporter=reporter)
     plots.latency(results, out)

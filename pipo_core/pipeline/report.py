@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipo_core.bench import plots
 from pipo_core.bench.table import bench_tables
 from pipo_core.evaluate.table import tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
+from pipo_core.pipeline import plots
 from pipo_core.pipeline.journal import now
-from pipo_core.pipeline.stage import RECORD, TRAININGS, StageResult
-from pipo_core.pipeline.words import (
+from pipo_core.pipeline.report_text import (
     caveats,
     conclusions,
     data_line,
@@ -19,6 +18,7 @@ from pipo_core.pipeline.words import (
     stage_table,
     training_line,
 )
+from pipo_core.pipeline.stage import RECORD, TRAININGS, StageResult
 from pipo_core.tables import markdown
 from pipo_core.train.calibration import calibration_table
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipo_core.recipes.base import Loc
-from pipo_core.recipes.positions import MAX_DEPTH, Document, YamlProblem, parse
+from pipo_core.recipes.yaml_positions import MAX_DEPTH, Document, YamlProblem, parse
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipo_core.recipes.check import MOST_PROBLEMS, Problem, reference_problems, 
 from pipo_core.recipes.kinds import KINDS, JobKind, Recipe
 from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.pipeline import PipelineRecipe, Stage
-from pipo_core.recipes.positions import MAX_CHARACTERS, Document, Position, YamlProblem, parse
+from pipo_core.recipes.yaml_positions import MAX_CHARACTERS, Document, Position, YamlProblem, parse
 from pipo_core.text import did_you_mean, one_line
 
 

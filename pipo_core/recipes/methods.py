@@ -41,6 +41,11 @@ class MethodSpec:
         """Whether the backbone reads slots of two tokens."""
         return self.cache_width == 2
 
+    @property
+    def uses_mtp(self) -> bool:
+        """Whether it runs the MTP block."""
+        return "mtp" in self.needs
+
     def max_step_tokens(self, drafts: int) -> int:
         """Return the most real tokens that one step writes; ``drafts`` is the value of that option."""
         return 1 + (drafts if self.fixed_drafts is None else self.fixed_drafts)

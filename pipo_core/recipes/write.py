@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from pipo_core.recipes.positions import SCALARS
+from pipo_core.recipes.yaml_positions import SCALARS
 
 
 class _Dumper(yaml.SafeDumper):

@@ -11,8 +11,8 @@ import pytest
 from pipo_core.files import write_json
 from pipo_core.pipeline.recommend import recommend
 from pipo_core.pipeline.report import write_report
+from pipo_core.pipeline.report_text import conclusions, duration
 from pipo_core.pipeline.stage import run_stage
-from pipo_core.pipeline.words import conclusions, duration
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.evaluate import EvalRecipe

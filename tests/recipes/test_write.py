@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from pipo_core.recipes.base import dump
 from pipo_core.recipes.load import parse_recipe
-from pipo_core.recipes.positions import parse
 from pipo_core.recipes.write import to_yaml
+from pipo_core.recipes.yaml_positions import parse
 
 _TEXTS = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12),

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipo_core.pipeline.recommend import MARGIN, Recommendation, recommend
+from pipo_core.recipes.methods import METHODS
 from pipo_core.tables import Table
 
 Results = Mapping[str, Any]
@@ -189,7 +190,11 @@ def _pair_against_pair(results: Results) -> Iterator[str]:
 def _speed_lines(results: Results, chosen: set[str]) -> Iterator[str]:
     for length in results["lengths"]:
         for arm in length["arms"]:
-            if arm["speedup"] is None or arm["method"] != "pipo" or (chosen and arm["label"] not in chosen):
+            if (
+                arm["speedup"] is None
+                or not METHODS[arm["method"]].reads_pairs
+                or (chosen and arm["label"] not in chosen)
+            ):
                 continue
             first, each = (arm["speedup"][time]["median"] for time in ("ttft_s", "tpot_s"))
             yield (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipo_core.bench import plots
+from pipo_core.pipeline import plots
 
 
 def size(path: Path) -> tuple[int, int]:
