@@ -182,7 +182,7 @@ class _Run:
         elif kind == "step":
             self._show_step(event["step"])
         elif kind == "log":
-            self._on_log(event)
+            self.metrics.append({key: value for key, value in event.items() if key != "event"})
             self._show_step(event["step"])
         elif kind in ("stopped", "done", "error"):
             self._ended = event
@@ -203,9 +203,6 @@ class _Run:
             self._reporter.info(f"goes on from the checkpoint of step {self._first_step}")
         self._show_bar("train", event["steps"], "step")
         self._show_step(self._first_step)
-
-    def _on_log(self, event: Event) -> None:
-        self.metrics.append({key: value for key, value in event.items() if key != "event"})
 
     def _show_step(self, step: int) -> None:
         self._step = step
