@@ -178,7 +178,7 @@ class MathGrader:
         with self._lock:
             self._stop()
 
-    def judge(self, text: str, answer: object) -> bool | None:
+    def grade(self, text: str, answer: object) -> bool | None:
         r"""Whether the last box of `text` holds what equals `answer` (bare, or itself in a box).
 
         Returns:

@@ -46,7 +46,7 @@ def _rollout(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, An
 
     # Data and grading are neighbours that do not know each other; they meet here.
     with MathGrader() as grader:
-        return run_rollout(recipe, out, reporter=reporter, judge=grader.judge)
+        return run_rollout(recipe, out, reporter=reporter, judge=grader.grade)
 
 
 def _build(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def test_a_run_killed_while_grading_asks_nothing_again(
     recipe: EvalRecipe, opener: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run_eval(recipe, tmp_path / "whole", open_engine=opener())
-    judge, calls = MathGrader.judge, []
+    judge, calls = MathGrader.grade, []
 
     def interrupted(self: MathGrader, text: str, answer: object) -> bool | None:
         calls.append(text)
@@ -212,7 +212,7 @@ def test_a_run_killed_while_grading_asks_nothing_again(
 def test_grading_is_tried_again_and_then_marked(
     recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge, broken = MathGrader.judge, []
+    judge, broken = MathGrader.grade, []
 
     def sometimes(self: MathGrader, text: str, answer: object) -> bool | None:
         if answer in ("3", "4") and (answer == "3" or broken.count(text) == 0):

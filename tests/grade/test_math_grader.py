@@ -94,8 +94,8 @@ def test_the_box_holds_whatever_is_balanced(content: str, after: str) -> None:
 def test_integers_are_compared_as_numbers(value: int, other: int, zeros: int) -> None:
     spelling = ("-" if value < 0 else "") + "0" * zeros + str(abs(value))
     with MathGrader() as grader:
-        assert grader.judge(boxed(spelling), str(value))
-        assert grader.judge(boxed(spelling), str(other)) == (value == other)
+        assert grader.grade(boxed(spelling), str(value))
+        assert grader.grade(boxed(spelling), str(other)) == (value == other)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +128,12 @@ def test_integers_are_compared_as_numbers(value: int, other: int, zeros: int) ->
     ],
 )
 def test_mathematical_equality(grader: MathGrader, given_answer: str, reference: str, equal: bool) -> None:
-    assert grader.judge(boxed(given_answer), reference) == equal
+    assert grader.grade(boxed(given_answer), reference) == equal
 
 
 def test_a_text_without_a_box_is_wrong_though_it_names_the_answer(grader: MathGrader) -> None:
     texts = ["the answer is 5", boxed("5"), boxed("5") + r" \boxed{5"]
-    assert [grader.judge(text, "5") for text in texts] == [False, True, False]
+    assert [grader.grade(text, "5") for text in texts] == [False, True, False]
 
 
 HOSTILE = [
@@ -158,7 +158,7 @@ def test_hostile_answers_are_wrong_and_leave_the_grader_working() -> None:
     verdicts = []
     with MathGrader(deadline=0.3) as grader:
         for content in HOSTILE:
-            verdicts += [grader.judge(boxed(content), r"\frac{1}{2}"), grader.judge(boxed(r"\frac{1}{2}"), content)]
+            verdicts += [grader.grade(boxed(content), r"\frac{1}{2}"), grader.grade(boxed(r"\frac{1}{2}"), content)]
             assert True not in verdicts, content[:40]
     assert None in verdicts
     with MathGrader(deadline=60) as grader:
@@ -169,18 +169,18 @@ def test_hostile_answers_are_wrong_and_leave_the_grader_working() -> None:
             r"\boxed" * 20_000,
             "\\" * 100_001,
         ]:
-            assert not grader.judge(content, "5")
-        assert not grader.judge(boxed("10**10**10"), "5")
-        assert grader.judge(boxed("1/2"), "0.5")
+            assert not grader.grade(content, "5")
+        assert not grader.grade(boxed("10**10**10"), "5")
+        assert grader.grade(boxed("1/2"), "0.5")
 
 
 def test_no_process_before_it_is_needed_and_none_afterwards() -> None:
     before = children(os.getpid())
     with MathGrader() as grader:
-        assert grader.judge(boxed("12"), "12")
-        assert not grader.judge(boxed("13"), "12")
+        assert grader.grade(boxed("12"), "12")
+        assert not grader.grade(boxed("13"), "12")
         assert children(os.getpid()) == before
-        assert grader.judge(boxed("1/2"), "0.5")
+        assert grader.grade(boxed("1/2"), "0.5")
         assert len(children(os.getpid()) - before) == 1
     assert children(os.getpid()) == before
 
@@ -189,13 +189,13 @@ def test_no_process_before_it_is_needed_and_none_afterwards() -> None:
 def test_a_worker_that_dies_or_stops_costs_one_answer(how: signal.Signals) -> None:
     before = children(os.getpid())
     with MathGrader(deadline=30) as grader:
-        assert grader.judge(boxed("1/2"), "0.5")
+        assert grader.grade(boxed("1/2"), "0.5")
         (worker,) = children(os.getpid()) - before
         os.kill(worker, how)
         grader.deadline = 0.5
-        assert grader.judge(boxed("1/4"), "0.25") is None
+        assert grader.grade(boxed("1/4"), "0.25") is None
         grader.deadline = 30
-        assert grader.judge(boxed("1/4"), "0.25")
+        assert grader.grade(boxed("1/4"), "0.25")
     assert children(os.getpid()) == before
 
 
@@ -204,7 +204,7 @@ def test_without_math_verify_the_version_that_pipo_needs_is_named(monkeypatch: p
     [needed] = [text for text in project["dependencies"] if text.startswith("math-verify")]
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with MathGrader() as grader, pytest.raises(MachineError, match="math-verify cannot be imported") as caught:
-        grader.judge(boxed("1/2"), "0.5")
+        grader.grade(boxed("1/2"), "0.5")
     assert caught.value.hint == f"pip install '{needed}'"
 
 
@@ -212,7 +212,7 @@ def test_threads_get_their_own_verdicts(grader: MathGrader) -> None:
     verdicts: dict[int, bool | None] = {}
 
     def work(number: int) -> None:
-        verdicts[number] = grader.judge(boxed(f"{number}/8"), str(number / 8 if number % 2 else number))
+        verdicts[number] = grader.grade(boxed(f"{number}/8"), str(number / 8 if number % 2 else number))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 9)]
     for thread in threads:
@@ -225,7 +225,7 @@ def test_threads_get_their_own_verdicts(grader: MathGrader) -> None:
 def test_the_worker_ends_when_its_parent_is_killed() -> None:
     program = (
         "import sys, time; from pipo_core.grade import MathGrader\n"
-        "grader = MathGrader(deadline=20); grader.judge(r'\\boxed{1/2}', '0.5')\n"
+        "grader = MathGrader(deadline=20); grader.grade(r'\\boxed{1/2}', '0.5')\n"
         "print('graded', flush=True); time.sleep(600)\n"
     )
     parent = subprocess.Popen(

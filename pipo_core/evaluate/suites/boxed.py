@@ -13,4 +13,4 @@ class BoxedAnswers:
 
     def judge(self, text: str, reference: Reference) -> bool | None:
         r"""Whether the last `\boxed{}` of `text` equals the answer; None if grading broke off."""
-        return self._grader.judge(text, reference)
+        return self._grader.grade(text, reference)
