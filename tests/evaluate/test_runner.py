@@ -201,7 +201,7 @@ def test_a_run_killed_while_grading_asks_nothing_again(
             raise KeyboardInterrupt
         return judge(self, text, answer)
 
-    monkeypatch.setattr(MathGrader, "judge", interrupted)
+    monkeypatch.setattr(MathGrader, "grade", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_eval(recipe, tmp_path / "killed", open_engine=opener())
     second = opener()
@@ -220,7 +220,7 @@ def test_grading_is_tried_again_and_then_marked(
             return None
         return judge(self, text, answer)
 
-    monkeypatch.setattr(MathGrader, "judge", sometimes)
+    monkeypatch.setattr(MathGrader, "grade", sometimes)
     arms = [recipe.model_dump()["arms"][0]]
     wide = {"tokens": 200, "slots": 200}
     results = run_eval(
