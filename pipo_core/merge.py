@@ -4,11 +4,12 @@ A run of full fine-tuning is standalone already. Merging it copies it, so that a
 how its model was tuned.
 """
 
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipo_core.errors import MissingInputError
+from pipo_core.errors import CheckpointError, MissingInputError
 from pipo_core.files import new_folder, read_object
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.reporting import Reporter, SilentReporter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipo_core.model.weight_files import Layout
 
 _ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -36,7 +38,7 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
 
     Raises:
         MissingInputError: if there is no adapter, or no base.
-        CheckpointError: if adapter and base do not fit each other.
+        CheckpointError: if adapter and base do not fit each other, or the base is not the adapter's own.
     """
     whole = _whole_model(Path(recipe.source))
     if whole is not None:
@@ -44,7 +46,14 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
             shutil.copytree(whole, folder, dirs_exist_ok=True)
         return {"artifact": MODEL, "copied": True}
     adapter = _adapter_folder(Path(recipe.source))
-    return _merge(_base_folder(recipe, adapter), adapter, out, reporter or SilentReporter())
+    base = _base_folder(recipe, adapter)
+    reporter = reporter or SilentReporter()
+    doubt = _doubt(base, adapter)
+    if doubt is not None and not recipe.force:
+        raise CheckpointError(doubt, hint="give the right base with --base, or --force to merge all the same")
+    if doubt is not None:
+        reporter.warn(f"merged all the same: {doubt}")
+    return _merge(base, adapter, out, reporter)
 
 
 def _merge(base: Path, adapter: Path, out: Path, reporter: Reporter) -> dict[str, Any]:
@@ -52,11 +61,11 @@ def _merge(base: Path, adapter: Path, out: Path, reporter: Reporter) -> dict[str
     # Imported here: a whole model is copied without torch and PEFT, which take seconds to import.
     import torch
 
-    from pipo_core.model.adapter import adapter_weight_names, load_adapted
+    from pipo_core.model.adapter import load_adapted, read_adapter_weights
     from pipo_core.model.frequent_tokens import DRAFT_VOCAB
     from pipo_core.model.writing import copy_tokenizer, write_weights
 
-    layout = _layout(adapter, adapter_weight_names(adapter))
+    layout = _layout(adapter, set(read_adapter_weights(adapter)))
     dtype = _dtype_name(base)
     with reporter.progress("merge", 2, unit="part") as bar, new_folder(out / MODEL) as folder:
         model: Qwen3_5ForCausalPIPO = load_adapted(base, adapter).merge_and_unload()
@@ -96,10 +105,45 @@ def _base_folder(recipe: MergeRecipe, adapter: Path) -> Path:
     Raises:
         MissingInputError: if it is not on this disk.
     """
-    named = recipe.base or read_object(adapter / _ADAPTER_FILES[0]).get("base_model_name_or_path")
-    if isinstance(named, str) and (Path(named) / "config.json").is_file():
+    named = recipe.base or _named_base(adapter)
+    if named is not None and (Path(named) / "config.json").is_file():
         return Path(named)
     raise MissingInputError(f"{adapter} was trained on {named!r}, which is not on this disk", hint="give base=FOLDER")
+
+
+def _doubt(base: Path, adapter: Path) -> str | None:
+    """Return why a base is not the one that an adapter was trained on; None if nothing speaks against it.
+
+    pipo's trainings record a fingerprint of the base. Other tools record its name alone. The authors' adapters also
+    tell by what they train: SFT starts from a plain base and trains the MTP block's norms, OPD starts from a merged SFT
+    model and does not.
+    """
+    record = read_object(adapter / ADAPTER_RECORD) if (adapter / ADAPTER_RECORD).is_file() else {}
+    if isinstance(record.get("base_print"), str):
+        from pipo_core.model.base_print import weights_print
+
+        same = weights_print(base) == record["base_print"]
+        return None if same else f"{adapter} was trained on {record.get('base')!r}, and {base} has other weights"
+    named, known = _named_base(adapter), base_name(base)
+    config = read_object(base / "config.json")
+    is_pair = "compressor_type" in config
+    trained = read_object(adapter / _ADAPTER_FILES[0]).get("modules_to_save") or []
+    if "compressor" in trained:
+        wants_pair = not any("layers.0.input_layernorm" in name for name in trained)
+        if wants_pair and not is_pair:
+            return f"{adapter} was distilled from a merged SFT model ({named!r}), and {base} is not a pair model"
+        if is_pair and not wants_pair:
+            return f"{adapter} was fine-tuned from a plain base ({named!r}), and {base} is a pair model already"
+    hub_names = [name for name in (named, known) if _HUB_NAME.fullmatch(name or "")]
+    if len(hub_names) == 2 and not is_pair and named != known:
+        return f"{adapter} was trained on {named!r}, and {base} is {known!r}"
+    return None
+
+
+def _named_base(adapter: Path) -> str | None:
+    """Return the name of an adapter's base as its configuration has it; None if it names none."""
+    named = read_object(adapter / _ADAPTER_FILES[0]).get("base_model_name_or_path")
+    return named if isinstance(named, str) else None
 
 
 def _layout(adapter: Path, names: set[str]) -> "Layout":

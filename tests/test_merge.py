@@ -7,10 +7,12 @@ import torch
 from peft import PeftModel
 from transformers import AutoTokenizer
 
+from pipo_core.errors import CheckpointError
 from pipo_core.files import read_json
 from pipo_core.merge import run_merge
-from pipo_core.model import load_checkpoint
+from pipo_core.model import load_checkpoint, save_checkpoint
 from pipo_core.model.adapter import load_adapted
+from pipo_core.model.checkpoint import random_model
 from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.recipes.merge import MergeRecipe
 from tests.tiny import make_model, recipe, write_rows
@@ -80,6 +82,11 @@ def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model: Path, 
     end = AutoTokenizer.from_pretrained(base_model).eos_token_id
     assert end in frequent.ids  # every answer ends with it
     assert len(set(frequent.ids)) == len(frequent.ids) == len(frequent.counts)
+
+    other = random_model(base_model)
+    stranger = save_checkpoint(other, tmp_path / "stranger", layout="base", tokenizer_from=base_model)
+    with pytest.raises(CheckpointError, match=r"trained on 'tiny-base', and .*stranger has other weights"):
+        run_merge(MergeRecipe(source=str(tmp_path), base=str(stranger)), merged)
 
     adapted = load_adapted(base_model, tmp_path / "adapter")
     assert isinstance(adapted, PeftModel)

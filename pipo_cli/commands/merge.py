@@ -25,6 +25,9 @@ def merge(
     base: Annotated[
         str | None, typer.Option("--base", help="The base checkpoint, if it is not the one that the adapter names.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Merge into a base that is not the adapter's own, too.")
+    ] = False,
     out: Out = DEFAULT_OUT,
     dry_run: DryRun = False,
     json_output: Json = False,
@@ -35,7 +38,7 @@ def merge(
     The result is beside the training's own folder: outputs/RUN/merge/model.
     """
     if source.endswith((".yaml", ".yml")):
-        changes = [*(overrides or ()), *([f"base={base}"] if base else [])]
+        changes = [*(overrides or ()), *([f"base={base}"] if base else []), *(["force=true"] if force else [])]
         run_recipe(ctx, "merge", source, changes, out, dry_run=dry_run)
         return
     import json
@@ -51,7 +54,7 @@ def merge(
         run = run_name("merged", source)
     # A bare folder name is a path here, not a catalog name.
     path = f"./{source}" if folder.exists() and "/" not in source else source
-    values = {"kind": "merge", "run": run, "source": path, "base": base}
+    values = {"kind": "merge", "run": run, "source": path, "base": base, "force": force}
     recipe = parse_recipe(json.dumps(values), "pipo merge", overrides or (), stages=())
     if not isinstance(recipe, MergeRecipe):
         raise UsageError("kind cannot be changed here: pipo merge merges")

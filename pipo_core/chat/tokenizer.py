@@ -6,7 +6,12 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from pipo_core.chat.layout import encode_prompt
 from pipo_core.errors import CheckpointError
+from pipo_core.files import read_object
 from pipo_core.text import one_line
+
+_GENERATION = "generation_config.json"
+_ANSWER = "pipo"
+"""A text without control tokens, to find in what the chat template makes of it."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -44,9 +49,31 @@ def _reraise_unless_failed(error: BaseException) -> None:
         raise error
 
 
-def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids that end a text: the turn's end, and end-of-text, which is PAD's id too.
+def end_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> frozenset[int]:
+    """Return the ids that end a text: those that any part of a checkpoint names.
 
-    Emitted as a first token or as a kept draft it is an end, never a pad (algorithm, section 1).
+    The tokenizer's end token is often that of a base model, which never ends a turn. So the token with which the chat
+    template ends an assistant's turn counts too, and what ``generation_config.json`` lists. PAD's id is end-of-text:
+    sampled as a first token or kept as a draft it is an end, never a pad (algorithm, section 1).
+
+    Args:
+        tokenizer: the checkpoint's.
+        folder: of the checkpoint; None where its generation configuration does not count.
     """
-    return frozenset((int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)))
+    named = {int(tokenizer.eos_token_id), int(tokenizer.pad_token_id), *_turn_ends(tokenizer)}
+    if folder is not None and (folder / _GENERATION).is_file():
+        listed = read_object(folder / _GENERATION).get("eos_token_id")
+        named |= {token for token in (listed if isinstance(listed, list) else [listed]) if type(token) is int}
+    return frozenset(token for token in named if 0 <= token < len(tokenizer))
+
+
+def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the control token that the chat template writes behind an assistant's text; empty if it writes none."""
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # noqa: BLE001 - a template is a program, and this question may not be one that it takes
+        return set()
+    behind = str(text).rpartition(_ANSWER)[2].lstrip()
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return {number for number, token in added.items() if token.content and behind.startswith(token.content)}

@@ -21,6 +21,9 @@ Messages = list[dict[str, str]]
 Judge = Callable[[str, Reference], bool | None]
 """Whether a text solves a problem with this reference answer; None if grading broke off."""
 
+_FEW_FINISHED = 0.1
+"""Share of the answers, in [0, 1]; below it something is probably wrong with the budget or the end token."""
+
 _TRIES = 2
 """How often grading is tried before an answer counts as undecided."""
 
@@ -133,6 +136,18 @@ def ask(
         raise PipoError(
             f"the engine gave no answer to {len(missing)} of {len(questions)} requests, "
             f"e.g. {next(iter(missing))}{failed}"
+        )
+    _warn_if_few_finish(log, questions, asking, reporter)
+
+
+def _warn_if_few_finish(log: AnswerLog, questions: Sequence[Question], asking: Asking, reporter: Reporter) -> None:
+    """Say so if next to no answer ended by itself: unfinished answers are wrong, whatever the model knows."""
+    finished = sum(log.answers[question.key].finished for question in questions) / len(questions)
+    if finished < _FEW_FINISHED:
+        name = f"{asking.title} {asking.label}".strip()
+        reporter.warn(
+            f"{name}: only {100 * finished:.0f} % of the answers ended by themselves; the budget is too small, "
+            "or the model does not write the end token that its files name"
         )
 
 

@@ -48,6 +48,7 @@ class TorchEngine:
         prefill_chunk: prompt positions (for pair decoding slots) that are read at once.
         max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
         memory: what sequences may take; no limit where None.
+        ends: the ids that end a text of this model; those that the tokenizer tells where None.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class TorchEngine:
         prefill_chunk: int = 2048,
         max_length: int | None = None,
         memory: MemoryPlan | None = None,
+        ends: frozenset[int] | None = None,
     ) -> None:
+        self._ends = end_ids(tokenizer) if ends is None else ends
         self._method = method
         self._tokenizer = tokenizer
         self._batch = batch
@@ -84,7 +87,7 @@ class TorchEngine:
     @property
     def end_ids(self) -> frozenset[int]:
         """The ids that end a text of this model."""
-        return end_ids(self._tokenizer)
+        return self._ends
 
     @property
     def max_length(self) -> int:
@@ -284,7 +287,7 @@ class TorchEngine:
             self._start([request])
 
     def _writer(self, request: Request) -> Writer:
-        return Writer(request, self._tokenizer, self.end_ids)
+        return Writer(request, self._tokenizer, self._ends)
 
     def _settings(self, writers: Sequence[Writer]) -> PrefillSettings:
         requests = [writer.request for writer in writers]

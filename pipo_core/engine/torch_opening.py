@@ -56,7 +56,8 @@ class TorchOpener:
         by_frequency: Iterable[int] = ()
         if size is not None:  # of random weights one token is as frequent as another
             by_frequency = frequent_tokens(source, size) if isinstance(source, Path) else range(model.config.vocab_size)
-        return engine_on(model, tokenizer, decoding, settings, by_frequency=by_frequency)
+        ends = end_ids(tokenizer, source if isinstance(source, Path) else None)
+        return engine_on(model, tokenizer, decoding, settings, by_frequency=by_frequency, ends=ends)
 
 
 def engine_on(
@@ -66,6 +67,7 @@ def engine_on(
     settings: TorchSettings,
     *,
     by_frequency: Iterable[int] = (),
+    ends: frozenset[int] | None = None,
 ) -> TorchEngine:
     """Return an engine on a model that is loaded already.
 
@@ -75,6 +77,7 @@ def engine_on(
         decoding: the method, and what decides which drafts are kept.
         settings: of the engine.
         by_frequency: ids, most frequent first, that a draft vocabulary is taken from.
+        ends: the ids that end a text; those that the tokenizer tells where None.
 
     Raises:
         UsageError: for an option that the method does not have.
@@ -83,6 +86,7 @@ def engine_on(
     """
     if settings.compile:
         compile_steps(model)
+    ends = end_ids(tokenizer) if ends is None else ends
     size = _draft_vocab_size(decoding, settings)
     method = open_method(
         decoding.method,
@@ -90,7 +94,7 @@ def engine_on(
         int(tokenizer.pad_token_id),
         tau=decoding.tau,
         acceptance=decoding.acceptance,
-        draft_vocab=None if size is None else DraftVocab(model, size, by_frequency, end_ids(tokenizer)),
+        draft_vocab=None if size is None else DraftVocab(model, size, by_frequency, ends),
         drafts=settings.drafts if "drafts" in decoding.spec.options else None,
     )
     if settings.compile and model.device.type == "cuda":
@@ -112,6 +116,7 @@ def engine_on(
         prefill_chunk=settings.prefill_chunk,
         max_length=settings.max_length,
         memory=memory,
+        ends=ends,
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MachineError, MissingInputError, UsageError
-from pipo_core.files import new_folder
+from pipo_core.files import new_folder, read_object
 from pipo_core.hub.cache import Store, find_cached, open_store, patterns, repo_type
 from pipo_core.hub.checksums import matches
 from pipo_core.hub.failures import hub_errors, unreachable
@@ -244,10 +244,12 @@ def _then(named: Named, path: Path) -> str:
     adapters = sorted(file.parent for file in path.rglob("adapter_config.json")) if path.is_dir() else []
     if not adapters or (path / "config.json").is_file():
         return named.entry.then
-    # The authors name a folder after each base.
-    names = {entry.repo.rpartition("/")[2].lower(): key for key, entry in CATALOG.items() if entry.kind == "model"}
-    bases = [names[part.lower()] for part in adapters[0].relative_to(path).parts if part.lower() in names]
-    return shlex.join(["pipo", "merge", str(adapters[0]), *(["--base", bases[0]] if bases else [])])
+    bases = {folder: read_object(folder / "adapter_config.json").get("base_model_name_or_path") for folder in adapters}
+    known = {entry.repo: key for key, entry in CATALOG.items() if entry.kind == "model"}
+    # One that starts from a published base can be merged now; those of OPD start from such a merged model.
+    first = next((folder for folder in adapters if bases[folder] in known), adapters[0])
+    base = known.get(str(bases[first]), "MERGED_SFT_MODEL")
+    return shlex.join(["pipo", "merge", str(first), "--base", base])
 
 
 def _source(named: Named) -> str:

@@ -13,3 +13,4 @@ class MergeRecipe(JobRecipe):
     kind: Literal["merge"] = Field(default="merge", description="What sort of recipe this is.")
     source: AdapterRef = Field(description="A train run's folder, or an adapter folder.", examples=["x/y"])
     base: ModelRef | None = Field(default=None, description="The base checkpoint; null: the one the adapter names.")
+    force: bool = Field(default=False, description="Merge into a base that is not the adapter's own, too.")

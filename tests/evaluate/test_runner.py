@@ -235,6 +235,15 @@ def test_grading_is_tried_again_and_then_marked(
     assert listener.warnings == [f"{undecided} answers count as wrong because their grading broke off twice"]
 
 
+def test_answers_that_never_end_are_told(recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any) -> None:
+    arms = [recipe.model_dump()["arms"][0]]
+    short = {"tokens": 3, "slots": 3}
+    run_eval(changed(recipe, arms=arms, budget=short), tmp_path, open_engine=opener(), reporter=listener)
+    (warning,) = listener.warnings
+    assert "eval base: only" in warning
+    assert "of the answers ended by themselves" in warning
+
+
 def test_files_of_older_versions_are_read(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     """Answer and verdict stood in one line, and nothing said what had been asked."""
     whole = run_eval(recipe, tmp_path / "new", open_engine=opener())

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -80,8 +81,13 @@ def test_revisions_are_branches_tags_and_commits(hub: LocalHub) -> None:
 
 
 def test_the_adapters_say_how_to_merge_them(hub: LocalHub) -> None:
-    folder = "outputs/Qwen3.5-4B/sft/checkpoint-9"
-    files = {f"{folder}/adapter_config.json": b"{}", f"{folder}/adapter_model.safetensors": b"1", "other.json": b"{}"}
+    """A distillation's adapter stands on a merged SFT model, which is not there yet: the SFT adapter comes first."""
+    folders = {"outputs/Qwen3.5-4B/opd/checkpoint-9": "outputs/Qwen3.5-4B/sft-merged"}
+    folders["outputs/Qwen3.5-4B/sft/checkpoint-9"] = "Qwen/Qwen3.5-4B"
+    files = {"other.json": b"{}"}
+    for folder, base in folders.items():
+        files[f"{folder}/adapter_config.json"] = json.dumps({"base_model_name_or_path": base}).encode()
+        files[f"{folder}/adapter_model.safetensors"] = b"1"
     hub.add("AlbertTan/PIPO", {**files, f"{folder}/optimizer.pt": b"a pickle"})
     [item] = download(["pipo-adapters"])
     assert item.then == f"pipo merge {item.path}/Qwen3.5-4B/sft/checkpoint-9 --base qwen3.5-4b"

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from pipo_core.files import new_folder, write_json
+from pipo_core.model.base_print import weights_print
 from pipo_core.model.writing import copy_tokenizer, write_weights
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, MODEL
 from pipo_core.train.worker.session import PairSession
@@ -35,4 +36,5 @@ def write_artifact(session: PairSession, weights: Mapping[str, torch.Tensor], ou
         session.model.save_pretrained(folder, state_dict=weights, selected_adapters=["default"])
         copy_tokenizer(source, folder)
         session.record_token_counts(folder)
-        write_json(folder / ADAPTER_RECORD, {"objective": recipe.objective, "base": base})
+        record = {"objective": recipe.objective, "base": base, "base_print": weights_print(source)}
+        write_json(folder / ADAPTER_RECORD, record)
