@@ -13,7 +13,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint folder; code in the folder is never run.
 
     Raises:
-        CheckpointError: if it is missing or damaged, or has no PAD, or no chat template that works.
+        CheckpointError: if it is missing or damaged, or lacks a PAD token or a working chat template.
     """
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json")
@@ -35,18 +35,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _reraise_unless_failed(error: BaseException) -> None:
-    """Pass on what is no failure, such as Ctrl-C.
+    """Raise `error` again unless it comes from a damaged tokenizer or template: Ctrl-C, for example.
 
-    For damaged files the tokenizers library raises a bare `Exception`, or panics with an exception that is none; a chat
-    template is a program, and may fail in any way.
+    For damaged files the tokenizers library raises a bare `Exception`, or a `PanicException`, which is not derived from
+    `Exception`. A chat template is a program and may raise anything.
+
+    Raises:
+        BaseException: `error`, if it is not a failure.
     """
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the ids that end a text: the turn's end, and end-of-text, which is PAD's id too.
+    """Return the ids that end a text: the end of the turn, and the end of the text.
 
-    Emitted as a first token or as a kept draft it is an end, never a pad (algorithm, section 1).
+    The id of the end of the text is PAD's id, too. As a first token or a kept draft it ends the text (algorithm,
+    section 1).
     """
     return frozenset((int(tokenizer.eos_token_id), int(tokenizer.pad_token_id)))
