@@ -1,4 +1,4 @@
-"""Between messages and token ids: tokenizer, chat layout, control tokens, and text as it is written."""
+"""From messages to token ids and back: tokenizer, chat layout, control tokens, detokenizer."""
 
 from pipo_core.chat.control_tokens import END_OF_THOUGHT, THOUGHT, ControlTokens
 from pipo_core.chat.detokenizer import Detokenizer

@@ -1,8 +1,8 @@
-"""Keeping control tokens apart from text that merely looks like them.
+"""Control tokens, kept apart from text that looks like them.
 
-What people write is plain text. A message that spells a control token (``<|im_end|>``, ``<think>``, any token that the
-tokenizer adds to its vocabulary) must neither end a turn nor open a thought. `ControlTokens` hides such texts from the
-chat template and from the tokenizer's search for control tokens, and spells them out behind both.
+The text of a message is plain text. A message that spells a control token (``<|im_end|>``, ``<think>``, any token that
+the tokenizer adds to its vocabulary) must neither end a turn nor open a thought. `ControlTokens` hides such texts from
+the chat template and from the tokenizer's search for control tokens, and encodes their characters afterwards.
 """
 
 import re
@@ -19,22 +19,28 @@ _HIDDEN = "\ue000"
 """Precedes the code of a hidden character. A private-use character is neither white space nor a word to a template."""
 _FIRST_CODE = 0xF0000
 _SURROGATES = "\ud800-\udfff"
-"""Halves of characters: JSON can hold them, tokenizers cannot."""
+"""Halves of surrogate pairs: JSON can hold them, tokenizers cannot encode them."""
 
 
 class ControlTokens:
-    """Keeps apart the control tokens that a layout writes and texts that merely look like them.
+    """Keeps the control tokens that a layout writes apart from texts that look like them.
 
-    `hide` is for messages before the layout, `encode` for the text that the layout makes of them. Ids are those of a
-    tokenizer that knows no control token within each stretch between two that the layout wrote; without a hidden
-    text in it, such a stretch has the very ids that the tokenizer gives it.
+    Call `hide` on each message before the layout and `encode` on the text that the layout returns. Between two control
+    tokens of the layout, a stretch without hidden text has exactly the tokenizer's ids. A stretch with hidden text is
+    encoded as by a tokenizer without control tokens.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, also: Iterable[str] = ()) -> None:
-        """Take the control tokens from `tokenizer`; `also` are further texts that mean something to the layout."""
+        """Read the control tokens of a tokenizer.
+
+        Args:
+            tokenizer: the tokenizer of the texts.
+            also: further texts that the layout treats as control tokens.
+        """
         self._tokenizer = tokenizer
         backend = tokenizer.backend_tokenizer
-        # A tokenizer.json may ask to cut or to fill up texts. Looked at first, for setting disturbs other threads.
+        # A tokenizer.json may ask for truncation or padding. Both are switched off only where they are on, because
+        # setting them disturbs other threads.
         if backend.truncation is not None:
             backend.no_truncation()
         if backend.padding is not None:
@@ -46,10 +52,10 @@ class ControlTokens:
         self._found = _beginnings(frozenset(texts | {_HIDDEN}))
 
     def hide(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a message without any control token's text, but for the marks of the assistant's own thought.
+        """Return a message in which the texts of control tokens are hidden.
 
-        Those are a ``<think>`` that opens the turn and the first ``</think>``, which stands alone where the prompt has
-        opened the thought.
+        In an assistant's message, the marks of its thought stay: a ``<think>`` at its beginning, and the first
+        ``</think>``, which may be there without a ``<think>`` because the prompt can have opened the thought.
         """
         speaks = message.get("role") == "assistant"
         return {
@@ -60,7 +66,7 @@ class ControlTokens:
         }
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text that was laid out from hidden messages."""
+        """Return the ids of a text that the layout made of hidden messages."""
         encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
         if _HIDDEN not in text:
             whole: list[int] = encoding.ids
@@ -98,14 +104,14 @@ class ControlTokens:
         return _HIDDEN + chr(_FIRST_CODE + self._firsts.index(character))
 
     def _stretch(self, text: str, ids: list[int]) -> list[int]:
-        """Return the ids of a text between two control tokens: `ids` unless something is hidden in it."""
+        """Return the ids of a text between two control tokens: `ids`, unless the text has hidden characters."""
         if _HIDDEN not in text:
             return ids
         last = chr(_FIRST_CODE + len(self._firsts) - 1)
         shown = re.sub(
             f"{_HIDDEN}([{chr(_FIRST_CODE)}-{last}])", lambda code: self._firsts[ord(code[1]) - _FIRST_CODE], text
         )
-        # The tokenizer's own steps, without its first one, which looks for control tokens.
+        # The tokenizer's own steps, without the first one, which splits at control tokens.
         backend = self._tokenizer.backend_tokenizer
         if backend.normalizer is not None:
             shown = backend.normalizer.normalize_str(shown)
@@ -115,9 +121,10 @@ class ControlTokens:
 
 @lru_cache(maxsize=8)
 def _beginnings(texts: frozenset[str]) -> re.Pattern[str]:
-    """Return a pattern of the first character of each of `texts`, whole or cut short by the end, and of surrogates.
+    """Return a pattern that finds the first character of each of `texts`, and surrogates.
 
-    Cut short, for another message may stand behind this one, white space between them taken away.
+    A text that is cut off by the end of the message is found, too: the layout may strip white space and put another
+    message behind this one.
     """
     tree: dict[str, Any] = {}
     for text in texts:
@@ -131,7 +138,7 @@ def _beginnings(texts: frozenset[str]) -> re.Pattern[str]:
             return ""
         return "(?:" + "|".join([*(re.escape(c) + rest(n) for c, n in node.items()), r"\s*\Z"]) + ")"
 
-    # The set in front makes the search several times faster than the alternatives alone.
+    # With the character set first, the search is several times faster than with the alternatives alone.
     firsts = "".join(map(re.escape, tree)) + _SURROGATES
     ways = [f"(?<=[{_SURROGATES}])", *(f"(?<={re.escape(c)})(?={rest(n)})" for c, n in tree.items())]
     return re.compile(f"[{firsts}](?:{'|'.join(ways)})")

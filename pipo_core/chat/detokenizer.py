@@ -1,7 +1,8 @@
-"""From tokens to text as they come: a token's text is final as soon as no later token can change it.
+"""From tokens to text while they arrive: a token's text is final as soon as no later token can change it.
 
-Three things can: a character may be spread over tokens; a stop string may have begun; and some tokenizers write a
-token differently at the beginning of a text. Each token costs the decoding of at most `_WINDOW` tokens.
+A later token can change the text for two reasons: a character may be spread over several tokens, and a stop string may
+have begun. Some tokenizers also write a token differently at the beginning of a text, so the newest tokens are decoded
+together with some before them. Each token costs the decoding of at most `_WINDOW` tokens.
 """
 
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 _CONTEXT = 8
-"""Tokens before the newest ones that are decoded with them. A character has at most four bytes, hence four tokens."""
+"""Tokens that stay in the window when it is cut. A character has at most four bytes, hence at most four tokens."""
 _WINDOW = 2 * _CONTEXT
 _PARTIAL = "\N{REPLACEMENT CHARACTER}"
 
@@ -26,11 +27,11 @@ class Detokenizer:
         self._backend = tokenizer.backend_tokenizer
         self._stop = tuple(stop)
         self._window: list[int] = []  # the newest tokens
-        self._taken = 0  # characters of the window's text that were handed on
-        self._held = ""  # decoded, but it may be the beginning of a stop string
+        self._taken = 0  # characters of the window's text that have left it
+        self._held = ""  # decoded text that may be the beginning of a stop string
 
     def add(self, token: int) -> str:
-        """Take one token; return the text that has become final."""
+        """Add one token and return the text that has become final."""
         self._window.append(token)
         text = self._decode(self._window)
         final = len(text) - text.endswith(_PARTIAL)  # more bytes may come for the last character
@@ -42,14 +43,14 @@ class Detokenizer:
         return self._release(new)
 
     def finish(self) -> str:
-        """Return what was held back: nothing more comes."""
+        """End the text and return the part that was held back."""
         rest = self._held + self._decode(self._window)[self._taken :]
         self._held, self._window, self._taken = "", [], 0
         place = self._find_stop(rest)
         return rest if place is None else rest[:place]
 
     def _release(self, new: str) -> str:
-        """Return what of the held text and `new` is final; hold the rest."""
+        """Return the final part of the held text and `new`, and hold the rest."""
         if not self._stop:
             return new
         text = self._held + new
@@ -63,12 +64,12 @@ class Detokenizer:
         return text[:place]
 
     def _find_stop(self, text: str) -> int | None:
-        """Return where the first stop string begins."""
+        """Return the position of the first stop string, or None."""
         places = [place for place in (text.find(stop) for stop in self._stop) if place >= 0]
         return min(places, default=None)
 
     def _beginning(self, text: str) -> int:
-        """Return from where on `text` may be the beginning of a stop string."""
+        """Return the first position at which a stop string may have begun; the length of `text` if there is none."""
         longest = max(len(stop) for stop in self._stop) - 1
         for place in range(max(len(text) - longest, 0), len(text)):
             tail = text[place:]
@@ -77,5 +78,5 @@ class Detokenizer:
         return len(text)
 
     def _decode(self, ids: list[int]) -> str:
-        # The library's own decoder, without the clean-up of spaces, which would change text that was handed out.
+        # The backend's decoder does not clean up spaces; the clean-up would change text that was returned already.
         return str(self._backend.decode(ids, skip_special_tokens=True))

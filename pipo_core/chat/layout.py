@@ -1,4 +1,4 @@
-r"""Chat layout: from messages to ids, the same for training, rollouts and evaluation."""
+"""Chat layout: from messages to ids, the same for training, rollouts and evaluation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +11,21 @@ from pipo_core.text import one_line
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    r"""Return the ids of a conversation up to where the assistant writes, the template's ``<think>\n`` included.
+    r"""Return the ids of a conversation up to where the assistant's turn is written.
+
+    The template's ``<think>\n``, which opens the thought, is part of the prompt.
+
+    Args:
+        tokenizer: the model's, with its chat template.
+        messages: the turns, each with `role` and `content`.
 
     Raises:
-        UsageError: if the chat template does not take these messages.
+        UsageError: if the chat template fails on these messages.
     """
     controls = ControlTokens(tokenizer)
     hidden = [controls.hide(message) for message in messages]
     try:
         text = tokenizer.apply_chat_template(hidden, add_generation_prompt=True, enable_thinking=True, tokenize=False)
-    except Exception as error:  # a template is a program, and may fail in any way
+    except Exception as error:  # a template is a program and may raise anything
         raise UsageError(f"the chat template does not take these messages: {one_line(error)}") from error
     return controls.encode(text)

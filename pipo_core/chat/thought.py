@@ -1,13 +1,13 @@
-"""Splitting an answer, as it comes, into the thought before ``</think>`` and what is said behind it."""
+"""Splits a streamed answer at ``</think>`` into the thought and the text behind it."""
 
 from pipo_core.chat.control_tokens import END_OF_THOUGHT
 
 
 class ThoughtSplitter:
-    """Takes an answer's texts in order; for prompts that end with an opened thought.
+    """Splits an answer whose prompt has opened the thought; the answer's pieces are fed in order.
 
-    The beginning of a possible mark is held back, so the parts do not depend on how the text was cut. Line breaks
-    directly behind the mark belong to the layout and are in neither part.
+    The beginning of a possible ``</think>`` is held back, so the result does not depend on how the text was cut. Line
+    breaks directly behind the mark belong to the layout and are in neither part.
     """
 
     def __init__(self) -> None:
@@ -16,7 +16,7 @@ class ThoughtSplitter:
         self._at_begin = True
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Return what ``text`` adds to the thought and to the answer."""
+        """Return the texts that a piece adds to the thought and to the answer."""
         if not self._thinking:
             return "", self._say(text)
         thought, mark, answer = (self._held + text).partition(END_OF_THOUGHT)
@@ -30,7 +30,7 @@ class ThoughtSplitter:
         return thought[:cut], ""
 
     def end(self) -> str:
-        """Return what was held back of a thought that never ended."""
+        """End the answer and return the held-back text of a thought that has no end mark."""
         held, self._held = self._held, ""
         return held
 

@@ -18,7 +18,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a checkpoint folder; code in the folder is never run.
 
     Raises:
-        CheckpointError: if it is missing or damaged, or has no PAD, or no chat template that works.
+        CheckpointError: if it is missing or damaged, or lacks a PAD token or a working chat template.
     """
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder} has no tokenizer.json")
@@ -40,10 +40,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _reraise_unless_failed(error: BaseException) -> None:
-    """Pass on what is no failure, such as Ctrl-C.
+    """Raise `error` again unless it comes from a damaged tokenizer or template: Ctrl-C, for example.
 
-    For damaged files the tokenizers library raises a bare `Exception`, or panics with an exception that is none; a chat
-    template is a program, and may fail in any way.
+    For damaged files the tokenizers library raises a bare `Exception`, or a `PanicException`, which is not derived from
+    `Exception`. A chat template is a program and may raise anything.
+
+    Raises:
+        BaseException: `error`, if it is not a failure.
     """
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error

@@ -1,7 +1,7 @@
-"""Where the Hugging Face cache keeps a repository, and whether what a name means lies there whole.
+"""Where the Hugging Face cache keeps a repository, and whether it holds all that a name stands for.
 
-The layout is huggingface_hub's: contents in `blobs/`, named by their checksum, and under `snapshots/COMMIT/` the
-files' own names as links to them.
+The layout is huggingface_hub's: `blobs/` holds contents named by their checksum, and `snapshots/COMMIT/` holds links
+to them under the files' own names.
 """
 
 import json
@@ -14,21 +14,24 @@ from pipo_core.recipes.catalog import Entry, Named
 
 @dataclass(frozen=True)
 class Store:
-    """One repository's folder in the cache, which need not exist; `digest` is the checksum of a file's content."""
+    """One repository's folder in the cache.
+
+    The folder need not exist. A `digest` is the checksum of a file's content.
+    """
 
     cache: Path
     folder: str
 
     def blob(self, digest: str) -> Path:
-        """Return where a content lies that is whole."""
+        """Return the path of a content that is complete."""
         return self.cache / self.folder / "blobs" / digest
 
     def partial(self, digest: str) -> Path:
-        """Return where a content lies while it is transferred; `hf cache prune` removes what has this ending."""
+        """Return the path of a content during its transfer; `hf cache prune` removes files with this ending."""
         return self.cache / self.folder / "blobs" / f"{digest}.incomplete"
 
     def lock(self, digest: str) -> Path:
-        """Return the lock that huggingface_hub also takes while it transfers this content."""
+        """Return the path of the lock for the transfer of a content; huggingface_hub takes the same one."""
         return self.cache / ".locks" / self.folder / f"{digest}.lock"
 
     def snapshot(self, commit: str) -> Path:
@@ -36,14 +39,14 @@ class Store:
         return self.cache / self.folder / "snapshots" / commit
 
     def find(self, commit: str, path: str, digest: str) -> Path | None:
-        """Return where the content of a commit's file lies whole, or None."""
-        # The first one is a file of its own where the disk has no links.
+        """Return the path of the complete content of a commit's file, or None if it is not in the cache."""
+        # On a file system without links, the snapshot holds a file of its own and there is no blob.
         places = (self.snapshot(commit) / path, self.blob(digest))
         return next((place for place in places if place.is_file()), None)
 
 
 def open_store(entry: Entry) -> Store:
-    """Return the repository's place in the cache that HF_HOME or HF_HUB_CACHE name."""
+    """Return the repository's folder in the cache that HF_HOME or HF_HUB_CACHE names."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -57,7 +60,10 @@ def repo_type(entry: Entry) -> Literal["model", "dataset"]:
 
 
 def patterns(entry: Entry) -> list[str] | None:
-    """Return which files of a repository are wanted (None: all): pickled weights are never loaded, so not fetched."""
+    """Return patterns of the files to fetch from a repository, or None for all of them.
+
+    Pickled weights are never loaded, so they are not fetched.
+    """
     if entry.kind == "model":
         safe = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*")
         return [f"{entry.path}/{pattern}" if entry.path else pattern for pattern in safe]
@@ -65,11 +71,11 @@ def patterns(entry: Entry) -> list[str] | None:
 
 
 def find_cached(named: Named) -> Path | None:
-    """Return where what a hub's name means lies in the cache, or None if it is not there or not whole.
+    """Return the path in the cache for a name on the hub, or None if files are absent or incomplete.
 
-    The hub is not asked: a branch means what it meant at the last download.
+    The hub is not asked: a branch stands for the commit of its last download.
     """
-    # Imported here: half a second that a recipe without hub ids does not pay.
+    # Imported here: it takes half a second, and recipes without hub ids do not need it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -89,10 +95,10 @@ def find_cached(named: Named) -> Path | None:
 
 
 def missing_files(path: Path, *, is_model: bool) -> list[str]:
-    """Return what a folder or file from the hub lacks to be whole, as far as its own files tell.
+    """Return what is missing from a folder or file of the hub, as far as its own files tell.
 
-    Of a model: weights, every shard that an index names, and a configuration in each folder that holds weights. Of
-    data: content.
+    A model needs weights, every shard that an index names, and a configuration in each folder with weights. A data
+    file must not be empty.
     """
     if not is_model:
         return [] if path.is_dir() or path.stat().st_size else [f"content of {path.name}"]

@@ -8,14 +8,17 @@ _STEP = 1 << 20
 
 
 def matches(path: Path, digest: str, advance: Callable[[int], object] = lambda _: None) -> bool:
-    """Return whether the content of the file has this checksum: 64 hex digits of SHA-256, or 40 of git's SHA-1.
+    """Return whether the content of a file has a checksum.
 
-    `advance` hears how many bytes were read, again and again.
+    Args:
+        path: the file.
+        digest: 64 hex digits of SHA-256, or 40 of git's SHA-1.
+        advance: called after each block with the number of bytes that it had.
     """
     if len(digest) == 64:
         state = hashlib.sha256()
     else:
-        # How git names a content: its kind and length stand before it.
+        # Git hashes a header with the kind and the length before the content.
         state = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
         while step := file.read(_STEP):

@@ -1,8 +1,8 @@
 """Models, adapters, data and benchmarks by short name or hub id.
 
-Bundled models are copied; everything else goes into the Hugging Face cache, where recipes find it. Listing,
-authentication and the cache's layout are huggingface_hub's; resuming and checking are in `transfer.py` and
-`checksums.py`, because huggingface_hub itself compares sizes only and throws away what a stopped transfer brought.
+Bundled models are copied; everything else goes into the Hugging Face cache, where recipes find it. huggingface_hub
+lists, authenticates and lays out the cache. `transfer.py` and `checksums.py` resume and check, because huggingface_hub
+compares sizes only and discards the bytes of an interrupted transfer.
 """
 
 import logging
@@ -34,7 +34,13 @@ MODELS = Path("models")
 
 @dataclass(frozen=True)
 class File:
-    """One file: its name in the repository, its size in bytes, and how many of these must be transferred."""
+    """One file of an item.
+
+    Attributes:
+        name: its name in the repository.
+        bytes: its size.
+        missing: how many of its bytes were not in the cache before the download.
+    """
 
     name: str
     bytes: int
@@ -43,10 +49,17 @@ class File:
 
 @dataclass(frozen=True)
 class Item:
-    """What one name stands for: where it comes from, at which commit, where it lies or would lie, and its files.
+    """What one name stands for.
 
-    `files` say what was missing before; `checked` tells whether every file has the hub's checksum, which is unknown
-    before a download and without a way to the hub. `then` is the command to go on with.
+    Attributes:
+        name: as the user gave it.
+        source: the repository's address, or `bundled`.
+        commit: the repository's commit; None for bundled models.
+        path: where the files are, or will be.
+        files: the files.
+        checked: whether every file is known to have the hub's checksum. False before a download, and when the hub
+            cannot be reached.
+        then: the next command to run.
     """
 
     name: str
@@ -64,7 +77,7 @@ class Item:
 
     @property
     def missing(self) -> int:
-        """Return how many bytes must be, or had to be, transferred."""
+        """Return how many bytes were not in the cache before the download."""
         return sum(file.missing for file in self.files)
 
 
@@ -76,14 +89,20 @@ def download(
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Item]:
-    """Get what the names mean and return where it lies; with `dry_run` return what would be got.
+    """Download what the names stand for and return one item for each of them.
 
-    A name is one of the catalog, `tiny` (all bundled models), or a hub id of the given `kind`; with `@REVISION`
-    for a branch, a tag or a commit. Bundled models are copied to `to` (default ./models), each into a folder of its
-    name. Nothing is transferred before all names are known to exist and to fit onto the disk.
+    Nothing is transferred before all names are known to exist and their files to fit onto the disk.
+
+    Args:
+        names: names in the catalog, `tiny` (all bundled models), or hub ids; `@REVISION` behind a name chooses a
+            branch, a tag or a commit.
+        to: the folder that bundled models are copied to, each into a folder of its name (default ./models).
+        kind: what a hub id stands for.
+        dry_run: only find out what would be transferred.
+        reporter: shows progress and warnings.
 
     Raises:
-        UsageError: if the names or `to` cannot be meant.
+        UsageError: if a name has a malformed revision, or `to` is given for names of the hub.
         MissingInputError: if something does not exist, cannot be reached, or arrives damaged.
         MachineError: if the disk is full, or would be, or the cache cannot be written.
     """
@@ -121,7 +140,7 @@ def _named(name: str, kind: Kind) -> Named:
     if at and (short == TINY or (short in CATALOG and CATALOG[short].bundled)):
         raise UsageError(f"{name}: bundled models have no revisions", hint=f"pipo download {short}")
     if at and find_name(short, kind) is not None:
-        raise UsageError(f"{name}: {revision!r} is no revision: a branch, a tag, or a commit's 40 digits")
+        raise UsageError(f"{name}: {revision!r} is not a revision: give a branch, a tag, or a commit's 40 digits")
     guess = did_you_mean(short, [*CATALOG, TINY])
     raise MissingInputError(f"{name!r} is neither a catalog name nor a hub id{guess}", hint="pipo download --list")
 
@@ -138,7 +157,7 @@ def _copy_bundled(named: Named, target: Path, *, dry_run: bool) -> Item:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What is to be done for one name of the hub: the item as it will be, and the contents that are not there yet."""
+    """A download to be done for one name of the hub: the item that it makes, and the contents to transfer."""
 
     named: Named
     item: Item
@@ -147,7 +166,7 @@ class _Plan:
 
 
 def _plan(named: Named, reporter: Reporter, *, dry_run: bool) -> _Plan | Item:
-    """Return what is to be done, or what the cache holds if there is no way to the hub."""
+    """Return the download to be done, or the item in the cache if the hub cannot be reached."""
     from httpx import HTTPError
 
     store = open_store(named.entry)
@@ -158,7 +177,7 @@ def _plan(named: Named, reporter: Reporter, *, dry_run: bool) -> _Plan | Item:
             item = _from_cache(named, store) if unreachable(error) else None
             if item is None:
                 raise
-            reporter.warn(f"{named.text}: the hub cannot be reached; what the cache holds was taken, unchecked")
+            reporter.warn(f"{named.text}: the hub cannot be reached; the files in the cache were taken, unchecked")
             return item
         if not dry_run:
             _remove_damaged(named, listing, store, reporter)
@@ -187,7 +206,7 @@ def _from_cache(named: Named, store: Store) -> Item | None:
 
 
 def _remove_damaged(named: Named, listing: Listing, store: Store, reporter: Reporter) -> None:
-    """Check the files that the cache holds; remove those with another checksum, so that they are fetched anew."""
+    """Check the files in the cache and remove those with a wrong checksum, so that they are fetched again."""
     held = [(file, store.find(listing.commit, file.path, file.digest)) for file in listing.files]
     there = [(file, place) for file, place in held if place is not None]
     if not there:
@@ -195,13 +214,17 @@ def _remove_damaged(named: Named, listing: Listing, store: Store, reporter: Repo
     with reporter.progress(f"{named.text}: checking", sum(file.size for file, _ in there), unit="byte") as bar:
         for file, place in there:
             if place.is_file() and not matches(place, file.digest, bar.advance):
-                reporter.warn(f"{named.text}: {file.path} in the cache is damaged and is fetched anew")
+                reporter.warn(f"{named.text}: {file.path} in the cache is damaged and is fetched again")
                 for path in (place.resolve(), store.blob(file.digest), store.snapshot(listing.commit) / file.path):
                     path.unlink(missing_ok=True)
 
 
 def _require_space(plans: Sequence[_Plan]) -> None:
-    """Refuse, before anything is transferred, what does not fit onto the disk. Raises MachineError."""
+    """Check that the transfers fit onto the disk.
+
+    Raises:
+        MachineError: if they do not.
+    """
     needed = sum(plan.item.missing for plan in plans)
     if not needed:
         return
@@ -210,7 +233,7 @@ def _require_space(plans: Sequence[_Plan]) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise MachineError(
-            f"{size_text(needed)} are to be transferred and {size_text(free)} are free in {cache}; nothing was fetched",
+            f"the download needs {size_text(needed)} and {cache} has {size_text(free)} free; nothing was fetched",
             hint="make room, or HF_HOME=DIR for another disk",
         )
 
@@ -225,7 +248,7 @@ def _fetch(plan: _Plan, reporter: Reporter) -> Item:
         if plan.absent:
             with reporter.progress(named.text, sum(file.size for file in plan.absent), unit="byte") as bar:
                 transfer(named, item.commit or "", plan.absent, plan.store, bar)
-        # All contents are there: this only gives them their names.
+        # All contents are in the cache by now: this only links them to their names.
         folder = snapshot_download(
             named.entry.repo,
             repo_type=repo_type(named.entry),
@@ -240,7 +263,7 @@ def _fetch(plan: _Plan, reporter: Reporter) -> Item:
 
 
 def _then(named: Named, path: Path) -> str:
-    """Return the command to go on with; adapters are told by what lies in their folders."""
+    """Return the next command to run; adapters are recognised by the files in their folders."""
     adapters = sorted(file.parent for file in path.rglob("adapter_config.json")) if path.is_dir() else []
     if not adapters or (path / "config.json").is_file():
         return named.entry.then
@@ -260,7 +283,7 @@ def _source(named: Named) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep huggingface_hub's warnings back: what matters becomes an error, or the reporter says it."""
+    """Hide huggingface_hub's warnings: those that matter become errors or warnings of pipo."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -13,7 +13,15 @@ GO_ON = "the same command goes on where it stopped"
 
 @contextmanager
 def hub_errors(named: Named) -> Iterator[None]:
-    """Turn what huggingface_hub, the network and the disk raise about `named` into errors of pipo."""
+    """Turn errors of huggingface_hub, the network and the disk in the block into errors of pipo.
+
+    Args:
+        named: what the block asks the hub for; named in the messages.
+
+    Raises:
+        MissingInputError: if it does not exist, may not be read, or cannot be reached.
+        MachineError: if the disk is full or the cache cannot be written.
+    """
     from httpx import HTTPError
 
     try:
@@ -23,7 +31,7 @@ def hub_errors(named: Named) -> Iterator[None]:
 
 
 def unreachable(error: BaseException) -> bool:
-    """Return whether the error says that there is no way to the hub: offline, or nobody answers."""
+    """Return whether an error means that the hub cannot be reached: offline mode, no connection, or a status 5xx."""
     from httpx import TransportError
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -48,7 +56,7 @@ def _explained(named: Named, error: Exception) -> PipoError:
             hint = "a branch, a tag, or all 40 digits of a commit"
             return MissingInputError(f"{name}: {repo} has no revision {named.revision}", hint=hint)
         case errors.OfflineModeIsEnabled():
-            text = f"{name} is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it"
+            text = f"{name} is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids fetching it"
             return MissingInputError(text, hint=f"HF_HUB_OFFLINE=0 {named.download_command}")
         case errors.HFValidationError():
             return MissingInputError(f"{name}: not a hub id", hint="pipo download --list")
@@ -60,7 +68,7 @@ def _explained(named: Named, error: Exception) -> PipoError:
             return MissingInputError(text, hint=f"check the network and HF_ENDPOINT; {GO_ON}")
         case OSError() if error.errno is not None:
             return _disk(named, error)
-    text = f"{name}: {constants.ENDPOINT} does not answer as a hub does ({type(error).__name__})"
+    text = f"{name}: {constants.ENDPOINT} does not answer like a hub ({type(error).__name__})"
     return MissingInputError(text, hint="check HF_ENDPOINT and the proxy")
 
 
@@ -72,7 +80,7 @@ def _not_found(named: Named) -> MissingInputError:
 
     text = f"{named.text}: {constants.ENDPOINT} has no {_KINDS[named.entry.kind]} {named.entry.repo}"
     hint = "check the name; hf auth login for private ones"
-    if named.entry.kind == "model":  # data have names of their own
+    if named.entry.kind == "model":  # on the hub, a data set may have the same name as a model
         hint = f"if it is data: pipo download {named.text} --kind data; otherwise {hint}"
     return MissingInputError(f"{text}, or you may not see it", hint=hint)
 
@@ -82,21 +90,21 @@ def _answered(named: Named, status: int) -> MissingInputError:
 
     name = named.text
     if status == 401 and get_token() is None:
-        return _not_found(named)  # without a token, the hub does not tell what is private from what is not there
+        return _not_found(named)  # without a token, the hub gives the same answer for private and absent repositories
     if status == 401:
-        text = f"{name}: the hub refuses the access token"
+        text = f"{name}: the hub rejects the access token"
         return MissingInputError(text, hint="hf auth login, or unset HF_TOKEN")
     if status == 403:
         return MissingInputError(f"{name}: the access token may not read it", hint="hf auth login with another token")
-    return MissingInputError(f"{name}: the hub answers with status {status}", hint=f"later again; {GO_ON}")
+    return MissingInputError(f"{name}: the hub answers with status {status}", hint=f"try again later; {GO_ON}")
 
 
 def _disk(named: Named, error: OSError) -> PipoError:
     cache = open_store(named.entry).cache
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = f"{named.text}: no space is left in {cache}; what has come so far is kept"
-        return MachineError(text, hint=f"make room, then {GO_ON}; or HF_HOME=DIR for another disk")
+        text = f"{named.text}: no space is left in {cache}; the bytes received so far are kept"
+        return MachineError(text, hint=f"free space, then {GO_ON}; or HF_HOME=DIR for another disk")
     place = f" ({error.filename})" if error.filename else ""
     text = f"{named.text}: the Hugging Face cache {cache} cannot be written: {reason}{place}"
     return MachineError(text, hint=f"HF_HOME=DIR {named.download_command}")

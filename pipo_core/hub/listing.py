@@ -34,10 +34,10 @@ class Listing:
 
 
 def list_files(named: Named) -> Listing:
-    """Ask the hub what `named` means now.
+    """Return the wanted files of a repository, as the hub lists them now.
 
     Raises:
-        MissingInputError: if what is wanted is not in the repository, or the answer cannot be trusted.
+        MissingInputError: if the repository lacks the wanted files, or its listing is not safe to use.
         httpx.HTTPError, OSError: huggingface_hub's own errors.
     """
     from huggingface_hub import HfApi
@@ -65,11 +65,15 @@ _NO_WEIGHTS = "has no weights in safetensors (pickled ones are not fetched)"
 
 
 def _require_safe(named: Named, file: RemoteFile) -> None:
-    """Refuse a name that would be written outside its folder, and a checksum that is none: it names a file too."""
+    """Check that a file's name stays inside its folder, and that its checksum is one: it names a file, too.
+
+    Raises:
+        MissingInputError: if not.
+    """
     parts = file.path.replace("\\", "/").split("/")
     anchored = PurePosixPath(file.path).anchor or any(PureWindowsPath(part).anchor for part in parts)
     if ".." in parts or "" in parts or anchored or not _DIGEST.fullmatch(file.digest) or file.size < 0:
         raise MissingInputError(
-            f"{named.text}: the hub offers a file that cannot be kept safely, {file.path!r}; nothing was fetched",
+            f"{named.text}: the hub lists a file that cannot be stored safely, {file.path!r}; nothing was fetched",
             hint="tell the owner of the repository, or check HF_ENDPOINT",
         )

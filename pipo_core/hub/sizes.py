@@ -1,4 +1,4 @@
-"""Bytes as people read them."""
+"""Numbers of bytes in words."""
 
 
 def size_text(count: float) -> str:

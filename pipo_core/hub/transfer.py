@@ -1,8 +1,8 @@
-"""From the hub to the cache: several files at once, and what is there of a file already is not fetched again.
+"""Transfers from the hub to the cache: several files at once, and resumed where an earlier call stopped.
 
-huggingface_hub itself throws away what it has of a file when it is stopped, and begins anew. Here the bytes stay in
-`blobs/CHECKSUM.incomplete`, the next call asks for the rest of them, and only a content whose checksum is right gets
-its final name. Putting it into a snapshot is left to huggingface_hub, which finds it by that name.
+huggingface_hub discards a partial file when it is interrupted. Here the bytes stay in `blobs/CHECKSUM.incomplete`, and
+the next call asks for the rest. A content gets its final name only when its checksum is right. huggingface_hub then
+finds it by that name and links it into a snapshot.
 """
 
 import os
@@ -21,35 +21,43 @@ from pipo_core.recipes.catalog import Named
 from pipo_core.reporting import Progress
 
 AT_ONCE = 4
-"""Files under way at once: one connection seldom fills a fast line."""
+"""Files transferred at once: one connection seldom fills a fast line."""
 TRIES = 4
-"""Attempts in a row that may bring nothing; one that brings anything starts the count anew."""
+"""Attempts in a row that may bring no bytes; an attempt that brings some resets the count."""
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _LOOK_SECONDS = 0.2
 
 
 class _StoppedError(Exception):
-    """The call ends; this transfer ends with it."""
+    """Raised in a transfer's thread when the call that started it is ending."""
 
 
 def bytes_there(store: Store, file: RemoteFile) -> int:
     """Return how many bytes of the file an earlier transfer left."""
     partial = store.partial(file.digest)
     size = partial.stat().st_size if partial.is_file() else 0
-    return size if size <= file.size else 0  # too long: not its beginning
+    return size if size <= file.size else 0  # longer than the file: not its beginning
 
 
 def transfer(named: Named, commit: str, files: Iterable[RemoteFile], store: Store, bar: Progress) -> None:
-    """Fetch the files into the store's blobs; `bar` counts bytes, those of earlier transfers first.
+    """Fetch the files into the store's blobs.
 
-    Every file is kept as far as it came, whatever ends this: Ctrl-C, an error, or the end of the process.
+    Received bytes are kept, whatever ends the transfer: Ctrl-C, an error, or the end of the process.
+
+    Args:
+        named: the repository.
+        commit: the commit to fetch.
+        files: the files to fetch.
+        store: the repository's folder in the cache.
+        bar: counts bytes; starts with those of earlier transfers.
 
     Raises:
-        MissingInputError: if a file arrives damaged; nothing of it is kept.
-        httpx.HTTPError, OSError: if the hub cannot be reached any more, or the disk is full.
+        MissingInputError: if a file arrives damaged; it is removed.
+        httpx.HTTPError: if the hub cannot be reached any more.
+        OSError: if the disk is full.
     """
     work = _Work(named, commit, store)
-    # The longest one first: it decides when the last one ends.
+    # The largest file first: it takes the longest.
     ordered = sorted(files, key=lambda file: file.size, reverse=True)
     there = {file: bytes_there(store, file) for file in ordered}
     work.count(sum(there.values()))
@@ -63,13 +71,13 @@ def transfer(named: Named, commit: str, files: Iterable[RemoteFile], store: Stor
             for future in ended:
                 future.result()
     finally:
-        # Not waited for: a thread that the network keeps waiting stops when its connection times out.
+        # Threads are not waited for: one that is blocked by the network stops when its connection times out.
         work.stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Work:
-    """What the transfers of one repository share."""
+    """State that the transfers of one repository share."""
 
     def __init__(self, named: Named, commit: str, store: Store) -> None:
         self.stop = threading.Event()
@@ -82,10 +90,10 @@ class _Work:
             self.done += bytes_more
 
     def fetch(self, file: RemoteFile, counted: int) -> None:
-        """Make the file's blob, going on from what is there of it; `counted` of its bytes are counted already."""
+        """Fetch a file into its blob, resuming its partial file; `counted` of its bytes are counted already."""
         partial, blob = self._store.partial(file.digest), self._store.blob(file.digest)
         with _alone(self._store.lock(file.digest), self.stop):
-            if blob.is_file():  # another process was quicker
+            if blob.is_file():  # another process has fetched it
                 self.count(file.size - counted)
                 return
             blob.parent.mkdir(parents=True, exist_ok=True)
@@ -98,13 +106,13 @@ class _Work:
             if not matches(partial, file.digest):
                 partial.unlink()
                 raise MissingInputError(
-                    f"{self._named.text}: {file.path} came damaged: its checksum is not the hub's; it was not kept",
+                    f"{self._named.text}: {file.path} arrived damaged: its checksum is not the hub's; it was removed",
                     hint=self._named.download_command,
                 )
             partial.replace(blob)
 
     def _receive_all(self, file: RemoteFile, content: BinaryIO) -> None:
-        """Ask for the rest of the file until it is there, however often the connection is lost."""
+        """Request the rest of the file until it is complete; give up after `TRIES` attempts without a byte."""
         from httpx import TransportError
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -130,13 +138,13 @@ class _Work:
                 raise _StoppedError
 
     def _receive(self, file: RemoteFile, content: BinaryIO) -> None:
-        """Receive what one connection brings."""
+        """Receive the rest of the file over one connection, or as much of it as arrives."""
         from huggingface_hub import constants, hf_hub_url
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         entry, have = self._named.entry, content.tell()
         address = hf_hub_url(entry.repo, file.path, repo_type=repo_type(entry), revision=self._commit)
-        # Compressed, the bytes of a range would not be the file's.
+        # In a compressed response, the bytes of a range would not be the file's.
         headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
@@ -144,7 +152,7 @@ class _Work:
         with get_session().stream("GET", address, headers=headers, timeout=timeout) as response:
             hf_raise_for_status(response)
             if have and response.status_code != 206:
-                content.truncate(0)  # the server knows no ranges and begins anew
+                content.truncate(0)  # the server does not support ranges and sends the whole file
                 content.seek(0)
                 self.count(-have)
             for step in response.iter_bytes():

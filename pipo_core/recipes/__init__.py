@@ -1,4 +1,4 @@
-"""What a user may ask for: one strict schema a file, YAML with positions, the catalog of short names.
+"""Recipes: one file for each strict schema, YAML with positions, the catalog of short names, the table of methods.
 
-Imports no torch. `catalog` and `locate` import no pydantic either, so that the command line starts fast.
+Nothing here imports torch. `catalog` and `locate` import no pydantic either, so the command line starts fast.
 """

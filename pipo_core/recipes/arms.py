@@ -1,4 +1,4 @@
-"""Arms: the sides of a comparison, each a checkpoint and a way of decoding it."""
+"""Arms: the sides of a comparison, each a checkpoint and a decoding method."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -26,33 +26,35 @@ ShareOrSweep = Annotated[
 
 
 class Arm(RecipeModel):
-    """One side of a comparison: a checkpoint and a way of decoding it."""
+    """One side of a comparison: a checkpoint and a decoding method."""
 
-    name: Name = Field(description="What tables and plots call this arm.", examples=["x"])
+    name: Name = Field(description="Name of this arm in tables and plots.", examples=["x"])
     method: MethodName = Field(
         description="; ".join(f"{name}: {spec.summary}" for name, spec in METHODS.items()) + ".",
         examples=[PAIRS.name],
     )
-    ckpt: ModelRef = Field(description="A folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
+    ckpt: ModelRef = Field(description="Checkpoint: a folder, catalog name, hub id or stage:NAME.", examples=["x/y"])
     tau: ShareOrSweep = Field(
         default=None,
-        description="Keep drafts from this confidence on; a list is a sweep; pipo only (null: 0.95).",
+        description="pipo only: keep drafts whose confidence is at least this; a list is a sweep (null: 0.95).",
     )
     acceptance: ShareOrSweep = Field(
         default=None,
-        description="pipo only: keep this share of the drafts, by a coin and not by confidence; a list is a sweep.",
+        description="pipo only: keep this share of the drafts, at random instead of by confidence; a list is a sweep.",
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Options belong to methods that have them, and one of them decides which drafts are kept."""
+        """Yield options that the method does not have, and `tau` and `acceptance` given together."""
         for option in _OPTIONS:
             if getattr(self, option, None) is not None and option not in METHODS[self.method].options:
                 yield Finding((option,), f"method {self.method} has no {option}; remove it", (("method",),))
         if self.acceptance is not None and self.tau is not None:
-            yield Finding(("acceptance",), "tau and acceptance both say which drafts are kept", (("tau",),))
+            yield Finding(
+                ("acceptance",), "tau and acceptance both decide which drafts are kept; give one", (("tau",),)
+            )
 
     def decodings(self) -> list[Decoding]:
-        """Return what to run: one decoding for each threshold, or each fixed share, that the arm sweeps over."""
+        """Return the decodings of this arm: one for each threshold, or each fixed share, of its sweep."""
         if self.acceptance is not None:
             shares = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance]
             return [self._decoding(acceptance=share) for share in dict.fromkeys(shares)]

@@ -1,4 +1,4 @@
-"""The strict base of every schema, checks across fields, and the marks that fields carry."""
+"""The strict base class of every schema, rules across fields, and the marks of fields."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Loc = tuple[str | int, ...]
 
 MAX_NAME = 100
-"""Longest name of a run, a stage or an arm: it becomes a file's name, and others grow from it."""
+"""Longest name of a run, a stage or an arm: file names are made of it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A broken rule across fields: shown at `at`, about `at` and `others` (paths within the model)."""
+    """A broken rule across fields of one model.
+
+    Attributes:
+        at: path within the model where the message is shown.
+        message: what is wrong.
+        others: paths of the other fields that the rule is about.
+    """
 
     at: Loc
     message: str
@@ -22,21 +28,21 @@ class Finding:
 
 
 class CrossFieldError(ValueError):
-    """Carries all findings of one model through pydantic, which would keep only one message."""
+    """All findings of one model in one exception, because pydantic keeps only one per model."""
 
     def __init__(self, findings: list[Finding]) -> None:
-        """Keep the `findings`; the message joins them, for those who build a model in Python."""
+        """Keep the `findings`; the message, shown when a model is built in Python, joins them."""
         super().__init__("; ".join(f"{'.'.join(map(str, f.at))}: {f.message}" for f in findings))
         self.findings = findings
 
 
 class RecipeModel(BaseModel):
-    """Unknown keys are refused, types are not converted, values do not change afterwards."""
+    """A strict, frozen model: unknown keys are rejected, and types are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every broken rule across this model's fields; single fields are valid already."""
+        """Yield every broken rule across this model's fields; each field by itself is valid already."""
         yield from ()
 
     @model_validator(mode="after")
@@ -52,10 +58,10 @@ class Reference:
     """Marks a field that names an input: a catalog name of `kind`, a hub id, a path or `stage:NAME`.
 
     Attributes:
-        kind: of the catalog.
-        holds: what must lie there: a model, an adapter or what a training left, or a file of rows.
-        file: the rows' file where the input is a folder.
-        generated: values that name something pipo makes itself; these are settings and no inputs.
+        kind: the kind of catalog names that the field takes.
+        holds: what the input must be: a model, an adapter (or a training's folder), or a file of rows.
+        file: the file of rows to read if the input is a folder.
+        generated: values that stand for data pipo generates itself; they are settings, not inputs.
     """
 
     kind: str
@@ -66,23 +72,23 @@ class Reference:
 
 @dataclass(frozen=True)
 class Neutral:
-    """Marks a field that changes how fast or loudly a job works, not what it makes."""
+    """Marks a field that does not change a job's result, only its speed or its output on the way."""
 
 
 NEUTRAL = Neutral()
 
 
 class JobRecipe(RecipeModel):
-    """What every recipe has."""
+    """Fields of every recipe."""
 
     speed_is_the_result: ClassVar[bool] = False
-    """Whether a `Neutral` setting changes the result after all, because the job measures how fast it is."""
+    """Whether `Neutral` settings change the result after all, because the job measures speed."""
 
     run: Annotated[str, NEUTRAL] = Field(
         default="run",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         max_length=MAX_NAME,
-        description="Folder under outputs/ that this run writes (default: the recipe's file name).",
+        description="Folder of this run under outputs/ (default: the recipe's file name).",
     )
 
 
@@ -95,11 +101,17 @@ def rows_ref(file: str, *, kind: str = "data", generated: frozenset[str] = froze
     return Reference(kind, holds="rows", file=file, generated=generated)
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of every random draw.")]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of everything random in this job.")]
 
 
 def unique(names: list[str], at: str, what: str) -> Iterator[Finding]:
-    """Yield a finding for each repeated name in the list `at`, whose items have a `name`."""
+    """Yield a finding for each repeated name.
+
+    Args:
+        names: the names of the items, in their order.
+        at: the field that holds the list of items.
+        what: the word for one item in the message.
+    """
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
@@ -108,5 +120,5 @@ def unique(names: list[str], at: str, what: str) -> Iterator[Finding]:
 
 
 def dump(recipe: RecipeModel) -> dict[str, Any]:
-    """Return the recipe as plain JSON-able values, defaults included."""
+    """Return the recipe as plain values that JSON can hold, defaults included."""
     return recipe.model_dump(mode="json")

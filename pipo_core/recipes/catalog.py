@@ -1,7 +1,4 @@
-"""Short names for models, data and benchmarks, and what a name with a revision means.
-
-The only place that knows where they are published.
-"""
+"""The catalog: short names of models, data and benchmarks, and where they are published."""
 
 import re
 from dataclasses import dataclass
@@ -17,8 +14,14 @@ Kind = Literal["model", "data", "benchmark"]
 class Entry:
     """What a short name stands for.
 
-    `repo` is the hub's repository (empty when `bundled`), `path` a file or folder in it (empty: all of it),
-    `revision` a commit or branch (None: the newest), `then` the command that uses it.
+    Attributes:
+        kind: model, data or benchmark.
+        repo: the hub's repository; empty if bundled.
+        revision: a commit or branch; None for the newest.
+        bundled: whether it is part of this package.
+        note: a few words for the list of names.
+        path: a file or folder in the repository; empty for all of it.
+        then: a command that uses it.
     """
 
     kind: Kind
@@ -32,7 +35,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Named:
-    """What `NAME` or `NAME@REVISION` means: `text` is how it was written, `revision` None the newest."""
+    """What `NAME` or `NAME@REVISION` stands for.
+
+    Attributes:
+        text: the name as the user wrote it.
+        entry: what it stands for.
+        revision: a branch, tag or commit; None for the newest.
+    """
 
     text: str
     entry: Entry
@@ -40,7 +49,7 @@ class Named:
 
     @property
     def download_command(self) -> str:
-        """Return the command that gets it; of a hub id, it must be told that it names data."""
+        """Return the command that downloads it; for a hub id of data it needs `--kind data`."""
         told = self.entry.kind != "model" and self.text.partition("@")[0] not in CATALOG
         return f"pipo download {self.text}{' --kind data' if told else ''}"
 
@@ -104,16 +113,18 @@ CATALOG: dict[str, Entry] = {
     ),
 }
 
-# The hub's own rules (huggingface_hub's `validate_repo_id`), with an owner; and of git's those for names of branches.
+# The hub's rules for repositories (huggingface_hub's `validate_repo_id`, with an owner), and git's for branch names.
 _WORD = r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?"
 _REPO = re.compile(rf"(?=.{{3,96}}$){_WORD}/{_WORD}", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./+-]*(?<![/.])", re.ASCII)
 
 
 def find_name(text: str, kind: Kind) -> Named | None:
-    """Return what `text` means: a catalog name or a hub id (owner/name), either with or without `@REVISION`.
+    """Return what a name stands for, or None if it is neither a catalog name nor a hub id.
 
-    `kind` says what a hub id names; a catalog name has a kind of its own. None where it can be neither.
+    Args:
+        text: a catalog name or a hub id (owner/name), with or without `@REVISION`.
+        kind: the kind that a hub id is taken for; a catalog name has its own kind.
     """
     name, at, revision = text.partition("@")
     if at and (not _REVISION.fullmatch(revision) or ".." in revision or "//" in revision):
@@ -128,7 +139,11 @@ def find_name(text: str, kind: Kind) -> Named | None:
 
 
 def entry(name: str) -> Entry:
-    """Return the catalog's entry. Raises MissingInputError, with the nearest names, when there is none."""
+    """Return the catalog's entry of a name.
+
+    Raises:
+        MissingInputError: if there is none; the message has the nearest name.
+    """
     if name not in CATALOG:
         raise MissingInputError(
             f"{name!r} is not in the catalog{did_you_mean(name, CATALOG)}", hint="pipo download --list"

@@ -10,7 +10,14 @@ from pipo_core.recipes.yaml_positions import MAX_DEPTH, Document, YamlProblem, p
 
 @dataclass(frozen=True)
 class Change:
-    """One change: the dotted key, its value (None with `remove`), and what messages call it."""
+    """One change to a recipe.
+
+    Attributes:
+        key: dotted.
+        value: the new value; None with `remove`.
+        origin: where the change comes from, for messages.
+        remove: whether the key is removed.
+    """
 
     key: str
     value: Any
@@ -20,7 +27,13 @@ class Change:
 
 @dataclass
 class Changed:
-    """A document after its changes: `origins` says which change a path comes from; `problems` what failed."""
+    """A document's value after changes.
+
+    Attributes:
+        value: the changed value.
+        origins: the origin of the change that set a path.
+        problems: one line for each change that failed.
+    """
 
     value: Any
     origins: dict[Loc, str] = field(default_factory=dict)
@@ -28,7 +41,7 @@ class Changed:
 
 
 def parse_override(text: str) -> Change | str:
-    """Return the change that `key=value` or `~key` means, or a line that says what is wrong with it."""
+    """Return the change that `key=value` or `~key` asks for, or a line that says what is wrong with it."""
     origin = f"override {text!r}"
     if text.startswith("~"):
         key, equals, _ = text[1:].partition("=")
@@ -52,9 +65,12 @@ def parse_override(text: str) -> Change | str:
 def set_changes(
     entries: Mapping[str, Any], origin: str, overridden: Mapping[str, str] | None = None
 ) -> list[Change | str]:
-    """Return the changes of a stage's `set`: `key: value`, and `~key: null` to remove a key.
+    """Return the changes of a stage's `set`, each or a line that says what is wrong with it.
 
-    `overridden` names the overrides that some of the keys come from, instead of `origin`.
+    Args:
+        entries: `key: value`, or `~key: null` to remove a key.
+        origin: where the entries are written.
+        overridden: for keys that come from overrides, the override.
     """
     changes: list[Change | str] = []
     for key, value in entries.items():
@@ -71,7 +87,7 @@ def set_changes(
 
 
 def apply_changes(document: Document, changes: list[Change | str]) -> Changed:
-    """Apply `changes` in order to the document's value, which is altered."""
+    """Apply changes in order; the document's value is changed in place."""
     changed = Changed(document.value)
     for change in changes:
         if isinstance(change, str):
@@ -84,7 +100,7 @@ def apply_changes(document: Document, changes: list[Change | str]) -> Changed:
 
 
 def origin_of(origins: dict[Loc, str], loc: Loc) -> str | None:
-    """Return the change that set `loc` or something above it, else None."""
+    """Return the origin of the change that set a path or one of its parents, or None."""
     for length in range(len(loc), 0, -1):
         if loc[:length] in origins:
             return origins[loc[:length]]
@@ -135,7 +151,7 @@ def _step(here: Any, part: str) -> str | int | None:
 def _no_step(here: Any, part: str, loc: Loc) -> str:
     name = ".".join(map(str, loc)) or "the recipe"
     if isinstance(here, list):
-        return f"{name} is a list of {len(here)}; {part!r} is not the number of an item (they count from 0)"
+        return f"{name} is a list of {len(here)}; {part!r} is not the number of an item (from 0)"
     return f"{name} is a single value and has no key {part!r}"
 
 

@@ -17,14 +17,14 @@ from pipo_core.text import did_you_mean
 Model = TypeVar("Model", bound=RecipeModel)
 
 MOST_PROBLEMS = 200
-"""More of one recipe are not told: they have one cause, or this is no recipe."""
+"""Most problems that are shown of one recipe: more have one cause, or the file is not a recipe."""
 
-_PASSES = 8  # each pass repairs what the one before found, to see the rules behind it
+_PASSES = 8  # each pass repairs the problems of the one before, which can reveal others
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong at a path of the data; `at_key` if the key itself is meant, not its value."""
+    """A problem at a path of the data; `at_key` if it is about the key, not its value."""
 
     loc: Loc
     message: str
@@ -34,8 +34,12 @@ class Problem:
 def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
     """Return the recipe, or None and every problem: of single fields and of rules across fields.
 
-    pydantic skips a rule across fields while one of the model's fields is wrong. So wrong fields are replaced
-    by their default or an example and the rest is checked again; rules about replaced fields do not count.
+    pydantic skips the rules across fields while one of the fields is wrong. So wrong fields are replaced by their
+    default or an example, and the rest is checked again; findings about replaced fields are dropped.
+
+    Args:
+        model: the schema.
+        data: the raw values of the file, with changes applied.
     """
     problems: list[Problem] = []
     broken: list[Loc] = []
@@ -69,7 +73,13 @@ def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, li
 def reference_problems(
     model: type[RecipeModel], data: dict[str, Any], stages: Collection[str] | None
 ) -> Iterator[Problem]:
-    """Yield a problem for each input that can mean nothing; `stages` are the earlier ones (None: unknown)."""
+    """Yield a problem for each input that cannot be a path, a known name or an earlier stage.
+
+    Args:
+        model: the schema.
+        data: the raw values of the file, with changes applied.
+        stages: names of the earlier stages; None if they are unknown.
+    """
     for loc, mark, text in references(model, data):
         message = _stage_message(text, stages) if text.startswith("stage:") else _name_message(text, mark.kind)
         if message is not None:
@@ -77,7 +87,7 @@ def reference_problems(
 
 
 def show(loc: Loc) -> str:
-    """Return a path as overrides write it: `arms.0.tau`."""
+    """Return a path in the form of an override's key: `arms.0.tau`."""
     return ".".join(map(str, loc))
 
 
@@ -89,7 +99,7 @@ def _findings(error: CrossFieldError, loc: Loc, broken: list[Loc]) -> Iterator[P
 
 
 def _data_loc(data: Any, detail: ErrorDetails) -> Loc:
-    """Return the path in the data: pydantic's, without the names of union branches."""
+    """Return the path of an error in the data: pydantic's path without the names of union branches."""
     loc: Loc = ()
     here: Any = data
     last = len(detail["loc"]) - 1
@@ -174,7 +184,7 @@ def _key_suggestion(model: type[RecipeModel], loc: Loc) -> str:
 
 
 def _repair(model: type[RecipeModel], data: dict[str, Any], loc: Loc) -> Loc:
-    """Replace what is at `loc` by the field's default or example; return the path that was replaced."""
+    """Replace the value at a path by the field's default or example; return the path that was replaced."""
     owner = model_at(model, loc[:-1])
     found = field_at(model, loc)
     unknown_key = isinstance(loc[-1], str) and owner is not None and loc[-1] not in owner.model_fields
@@ -184,7 +194,7 @@ def _repair(model: type[RecipeModel], data: dict[str, Any], loc: Loc) -> Loc:
         try:
             parent = parent[part]
         except (KeyError, IndexError, TypeError):
-            return target  # an earlier repair took the parent away
+            return target  # an earlier repair removed the parent
     if isinstance(parent, dict):
         parent.pop(target[-1], None)
         if field is not None and field.is_required() and field.examples:
@@ -207,7 +217,7 @@ def _stage_message(text: str, stages: Collection[str] | None) -> str | None:
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
-    except OSError:  # a name that is too long, for one
+    except OSError:  # for example a name that is too long
         return False
 
 
@@ -221,7 +231,7 @@ def _name_message(text: str, kind: str) -> str | None:
         if at and entry.bundled:
             return f"{name!r} is bundled and has no revisions"
         if at and find_name(text, entry.kind) is None:
-            return f"{revision!r} is no revision of {name!r}: a branch, a tag, or a commit's 40 digits"
+            return f"{revision!r} is not a revision of {name!r}: give a branch, a tag, or a commit's 40 digits"
         wrong = f"{text!r} is a {_WORDS[entry.kind]} in the catalog; a {_WORDS[kind]} is needed here"
         return None if entry.kind == kind else wrong
     if not text.strip():
@@ -230,5 +240,5 @@ def _name_message(text: str, kind: str) -> str | None:
         return None
     guess = did_you_mean(name, [key for key, value in CATALOG.items() if value.kind == kind])
     if not guess and "." in text:
-        return None  # a file that is not there (yet): the job says so
+        return None  # perhaps a file that does not exist yet: the job reports it
     return f"{text!r} is neither a catalog name nor a file, folder or hub id{guess}"

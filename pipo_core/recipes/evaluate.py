@@ -1,4 +1,4 @@
-"""`kind: eval`: accuracy of several arms on the same problems, with the same draws."""
+"""`kind: eval`: accuracy of several arms on the same problems, with the same seeds."""
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
@@ -14,42 +14,44 @@ SuiteName = Literal["tiny", "math"]
 BenchmarkRef = Annotated[str, rows_ref("test.jsonl", kind="benchmark")]
 
 BENCHMARKS: Mapping[SuiteName, str] = {"math": "aime25"}
-"""The suites that read published problems, and the catalog's name of these; the others make their own."""
+"""The suites with published problems, and the problems' names in the catalog; the other suites generate theirs."""
 
 
 class EvalProblems(RecipeModel):
-    """How many problems."""
+    """How many problems are asked."""
 
     count: int | None = Field(
-        default=None, ge=1, description="How many (a benchmark's first ones); null: 500 of tiny, all of a benchmark."
+        default=None,
+        ge=1,
+        description="Number of problems (a benchmark's first); null: 500 of tiny, all of a benchmark.",
     )
     seed: Seed = 0
 
 
 class EvalRecipe(JobRecipe):
-    """avg@k, pass@k with intervals, tokens a slot, paired differences."""
+    """Measures avg@k and pass@k with intervals, tokens a slot, and paired differences."""
 
-    kind: Literal["eval"] = Field(default="eval", description="What sort of recipe this is.")
+    kind: Literal["eval"] = Field(default="eval", description="The kind of recipe.")
     suite: SuiteName = Field(
-        default="tiny", description="What is asked: tiny is generated arithmetic, math is AIME 2025."
+        default="tiny", description="The problems: tiny is generated arithmetic, math is AIME 2025."
     )
     benchmark: BenchmarkRef | None = Field(
         default=None,
-        description="The suite's problems: a catalog name (math: aime25), a hub id, or a local copy; none for tiny.",
+        description="Where the suite's problems are: a catalog name (math: aime25), a hub id or a path; not for tiny.",
     )
     problems: EvalProblems = EvalProblems()
-    samples: int = Field(default=4, ge=1, description="Answers a problem: the k of avg@k (paper: 4).")
+    samples: int = Field(default=4, ge=1, description="Answers per problem: the k of avg@k (paper: 4).")
     seed: Seed = 0
     sampling: Sampling = Sampling()
     budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
     arms: Annotated[list[Arm], Field(min_length=1)] = Field(
-        description="What is compared.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
+        description="The arms to compare.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
     )
-    baseline: str | None = Field(default=None, description="The arm that paired differences are taken from.")
+    baseline: str | None = Field(default=None, description="Name of the arm that paired differences are taken against.")
     engine: EngineSettings = TorchSettings()
 
     def findings(self) -> Iterator[Finding]:
-        """The suite has the problems that it takes, arms have names of their own, the baseline is one of them."""
+        """Yield problems that do not suit the suite, repeated names of arms, and an unknown baseline."""
         yield from self._suite_findings()
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
@@ -58,11 +60,11 @@ class EvalRecipe(JobRecipe):
         usual = BENCHMARKS.get(self.suite)
         if usual is None:
             if self.benchmark is not None:
-                yield Finding(("benchmark",), f"suite {self.suite} makes its own problems; remove it", (("suite",),))
+                yield Finding(("benchmark",), f"suite {self.suite} generates its problems; remove it", (("suite",),))
             return
         if self.benchmark is None:
             message = f"suite {self.suite} needs its problems: benchmark={usual}, or a local copy"
             yield Finding(("benchmark",), message, (("suite",),))
         if self.problems.seed:
-            message = f"the problems of suite {self.suite} are given, not drawn; remove it"
+            message = f"the problems of suite {self.suite} are not generated, so no seed applies; remove it"
             yield Finding(("problems", "seed"), message, (("suite",),))

@@ -1,4 +1,4 @@
-"""Recipe files: read, changed, validated; every problem is reported as `file:line:col key: what is wrong`."""
+"""Reads recipe files, applies changes and validates; reports each problem as `file:line:col key: what is wrong`."""
 
 import os
 import re
@@ -20,12 +20,19 @@ from pipo_core.text import did_you_mean, one_line
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, stages: Collection[str] | None = None) -> Recipe:
-    """Return the recipe in the file at `path` with `overrides` (`a.b=value`, `~a.b`) applied.
+    """Return the recipe in a file, with overrides applied.
 
-    `stages` are the names that `stage:NAME` may refer to: () for a recipe that runs alone, None to leave them
-    unchecked. In a pipeline every stage's recipe is checked too, and `stages.*.recipe` become paths as this
-    process sees them. An override whose first word is a stage's name changes that stage: `train.max_steps=5`.
-    Raises RecipeError with all problems, MissingInputError when there is no such file.
+    In a pipeline, every stage's recipe is checked, too, and `stages.*.recipe` become paths relative to the working
+    directory. An override that begins with a stage's name changes that stage: `train.max_steps=5`.
+
+    Args:
+        path: the recipe file.
+        overrides: `a.b=value` or `~a.b`, applied in order.
+        stages: names that `stage:NAME` may refer to: () for a recipe that runs alone, None to leave them unchecked.
+
+    Raises:
+        RecipeError: if the recipe is not valid; it holds all problems.
+        MissingInputError: if there is no such file.
     """
     return parse_recipe(_read(Path(path)), str(path), overrides, stages=stages)
 
@@ -33,7 +40,17 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = (), *, stages: Coll
 def parse_recipe(
     text: str, name: str, overrides: Sequence[str] = (), *, stages: Collection[str] | None = None
 ) -> Recipe:
-    """Return the recipe in `text`; `name` is the file's name in messages. Like `load_recipe` in all else."""
+    """Return the recipe in a text, as `load_recipe` does for a file.
+
+    Args:
+        text: the recipe.
+        name: the file's name, for messages and for the paths of stages.
+        overrides: as in `load_recipe`.
+        stages: as in `load_recipe`.
+
+    Raises:
+        RecipeError: if the recipe is not valid; it holds all problems.
+    """
     source = _open(text, name, [parse_override(override) for override in overrides])
     recipe, problems = source.check(stages)
     if recipe is None or problems:
@@ -42,9 +59,15 @@ def parse_recipe(
 
 
 def stage_recipe(stage: Stage, *, stages: Collection[str] | None = None) -> JobKind:
-    """Return the recipe of a loaded pipeline's stage, with its `set` applied; `stages` are the earlier ones.
+    """Return the recipe of a stage of a loaded pipeline, with its `set` applied.
 
-    Raises what `load_recipe` raises.
+    Args:
+        stage: the stage.
+        stages: names of the earlier stages; None to leave references to stages unchecked.
+
+    Raises:
+        RecipeError: if the recipe is not valid; it holds all problems.
+        MissingInputError: if there is no such file.
     """
     recipe, problems = _check_stage(stage, Path(stage.recipe), stages, "set")
     if recipe is None or problems:
@@ -54,7 +77,7 @@ def stage_recipe(stage: Stage, *, stages: Collection[str] | None = None) -> JobK
 
 @dataclass
 class _Source:
-    """One text after its changes, and what is needed to say where something stands."""
+    """A recipe's text with its changes applied, and the positions and origins of its values."""
 
     name: str
     document: Document
@@ -62,25 +85,25 @@ class _Source:
     origins: dict[Loc, str]
     problems: list[tuple[Position | None, str]]
     overridden: dict[str, dict[str, str]]
-    """By stage, the keys of its `set` that come from overrides, and which."""
+    """By stage, the keys of its `set` that come from overrides, each with its override."""
 
     def check(self, stages: Collection[str] | None) -> tuple[Recipe | None, list[str]]:
-        """Return the recipe (None if invalid) and all problems in the order of the file, overrides last."""
+        """Return the recipe (None if invalid) and all problems, in the file's order and those of overrides last."""
         recipe = self._recipe(stages)
         last = Position(10**9, 0)
         ordered = sorted(self.problems, key=lambda item: _order(item[0] or last))
         lines = list(dict.fromkeys(one_line(message) for _, message in ordered))
         if len(lines) > MOST_PROBLEMS:
-            lines = [*lines[:MOST_PROBLEMS], f"{self.name}:1:1 more problems than can be told"]
+            lines = [*lines[:MOST_PROBLEMS], f"{self.name}:1:1 more problems than can be shown"]
         return recipe, lines
 
     def hint(self) -> str:
-        """Return the command that helps with this recipe's problems."""
+        """Return a command that helps with the problems of this recipe."""
         kind = self.value.get("kind") if isinstance(self.value, dict) else None
         return f"pipo recipes schema {kind}" if isinstance(kind, str) and kind in KINDS else "pipo recipes ls"
 
     def add(self, problem: Problem) -> None:
-        """Note a problem with the place where its value, or its nearest parent, is written."""
+        """Add a problem, with the position of its value or of the nearest parent that has one."""
         what = f"{show(problem.loc)}: {problem.message}" if problem.loc else problem.message
         origin = origin_of(self.origins, problem.loc)
         if origin is not None:
@@ -142,19 +165,19 @@ class _Source:
         for _, entry in self._entries():
             if isinstance(entry.get("recipe"), str) and entry["recipe"]:
                 beside = Path(os.path.normpath(folder / entry["recipe"]))
-                # A copy of a shipped pipeline lies elsewhere and still finds the shipped stages.
+                # A copy of a shipped pipeline in another folder still finds the shipped stages.
                 shipped = shipped_recipes().get(entry["recipe"]) if not _is_file(beside) else None
                 entry["recipe"] = str(shipped or beside)
 
     def _check_stages(self) -> None:
-        """Check each stage's recipe with its `set`, even where other parts of the pipeline are wrong."""
+        """Add the problems of each stage's recipe with its `set`, even if other parts of the pipeline are wrong."""
         earlier: list[str] = []
         for index, entry in self._entries():
             loc: Loc = ("stages", index)
             try:
                 stage = Stage.model_validate({key: entry[key] for key in Stage.model_fields if key in entry})
             except ValueError:
-                continue  # told already
+                continue  # reported already
             path = Path(stage.recipe)
             if not _is_file(path):
                 guess = did_you_mean(path.name, _recipes_in(path.parent))
@@ -190,7 +213,11 @@ def _check_stage(
 
 
 def _open(text: str, name: str, changes: list[Change | str]) -> _Source:
-    """Parse `text` and apply `changes`. Raises RecipeError when the text is not usable YAML at all."""
+    """Return the parsed text with changes applied.
+
+    Raises:
+        RecipeError: if the text is not YAML that a recipe can be.
+    """
     try:
         document = parse(text)
     except YamlProblem as problem:
@@ -206,7 +233,7 @@ def _open(text: str, name: str, changes: list[Change | str]) -> _Source:
 
 
 def _into_stages(value: Any, changes: list[Change | str]) -> tuple[list[Change | str], dict[str, dict[str, str]]]:
-    """Move changes that begin with a stage's name to its `set`; return the others, and the moved ones."""
+    """Move changes that begin with a stage's name into its `set`; return the other changes, and the moved ones."""
     entries = value.get("stages") if isinstance(value, dict) and value.get("kind") == "pipeline" else None
     stages = {
         entry["name"]: entry
@@ -225,7 +252,7 @@ def _into_stages(value: Any, changes: list[Change | str]) -> tuple[list[Change |
         if entry.get("set") is None:
             entry["set"] = {}
         if isinstance(entry["set"], dict):
-            # Taken out first, so that it comes last: `set` is applied in order.
+            # Removed first, so that it comes last: `set` is applied in order.
             name = f"~{key}" if change.remove else key
             entry["set"].pop(name, None)
             entry["set"][name] = change.value
@@ -240,17 +267,17 @@ def _no_stage(change: Change | str, first: str, stages: Collection[str]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        # A pipe or a device may have nothing to read for ever, or never an end.
+        # Reading a pipe or a device may block for ever, or never end.
         if path.exists() and not path.is_file() and not path.is_dir():
             raise MissingInputError(f"{path}: not a regular file", hint="pipo recipes ls")
         with path.open("rb") as file:
             raw = file.read(4 * MAX_CHARACTERS + 1)
-    except (FileNotFoundError, ValueError):  # a name with a character that no file's name can have
+    except (FileNotFoundError, ValueError):  # ValueError: the name has a character that file names cannot have
         raise MissingInputError(f"{path}: no such file", hint="pipo recipes ls") from None
     except OSError as error:
         raise MissingInputError(f"{path}: cannot be read: {error.strerror}") from error
     if len(raw) > 4 * MAX_CHARACTERS:
-        raise RecipeError([f"{path}:1:1 longer than a recipe can be"], name=str(path))
+        raise RecipeError([f"{path}:1:1 too long for a recipe"], name=str(path))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -260,7 +287,7 @@ def _read(path: Path) -> str:
 
 
 def _is_file(path: Path) -> bool:
-    with suppress(OSError):  # a name that is too long, for one
+    with suppress(OSError):  # for example a name that is too long
         return path.is_file()
     return False
 
@@ -284,7 +311,11 @@ def _order(position: Position) -> tuple[int, int]:
 
 
 def known_model(kind: str) -> type[RecipeModel]:
-    """Return the schema of `kind`. Raises UsageError with the nearest kind when there is none."""
+    """Return the schema of a kind of recipe.
+
+    Raises:
+        UsageError: if there is no such kind; the message has the nearest one.
+    """
     if kind not in KINDS:
         raise UsageError(f"no recipe kind {kind!r}{did_you_mean(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     return KINDS[kind]

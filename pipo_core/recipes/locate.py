@@ -1,4 +1,4 @@
-"""Where shipped recipes and bundled models lie: inside the installed package, or in the checkout."""
+"""Paths of shipped recipes and bundled models, in the installed package or in the checkout."""
 
 from pathlib import Path
 
@@ -22,9 +22,10 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Return the recipe file that `name` means: a path, or a shipped recipe with or without `.yaml`.
+    """Return the recipe file for a path, or for the name of a shipped recipe with or without `.yaml`.
 
-    Raises MissingInputError, with the nearest shipped name, when there is none.
+    Raises:
+        MissingInputError: if there is none; the message has the nearest shipped name.
     """
     path = Path(name)
     if path.is_file():
@@ -32,7 +33,7 @@ def find_recipe(name: str) -> Path:
     if path.is_dir():
         raise MissingInputError(f"{name} is a folder, not a recipe file", hint="pipo recipes ls")
     shipped = shipped_recipes()
-    # `recipes/demo.yaml` is how the documentation writes it; from another folder it is the shipped one.
+    # The documentation writes `recipes/demo.yaml`; outside the checkout this means the shipped recipe.
     short = name.removeprefix("./").removeprefix("recipes/")
     for candidate in (short, f"{short}.yaml"):
         if candidate in shipped:
@@ -42,12 +43,16 @@ def find_recipe(name: str) -> Path:
 
 
 def _short(path: Path) -> Path:
-    """Return the path as seen from here where that is shorter: it stands in every message."""
+    """Return the path relative to the working directory if it lies in there, because every message shows it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def bundled_model(name: str) -> Path:
-    """Return the folder of the bundled model `name`. Raises MissingInputError when it is not one."""
+    """Return the folder of a bundled model.
+
+    Raises:
+        MissingInputError: if `name` is not one, or its files are missing.
+    """
     if not entry(name).bundled:
         bundled = ", ".join(key for key, value in CATALOG.items() if value.bundled)
         raise MissingInputError(f"{name} is not bundled (bundled: {bundled})", hint=f"pipo download {name}")

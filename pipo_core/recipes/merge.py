@@ -1,4 +1,4 @@
-"""`kind: merge`: adapter and new modules become a checkpoint that stands alone."""
+"""`kind: merge`: base, adapter and new modules become one standalone checkpoint."""
 
 from typing import Literal
 
@@ -8,9 +8,11 @@ from pipo_core.recipes.base import AdapterRef, JobRecipe, ModelRef
 
 
 class MergeRecipe(JobRecipe):
-    """Write a standalone checkpoint."""
+    """Writes a standalone checkpoint."""
 
-    kind: Literal["merge"] = Field(default="merge", description="What sort of recipe this is.")
-    source: AdapterRef = Field(description="A train run's folder, or an adapter folder.", examples=["x/y"])
-    base: ModelRef | None = Field(default=None, description="The base checkpoint; null: the one the adapter names.")
+    kind: Literal["merge"] = Field(default="merge", description="The kind of recipe.")
+    source: AdapterRef = Field(description="A training's folder, or an adapter folder.", examples=["x/y"])
+    base: ModelRef | None = Field(
+        default=None, description="The base checkpoint; null: the one that the adapter names."
+    )
     force: bool = Field(default=False, description="Merge into a base that is not the adapter's own, too.")

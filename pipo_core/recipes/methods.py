@@ -1,7 +1,7 @@
-"""The decoding methods: what is known of each without loading a model.
+"""The table of decoding methods: what is known of each without loading a model.
 
-This is the one table of methods. Recipes, the engine, bench, eval, compare and the terminal ask it; nobody compares a
-method's name. How a method decodes stands in `pipo_core.decode`, in one class a method, which refers to its entry here.
+Recipes, the engine, bench, eval, compare and the terminal ask this table; no code compares a method's name. In
+`pipo_core.decode` each method has a class that refers to its entry here and does the decoding.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ class MethodSpec:
     """One decoding method.
 
     Attributes:
-        name: how recipes and commands call it.
-        summary: what it writes, in a few words, for help texts.
-        needs: the parts of a checkpoint that it uses beside backbone and LM head.
-        options: the settings that it has; any other one is refused where a user names it for this method.
-        cache_width: tokens that a cached position holds: 2 where the backbone reads slots.
-        fixed_drafts: drafts a step; None where the option ``drafts`` sets the number.
+        name: its name in recipes and commands.
+        summary: what it writes in a step, in a few words, for help texts.
+        needs: the parts of a checkpoint that it uses besides backbone and LM head.
+        options: its settings; a setting of another method is rejected.
+        cache_width: tokens per cached position: 2 if the backbone reads slots.
+        fixed_drafts: drafts per step; None if the option ``drafts`` sets the number.
     """
 
     name: MethodName
@@ -38,16 +38,20 @@ class MethodSpec:
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether the backbone reads slots of two tokens."""
+        """Return whether the backbone reads slots of two tokens."""
         return self.cache_width == 2
 
     @property
     def uses_mtp(self) -> bool:
-        """Whether it runs the MTP block."""
+        """Return whether it runs the MTP block."""
         return "mtp" in self.needs
 
     def max_step_tokens(self, drafts: int) -> int:
-        """Return the most real tokens that one step writes; ``drafts`` is the value of that option."""
+        """Return the most tokens that one step writes, PAD not counted.
+
+        Args:
+            drafts: the value of the option ``drafts``.
+        """
         return 1 + (drafts if self.fixed_drafts is None else self.fixed_drafts)
 
 
@@ -76,26 +80,26 @@ METHODS: Mapping[MethodName, MethodSpec] = {
 
 
 PLAIN = METHODS["regular"]
-"""What an uncompressed model decodes with, unless something else is asked for."""
+"""The default method of an uncompressed model."""
 
 PAIRS = METHODS["pipo"]
-"""What a pair model decodes with, unless something else is asked for."""
+"""The default method of a pair model."""
 
 
 def methods_with(option: str) -> str:
-    """Return the names of the methods that have an option, for messages."""
+    """Return the names of the methods that have an option, joined for a message."""
     return ", ".join(name for name, spec in METHODS.items() if option in spec.options)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """A method, and what decides which of its drafts are kept.
+    """A method with the options that one arm gives it.
 
     Attributes:
         method: its name.
-        tau: confidence threshold; None for the method's default, and where it has none.
-        acceptance: keep this share of the drafts by a coin instead; None leaves it to the threshold.
-        draft_vocab: drafts come from this many of the most frequent tokens; None leaves it to the engine's settings.
+        tau: confidence threshold; None for the method's default, or if it has no such option.
+        acceptance: share of the drafts to keep at random; None to keep them by threshold.
+        draft_vocab: number of most frequent tokens that drafts come from; None for the engine's setting.
     """
 
     method: MethodName
@@ -105,11 +109,11 @@ class Decoding:
 
     @property
     def spec(self) -> MethodSpec:
-        """What is known of the method."""
+        """Return the method's entry in the table."""
         return METHODS[self.method]
 
     def label(self, name: str) -> str:
-        """Return what files, tables and plots call this decoding of the arm ``name``."""
+        """Return the name of this decoding of the arm ``name`` in files, tables and plots."""
         if self.acceptance is not None:
             return f"{name}@{100 * self.acceptance:.12g}%"
         return name if self.tau is None else f"{name}@{self.tau:.12g}"

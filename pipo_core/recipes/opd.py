@@ -15,33 +15,33 @@ class DistillData(RecipeModel):
     """The questions that the student answers."""
 
     train: Annotated[str, rows_ref("train.jsonl")] = Field(
-        description='JSON lines of {"messages": [...]}, or a folder that holds train.jsonl. What stands up to the last '
-        "user turn is the question; an answer behind it is not used.",
+        description='JSON lines of {"messages": [...]}, or a folder that holds train.jsonl. The question is everything '
+        "up to the last user turn; an answer behind it is not used.",
         examples=["x/y"],
     )
     max_prompt: int = Field(
-        default=4096, ge=1, description="Longest question in tokens, as laid out; longer ones are left out."
+        default=4096, ge=1, description="Longest question in tokens, after the chat layout; longer ones are left out."
     )
     limit: int | None = Field(default=None, ge=1, description="Use only the first rows; null: all.")
 
 
 class Rollouts(RecipeModel):
-    """How the student answers before each step, with the weights that it has then."""
+    """How the student answers before each step, with its current weights."""
 
     tau: float = Field(
         default=0.95,
         ge=0,
         lt=1,
-        description="Drafts from this confidence on are kept. Rejected ones are drawn too, and learned from.",
+        description="Drafts whose confidence is at least this are kept. Rejected drafts are learned from, too.",
     )
     sampling: Sampling = Sampling()
     slots: int = Field(
         default=8192,
         ge=1,
-        description="Most slots of an answer; one that reaches them is learned from so far.",
+        description="Most slots of an answer; a longer answer is cut off there and still learned from.",
     )
     batch: Annotated[int, NEUTRAL] = Field(
-        default=16, ge=1, description="Answers in progress at once; all passes of a step are answered together."
+        default=16, ge=1, description="Most answers in progress at once, over all micro-batches of a step."
     )
 
 
@@ -50,22 +50,24 @@ class Divergence(RecipeModel):
 
     mode: Literal["topk", "topk_renormalised", "sampled", "full"] = Field(
         default="topk",
-        description="topk: both models' likeliest tokens, the drawn one, and one bucket for the rest; "
-        "topk_renormalised: the same without the bucket (the paper's); sampled: the drawn token alone, unbiased "
-        "where nothing filters or penalises draws; "
+        description="topk: both models' likeliest tokens, the sampled one, and one bucket for the rest; "
+        "topk_renormalised: the same without the bucket (the paper's); sampled: the sampled token alone, unbiased "
+        "if no filter or penalty changes the sampling; "
         "full: the whole vocabulary.",
     )
     temperature: float | None = Field(
         default=None, gt=0, le=10, description="Divides both models' logits; null: the rollouts' temperature."
     )
-    top_k: int = Field(default=32, ge=1, description="Likeliest tokens of each model; the topk modes only.")
+    top_k: int = Field(default=32, ge=1, description="topk modes only: the likeliest tokens of each model.")
     chunk: int = Field(
-        default=1024, ge=1, description="Positions projected to the vocabulary at once: 12 bytes a position and token."
+        default=1024,
+        ge=1,
+        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry.",
     )
 
 
 class DistillLoss(RecipeModel):
-    """Weights of the loss terms beside the first token's divergence (the paper's are 1)."""
+    """Weights of the loss terms besides the first token's divergence (the paper's are 1)."""
 
     mtp: float = Field(default=1.0, ge=0, description="lambda_mtp, weight of the draft's divergence.")
     confidence: float = Field(
@@ -80,10 +82,10 @@ class DistillRecipe(TrainingRecipe):
 
     objective: ClassVar[Literal["pipo"]] = "pipo"
 
-    kind: Literal["distill"] = Field(default="distill", description="What sort of recipe this is.")
-    model: ModelRef = Field(description="The student: a pair model that was fine-tuned, merged.", examples=["x/y"])
+    kind: Literal["distill"] = Field(default="distill", description="The kind of recipe.")
+    model: ModelRef = Field(description="The student: a fine-tuned and merged pair model.", examples=["x/y"])
     teacher: ModelRef = Field(
-        description="The teacher: a base model of the same tokenizer, read uncompressed.", examples=["x/z"]
+        description="The teacher: an uncompressed model with the same tokenizer.", examples=["x/z"]
     )
     teacher_device: Annotated[str, NEUTRAL] = Field(
         default="same",
@@ -92,7 +94,7 @@ class DistillRecipe(TrainingRecipe):
     )
     offload: Annotated[bool, NEUTRAL] = Field(
         default=False,
-        description="Keep the teacher in the CPU's memory between steps; its LM head stays.",
+        description="Move the teacher to CPU memory between steps, except for its LM head.",
     )
     data: DistillData = Field(description="The questions.", examples=[{"train": "x/y"}])
     rollout: Rollouts = Rollouts()
@@ -100,11 +102,11 @@ class DistillRecipe(TrainingRecipe):
     loss: DistillLoss = DistillLoss()
 
     def findings(self) -> Iterator[Finding]:
-        """Settings that cannot go together."""
+        """Yield settings that cannot be combined."""
         yield from super().findings()
         if self.rollout.sampling.temperature == 0:
             at: Loc = ("rollout", "sampling", "temperature")
-            yield Finding(at, "must be above 0: the student learns from what it draws, at this temperature")
+            yield Finding(at, "must be above 0: the student learns from tokens that it samples at this temperature")
         if self.launch.deepspeed == "zero3":
             at = ("launch", "deepspeed")
             yield Finding(at, "zero3 splits the weights, which rollouts need whole; use zero2")
@@ -116,8 +118,8 @@ class DistillRecipe(TrainingRecipe):
                 message = f"the first {self.launch.processes} GPUs are the students'"
                 yield Finding(("teacher_device",), message, (("launch", "processes"),))
             elif number == 0:
-                yield Finding(("teacher_device",), "cuda:0 is the student's: say same")
+                yield Finding(("teacher_device",), "cuda:0 is the student's: give same")
 
 
 AnyTraining: TypeAlias = TrainRecipe | DistillRecipe
-"""What the training processes run."""
+"""The recipes that training processes run."""

@@ -1,4 +1,4 @@
-"""`kind: pipeline`: several recipes in order; later ones take the outputs of earlier ones as `stage:NAME`."""
+"""`kind: pipeline`: several recipes in order; `stage:NAME` names the output of an earlier one."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -13,24 +13,24 @@ class Stage(RecipeModel):
     """One job of a pipeline."""
 
     name: Name = Field(
-        description="Folder of the stage under outputs/RUN/, and what stage:NAME refers to.", examples=["x"]
+        description="Name of the stage: its folder under outputs/RUN/, and the NAME in stage:NAME.", examples=["x"]
     )
     recipe: str = Field(
         min_length=1,
-        description="Recipe file, relative to the pipeline's own file, or a shipped recipe's name.",
+        description="Recipe file, relative to the pipeline's file, or the name of a shipped recipe.",
         examples=["x.yaml"],
     )
-    set: dict[str, Any] = Field(default={}, description="Changes to that recipe: dotted key to value.")
+    set: dict[str, Any] = Field(default={}, description="Changes to that recipe: dotted keys and their values.")
 
 
 class PipelineRecipe(JobRecipe):
-    """Stages in order, ending in a report."""
+    """Runs stages in order and writes a report."""
 
-    kind: Literal["pipeline"] = Field(default="pipeline", description="What sort of recipe this is.")
+    kind: Literal["pipeline"] = Field(default="pipeline", description="The kind of recipe.")
     stages: Annotated[list[Stage], Field(min_length=1)] = Field(
-        description="The jobs, in the order they run.", examples=[[{"name": "x", "recipe": "x.yaml"}]]
+        description="The stages, in the order in which they run.", examples=[[{"name": "x", "recipe": "x.yaml"}]]
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Stages have names of their own."""
+        """Yield repeated names of stages."""
         yield from unique([stage.name for stage in self.stages], "stages", "stage")

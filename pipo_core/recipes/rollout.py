@@ -10,13 +10,13 @@ from pipo_core.recipes.methods import PLAIN, MethodName
 
 
 class RolloutRecipe(JobRecipe):
-    """Sample answers and mark the correct ones."""
+    """Samples answers and marks the correct ones."""
 
-    kind: Literal["rollout"] = Field(default="rollout", description="What sort of recipe this is.")
+    kind: Literal["rollout"] = Field(default="rollout", description="The kind of recipe.")
     model: ModelRef = Field(description="The checkpoint that answers.", examples=["x/y"])
-    method: MethodName = Field(default=PLAIN.name, description="How it decodes; teachers are uncompressed: regular.")
+    method: MethodName = Field(default=PLAIN.name, description="How it decodes: regular for an uncompressed model.")
     problems: Problems = Problems()
-    samples: int = Field(default=4, ge=1, description="Answers a problem (paper: 4).")
+    samples: int = Field(default=4, ge=1, description="Answers per problem (paper: 4).")
     sampling: Sampling = Sampling()
     budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
     engine: EngineSettings = TorchSettings()

@@ -1,4 +1,4 @@
-"""Questions to the schemas: which fields a path may have, which of them name inputs."""
+"""Looks into the schemas: the fields at a path, the keys of a recipe, and the fields with a mark."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -31,7 +31,7 @@ def choices(annotation: Any) -> list[str]:
 
 
 def model_at(root: type[RecipeModel], loc: Loc) -> type[RecipeModel] | None:
-    """Return the model that the mapping at `loc` (a path in the data) must follow, or None."""
+    """Return the model for the mapping at a path in the data, or None."""
     model: type[RecipeModel] | None = root
     for part in loc:
         if isinstance(part, int):
@@ -42,7 +42,7 @@ def model_at(root: type[RecipeModel], loc: Loc) -> type[RecipeModel] | None:
 
 
 def field_at(root: type[RecipeModel], loc: Loc) -> tuple[Loc, FieldInfo] | None:
-    """Return the innermost field that `loc` lies in, and the field's own path; None if there is none."""
+    """Return the innermost field that contains a path, with the field's own path; None if there is none."""
     for length in range(len(loc), 0, -1):
         part = loc[length - 1]
         model = model_at(root, loc[: length - 1])
@@ -52,7 +52,7 @@ def field_at(root: type[RecipeModel], loc: Loc) -> tuple[Loc, FieldInfo] | None:
 
 
 def dotted_keys(model: type[RecipeModel], prefix: str = "") -> Iterator[str]:
-    """Yield every key that a recipe may have, as overrides write it; items of lists are `0`."""
+    """Yield every key that a recipe may have, in the form of an override's key; items of lists are `0`."""
     for name, field in model.model_fields.items():
         yield prefix + name
         inner = inner_model(field.annotation)
@@ -62,7 +62,7 @@ def dotted_keys(model: type[RecipeModel], prefix: str = "") -> Iterator[str]:
 
 
 def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[tuple[Loc, Reference, str]]:
-    """Yield path, mark and text of every value in the raw data that names an input."""
+    """Yield the path, mark and text of every value in the raw data that names an input."""
     if not isinstance(value, dict):
         return
     for name, field in model.model_fields.items():
@@ -81,12 +81,12 @@ def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[
 
 
 def input_keys(model: type[RecipeModel]) -> dict[str, Reference]:
-    """Return the dotted keys that name inputs, with their marks; `*` stands for every item of a list."""
+    """Return the dotted keys of the fields that name inputs, with their marks; `*` stands for any item of a list."""
     return dict(_marked(model, Reference, ""))
 
 
 def neutral_keys(model: type[JobRecipe]) -> list[str]:
-    """Return the dotted keys that change nothing of what a job makes; `KEY.*` stands for all keys below it."""
+    """Return the dotted keys of the settings that do not change a job's result; `KEY.*` stands for all keys below."""
     found = [key for key, _ in _marked(model, Neutral, "")]
     return ["run"] if model.speed_is_the_result else found
 

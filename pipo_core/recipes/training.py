@@ -1,4 +1,4 @@
-"""What every training has: which weights move, how, in what batches, on which processes."""
+"""Settings of every training: trained weights, optimizer, batches, checkpoints, processes."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -12,9 +12,9 @@ ALL_TARGETS: list[Target] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"
 
 
 class Tuning(RecipeModel):
-    """Which weights move; compressor, confidence head, mtp.fc and MTP norms always train in full."""
+    """Which weights are trained; compressor, confidence head, mtp.fc and MTP norms always are, in full."""
 
-    method: Literal["lora", "full"] = Field(default="lora", description="Low-rank adapters or all weights.")
+    method: Literal["lora", "full"] = Field(default="lora", description="lora: low-rank adapters; full: all weights.")
     rank: int = Field(default=64, ge=1, description="LoRA r (paper: 64).")
     alpha: int = Field(default=128, ge=1, description="LoRA alpha (paper: 128).")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA dropout (paper: 0.05).")
@@ -26,29 +26,35 @@ class Tuning(RecipeModel):
 class Optimizer(RecipeModel):
     """AdamW and its schedule."""
 
-    learning_rate: float = Field(default=1e-4, gt=0, lt=1, description="Peak rate (paper: 1e-4 LoRA, 1e-5 full).")
-    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up (paper: 5 %).")
-    schedule: Literal["cosine", "linear", "constant"] = Field(default="cosine", description="Shape after warm-up.")
-    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decay (ms-swift's default).")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, lt=1, description="Peak learning rate (paper: 1e-4 LoRA, 1e-5 full)."
+    )
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps with warm-up (paper: 5 %).")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="Course of the learning rate after warm-up."
+    )
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's weight decay (ms-swift's default).")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
-        default=[0.9, 0.95], description="AdamW's two moments (ms-swift's defaults)."
+        default=[0.9, 0.95], description="AdamW's decay rates of the two moments (ms-swift's defaults)."
     )
 
 
 class Batch(RecipeModel):
-    """Rows of one optimizer step: per_device x accumulation x processes x nodes.
+    """Examples of one optimizer step: per_device x accumulation x processes x nodes.
 
-    Every pass counts the same, on whichever process it runs: each of its losses is the mean over the pass's own
-    labelled positions (0 where there is none), and the gradient is the mean over all passes. At per_device: 1, the
-    paper's, every row weighs the same, and processes can be traded for accumulation without changing a weight.
+    Every micro-batch has the same weight, whichever process it runs on: each of its losses is the mean over its own
+    labelled positions (0 if there is none), and the gradient is the mean over all micro-batches. At per_device: 1, the
+    paper's, every example has the same weight, and processes can be traded for accumulation without changing a weight.
     """
 
-    per_device: int = Field(default=1, ge=1, description="Rows of one pass on one device.")
-    accumulation: int = Field(default=1, ge=1, description="Passes whose mean gradient makes one step.")
+    per_device: int = Field(default=1, ge=1, description="Examples of one micro-batch on one device.")
+    accumulation: int = Field(
+        default=1, ge=1, description="Micro-batches of a step on one device; gradients are averaged."
+    )
     group_by_length: bool = Field(
         default=False,
-        description="Put rows of like length into one pass: less padding. Of no use at per_device: 1.",
+        description="Put examples of similar length into one micro-batch: less padding. No effect at per_device: 1.",
     )
 
 
@@ -56,32 +62,34 @@ class Save(RecipeModel):
     """Checkpoints to resume from."""
 
     every_steps: int = Field(default=500, ge=1, description="Optimizer steps between checkpoints.")
-    keep: int = Field(default=2, ge=2, description="Newest checkpoints kept; two, so that one is always whole.")
+    keep: int = Field(default=2, ge=2, description="Newest checkpoints to keep; at least 2, so one is always complete.")
 
 
 class Launch(RecipeModel):
     """The processes that train; more than one start under torchrun."""
 
-    processes: int = Field(default=1, ge=1, description="Processes of this node, one a GPU.")
+    processes: int = Field(default=1, ge=1, description="Processes of this node, one per GPU.")
     nodes: int = Field(
         default=1,
         ge=1,
-        description="Machines that train together, each with an output folder of its own; going on needs node 0's "
-        "checkpoints in all of them.",
+        description="Machines that train together, each with its own output folder; to resume, all of them need node "
+        "0's checkpoints.",
     )
     node_rank: Annotated[int, NEUTRAL] = Field(default=0, ge=0, description="This machine's number, from 0.")
     master: Annotated[str | None, NEUTRAL] = Field(
         default=None,
         pattern=r"^[^:\s]+:[0-9]{1,5}$",
-        description="host:port of node 0; needed from 2 nodes on.",
+        description="host:port of node 0; required for 2 nodes or more.",
     )
-    deepspeed: Literal["zero2", "zero3"] | None = Field(default=None, description="Share optimizer state over GPUs.")
+    deepspeed: Literal["zero2", "zero3"] | None = Field(
+        default=None, description="Split over the GPUs: zero2 optimizer state and gradients, zero3 weights, too."
+    )
     threads: Annotated[int | None, NEUTRAL] = Field(
-        default=None, ge=1, description="CPU threads a process; null: torch's choice."
+        default=None, ge=1, description="CPU threads per process; null: torch's choice."
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Several nodes must find each other."""
+        """Yield several nodes without a master, and a rank that is not below the number of nodes."""
         if self.nodes > 1 and self.master is None:
             yield Finding(("master",), f"{self.nodes} nodes need the host:port of node 0", (("nodes",),))
         if self.node_rank >= self.nodes:
@@ -89,17 +97,19 @@ class Launch(RecipeModel):
 
 
 class TrainingRecipe(JobRecipe):
-    """The part that fine-tuning and distillation share."""
+    """Fields that fine-tuning and distillation share."""
 
-    kind: Any = Field(description="What sort of recipe this is.")
+    kind: Any = Field(description="The kind of recipe.")
     seed: Seed = 0
     tuning: Tuning = Tuning()
     optimizer: Optimizer = Optimizer()
     batch: Batch = Batch()
-    epochs: float | None = Field(default=None, gt=0, description="Passes over the data; or give max_steps.")
+    epochs: float | None = Field(default=None, gt=0, description="Epochs over the data; or give max_steps.")
     max_steps: int | None = Field(default=None, ge=1, description="Optimizer steps; or give epochs.")
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="Number format of the weights in training.")
-    gradient_checkpointing: bool = Field(default=False, description="Recompute activations: less memory, more time.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute activations in the backward pass: less memory, more time."
+    )
     save: Annotated[Save, NEUTRAL] = Save()
     log_every_steps: Annotated[int, NEUTRAL] = Field(
         default=10, ge=1, description="Optimizer steps between rows of metrics.jsonl."
@@ -107,7 +117,7 @@ class TrainingRecipe(JobRecipe):
     launch: Launch = Launch()
 
     def findings(self) -> Iterator[Finding]:
-        """One length of training."""
+        """Yield a finding unless exactly one of epochs and max_steps is given."""
         if self.epochs is not None and self.max_steps is not None:
             yield Finding(("max_steps",), "give epochs or max_steps, not both", (("epochs",),))
         if self.epochs is None and self.max_steps is None:

@@ -9,7 +9,7 @@ from pipo_core.recipes.yaml_positions import SCALARS
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either YAML 1.1 or this package's reader would take for something other than text (`no`, `1e5`)."""
+    """Quotes texts that YAML 1.1 or this package's reader would not read as text (`no`, `1e5`)."""
 
 
 for _tag, _pattern, _first in SCALARS:
@@ -17,6 +17,6 @@ for _tag, _pattern, _first in SCALARS:
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:
-    """Return the text that `load.parse_recipe` reads as `values`, keys in their order."""
+    """Return YAML that `load.parse_recipe` reads as these values; the order of keys stays."""
     text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text

@@ -1,7 +1,7 @@
-"""YAML with positions: plain values, and for each of them the line and column where it stands.
+"""YAML with positions: plain values, each with its line and column in the text.
 
-Scalars follow YAML 1.2's core schema: `1e-4` is a number, `no` is text, `2026-01-01` is text. Everything that
-is not a plain tree of reasonable size (tags, cycles, alias bombs, deep nesting) is a `YamlProblem`.
+Scalars follow YAML 1.2's core schema: `1e-4` is a number, `no` is text, `2026-01-01` is text. Anything but a plain
+tree of reasonable size (tags, cycles, alias bombs, deep nesting) is a `YamlProblem`.
 """
 
 import re
@@ -19,24 +19,31 @@ MAX_VALUES = 20_000
 
 @dataclass(frozen=True)
 class Position:
-    """Line and column, from 1."""
+    """Line and column, both from 1."""
 
     line: int
     column: int
 
 
 class YamlProblem(Exception):
-    """Text that is not usable YAML; `position` is where."""
+    """A text that is not YAML, or not YAML that a recipe can be; `position` is where."""
 
     def __init__(self, message: str, position: Position | None = None) -> None:
-        """Keep the message and the place."""
+        """Keep the message and the position; without one it is the beginning."""
         super().__init__(message)
         self.position = position or Position(1, 1)
 
 
 @dataclass
 class Document:
-    """A parsed text: its plain value, positions of keys and of values by path, and keys given twice."""
+    """A parsed text.
+
+    Attributes:
+        value: plain dicts, lists and scalars.
+        keys: positions of keys, by path.
+        values: positions of values, by path.
+        duplicates: keys that were given twice, with the position of the second.
+    """
 
     value: Any = None
     keys: dict[Loc, Position] = field(default_factory=dict)
@@ -45,7 +52,7 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader with YAML 1.2's scalars and a limit on depth; only its composer is used."""
+    """PyYAML's safe loader with YAML 1.2's scalars and a limit on depth; only its composer is used."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
 
@@ -75,14 +82,18 @@ _SCALARS = (
 SCALARS = [
     (f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})\\Z"), list(first)) for tag, pattern, first in _SCALARS
 ]
-"""YAML 1.2's scalars that are not text: tag, how they look, their first characters."""
+"""YAML 1.2's scalars that are not text: tag, pattern, possible first characters."""
 
 for _tag, _regexp, _first in SCALARS:
     _Loader.add_implicit_resolver(_tag, _regexp, _first)
 
 
 def parse(text: str) -> Document:
-    """Return the document that `text` holds; an empty text is the value None. Raises YamlProblem."""
+    """Return the parsed text; an empty text has the value None.
+
+    Raises:
+        YamlProblem: if it is not YAML that a recipe can be.
+    """
     if len(text) > MAX_CHARACTERS:
         raise YamlProblem(f"longer than {MAX_CHARACTERS:,} characters; this is not a recipe")
     document = Document()
@@ -90,10 +101,8 @@ def parse(text: str) -> Document:
         loader = _Loader(text)
         try:
             root = loader.get_single_node()
-        except (
-            ValueError,
-            OverflowError,
-        ) as error:  # PyYAML reads the numbers of directives and of escaped characters unchecked
+        except (ValueError, OverflowError) as error:
+            # PyYAML does not check the numbers of directives and of escaped characters.
             raise YamlProblem("not valid YAML: a number is out of range", _position(loader.get_mark())) from error
         finally:
             loader.dispose()
@@ -118,7 +127,7 @@ _KEY_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "null", "bool", "in
 
 
 class _Walk:
-    """Turns nodes into plain values and counts them: aliases make few nodes into many values."""
+    """Turns nodes into plain values and counts the values, because aliases can make many of few nodes."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -176,10 +185,10 @@ def _scalar(node: yaml.ScalarNode, here: Position) -> Any:
 def _text(node: yaml.ScalarNode, here: Position) -> str:
     text: str = node.value
     try:
-        # JSON escapes a character beyond 16 bits as two halves, which YAML reads one by one: join them.
+        # JSON escapes a character beyond 16 bits as a surrogate pair, which YAML reads as two characters: join them.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError as error:
-        raise YamlProblem("half of a character, which an escape like \\ud800 makes, is no text", here) from error
+        raise YamlProblem("half of a surrogate pair (an escape like \\ud800) is not text", here) from error
     return text
 
 

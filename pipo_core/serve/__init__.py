@@ -1,1 +1,1 @@
-"""The OpenAI-compatible server: what requests may say, and what they become."""
+"""The OpenAI-compatible server: the bodies it accepts, and the engine requests that they become."""

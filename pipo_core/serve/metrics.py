@@ -9,16 +9,16 @@ from pipo_core.engine.api import EngineStats
 
 @dataclass
 class Metrics:
-    """What the server has answered so far. Tokens are real ones."""
+    """Counts of the answers so far. PAD is not counted as a token."""
 
-    requests: Counter[str] = field(default_factory=Counter)  # by finish reason, or the status of a refusal
+    requests: Counter[str] = field(default_factory=Counter)  # by finish reason, or by HTTP status if rejected
     prompt_tokens: int = 0
     completion_tokens: int = 0
     ttft_seconds: float = 0.0
     seconds: float = 0.0
 
     def count(self, completion: Completion, prompt_tokens: int) -> None:
-        """Take an answer that ended."""
+        """Count a finished answer."""
         self.requests[completion.finish_reason] += 1
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion.tokens
@@ -26,7 +26,7 @@ class Metrics:
         self.seconds += completion.time_s
 
     def text(self, stats: EngineStats) -> str:
-        """Return all counters and where the engine stands."""
+        """Return all counters, and gauges of the engine's state, in Prometheus' text format."""
         lines = ["# TYPE pipo_requests_total counter"]
         lines += [f'pipo_requests_total{{outcome="{name}"}} {count}' for name, count in sorted(self.requests.items())]
         counters = {

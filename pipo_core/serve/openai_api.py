@@ -1,7 +1,7 @@
 """The HTTP interface: OpenAI's completions and chat completions on a `LiveEngine`, streamed or whole.
 
-Every count is of real tokens: a PAD, which stands where a draft was rejected, is in no text, no usage and no budget. A
-client that goes away frees its rows.
+Token counts exclude PAD, the token that takes a rejected draft's place: texts, usage and budgets never contain it. When
+a client disconnects, its sequences are cancelled.
 """
 
 import asyncio
@@ -28,20 +28,21 @@ from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, error_b
 
 MAX_BODY_BYTES = 16 << 20
 _PATIENCE_SECONDS = 0.5
-"""How often it is looked whether the client of a whole answer is still there."""
+"""Seconds between checks that the client of a whole answer is still connected."""
 
 
 @dataclass
 class Service:
-    """What the server answers with.
+    """A model that is served, and how.
 
     Attributes:
         live: the engine.
         tokenizer: the model's.
-        model: the name that clients give.
-        api_key: what clients must present; None for no check.
-        reasoning: ``separate`` gives a thought as ``reasoning_content``, ``inline`` leaves it in the content.
+        model: the name that clients must give.
+        api_key: the key that clients must send; None for no check.
+        reasoning: ``separate`` puts a thought into ``reasoning_content``, ``inline`` leaves it in the content.
         metrics: counters.
+        started: when the server was started, in seconds since 1970.
     """
 
     live: LiveEngine
@@ -55,7 +56,7 @@ class Service:
 
 @dataclass
 class _Asked:
-    """A body that was accepted: its prompt, and the engine's streams of its choices."""
+    """An accepted body, with one engine stream for each of its choices."""
 
     body: ChatBody | CompletionBody
     prompt_tokens: int
@@ -70,7 +71,7 @@ class _Asked:
 
 
 class _Refused(Exception):
-    """A request that is refused with a status of its own, in OpenAI's error shape."""
+    """A request that is rejected with its own HTTP status and an error body in OpenAI's shape."""
 
     def __init__(self, status: int, message: str, *, kind: str = "invalid_request_error", **fields: str) -> None:
         super().__init__(message)
@@ -79,7 +80,7 @@ class _Refused(Exception):
 
 
 def create_app(service: Service) -> FastAPI:
-    """Return the application."""
+    """Return the HTTP application that answers with `service`."""
     app = FastAPI(title="pipo", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.exception_handler(BodyError)
@@ -151,7 +152,7 @@ def _check_key(service: Service, request: Request) -> None:
     if service.api_key is None:
         return
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    # Compared in constant time, so that answers do not tell how much of a guess was right.
+    # Compared in constant time, so that response times do not reveal how much of a guess was right.
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), service.api_key.encode()):
         raise _Refused(401, "the API key is wrong or missing", kind="authentication_error", code="invalid_api_key")
 
@@ -163,7 +164,12 @@ def _check_model(service: Service, name: str) -> None:
 
 
 async def _read_json(request: Request) -> Any:
-    """Return the parsed body; refuse one that is too large before it is read whole, and one that is no JSON."""
+    """Return the parsed JSON body of a request.
+
+    Raises:
+        _Refused: if the body is too large; the rest of it is then not read.
+        BodyError: if it is not valid JSON.
+    """
     raw = bytearray()
     async for piece in request.stream():
         raw += piece
@@ -276,7 +282,7 @@ def _usage(asked: _Asked, completions: Sequence[Completion]) -> dict[str, int]:
 
 
 async def _events(service: Service, asked: _Asked) -> AsyncIterator[str]:
-    """Yield server-sent events; whoever stops reading ends the requests."""
+    """Yield the server-sent events of an answer; cancel its requests if the client stops reading."""
     completions: list[Completion] = []
     arrived: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
     readers = [asyncio.create_task(_read(index, stream, arrived)) for index, stream in enumerate(asked.streams)]
@@ -315,7 +321,7 @@ async def _read(index: int, stream: LiveStream, arrived: "asyncio.Queue[tuple[in
 
 
 def _parts(asked: _Asked, splitter: ThoughtSplitter | None, delta: Delta) -> list[dict[str, str]]:
-    """Return what a delta adds, as the fields of chunks."""
+    """Return the fields that a delta adds to the answer, one chunk each."""
     if not asked.is_chat:
         return [{"text": delta.text}] if delta.text else []
     if splitter is None:

@@ -1,4 +1,4 @@
-"""From a body that was read to the engine's requests."""
+"""From a parsed body to the engine's requests."""
 
 import secrets
 from collections.abc import Sequence
@@ -15,12 +15,18 @@ def to_requests(
     name: str,
     max_length: int,
 ) -> list[Request]:
-    """Return the ``n`` requests of a body, called ``name-0`` and so on; without a budget each gets what fits.
+    """Return the ``n`` requests of a body, called ``name-0``, ``name-1`` and so on.
 
-    Choices differ by their seeds, which depend on the body's seed and on the choice's number alone.
+    Choices differ by their seeds only. A choice's seed depends on the body's seed and on the choice's number.
+
+    Args:
+        body: the parsed body; without a budget in it, an answer may fill the rest of the context.
+        prompt_ids: the prompt's tokens.
+        name: the answer's id.
+        max_length: tokens of context, shared by prompt and answer.
 
     Raises:
-        BodyError: if the prompt is empty, or prompt and budget are longer than ``max_length`` tokens.
+        BodyError: if the prompt is empty, or prompt and budget together exceed ``max_length``.
     """
     budget = body.budget if isinstance(body, ChatBody) else body.max_tokens
     param = "messages" if isinstance(body, ChatBody) else "prompt"
@@ -30,7 +36,7 @@ def to_requests(
     if room < 1 or (budget or 1) > room:
         fits = f"max_tokens up to {room} would fit" if room >= 1 else f"prompts up to {max_length - 1} tokens fit"
         message = (
-            f"the prompt's {len(prompt_ids)} tokens and the budget pass the {max_length} tokens of context: {fits}"
+            f"the prompt's {len(prompt_ids)} tokens and the budget exceed the {max_length} tokens of context: {fits}"
         )
         raise BodyError(message, param=param if room < 1 else "max_tokens", code="context_length_exceeded")
     seed = secrets.randbits(63) if body.seed is None else body.seed

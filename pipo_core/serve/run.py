@@ -1,4 +1,4 @@
-"""Running the server: where it listens, and how it stops."""
+"""Runs the server: opens its socket and stops it in order."""
 
 import errno
 import ipaddress
@@ -14,7 +14,7 @@ from pipo_core.serve.openai_api import Service, create_app
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens at ``host``."""
+    """Return whether a server that listens on ``host`` can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -24,10 +24,15 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
-    """Return a socket that listens there; port 0 takes a free one.
+    """Return a socket that listens on an address.
+
+    Args:
+        host: a name or an address of this machine.
+        port: 0 for any free one.
+        has_key: whether clients must send an API key.
 
     Raises:
-        UsageError: for an address that others can reach, without an API key.
+        UsageError: if other machines can reach the address and there is no API key.
         MachineError: if the port is taken, or the address is not this machine's.
     """
     if not has_key and not is_loopback(host):
@@ -47,7 +52,7 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Ends with code 0 when it is asked to end: uvicorn would raise the signal again behind its own end."""
+    """Exits with code 0 after a signal: uvicorn itself would raise the signal again after its shutdown."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -60,13 +65,13 @@ class _Server(uvicorn.Server):
 
 
 def serve(service: Service, listening: socket.socket, *, drain_seconds: int, ready: Callable[[], None]) -> None:
-    """Answer requests until SIGINT or SIGTERM; then take no more, and end those accepted.
+    """Answer requests until SIGINT or SIGTERM; then accept no more and let the accepted ones finish.
 
     Args:
-        service: what is served.
-        listening: where.
-        drain_seconds: how long accepted requests may take to end.
-        ready: called once when the server is about to answer.
+        service: the model that is served.
+        listening: the socket to listen on.
+        drain_seconds: how long accepted requests may take to finish after the signal.
+        ready: called once, just before the server starts to answer.
     """
     app = create_app(service)
     config = uvicorn.Config(

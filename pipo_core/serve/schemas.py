@@ -1,4 +1,4 @@
-"""What a body of the OpenAI interface may say, and the shape in which it is refused. Counts are of real tokens."""
+"""The bodies that the OpenAI interface accepts, and the shape of its errors. Token budgets exclude PAD."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from pipo_core.errors import UsageError
 
-# What OpenAI's interface has and this server does not, with the values that ask for nothing.
+# Fields of OpenAI's interface that this server does not support, each with the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logprobs": (None, False),
     "top_logprobs": (None,),
@@ -26,10 +26,10 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
 
 
 class BodyError(UsageError):
-    """A body that is refused with status 400; ``param`` names the field."""
+    """A body that is rejected with status 400; ``param`` names the field."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        """Keep ``param`` and ``code``, which OpenAI's error shape has beside the message."""
+        """Keep the message, and the ``param`` and ``code`` of OpenAI's error shape."""
         super().__init__(message)
         self.param = param
         self.code = code
@@ -38,12 +38,16 @@ class BodyError(UsageError):
 def error_body(
     message: str, *, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
 ) -> dict[str, dict[str, str | None]]:
-    """Return OpenAI's error shape."""
+    """Return an error in OpenAI's shape; ``kind`` is its ``type``."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def _utf8(text: str) -> str:
-    """Refuse lone surrogates: JSON can spell them, tokenizers cannot read them."""
+    """Return the text unchanged.
+
+    Raises:
+        ValueError: if it has lone surrogates: JSON can spell them, tokenizers cannot encode them.
+    """
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("holds half of a surrogate pair")
     return text
@@ -58,7 +62,7 @@ class _Strict(BaseModel):
 
 
 class TextPart(_Strict):
-    """One part of a message; images and sound are refused."""
+    """One part of a message. Only text is accepted, no images or audio."""
 
     type: Literal["text"]
     text: Text
@@ -72,18 +76,18 @@ class Message(_Strict):
 
     @property
     def text(self) -> str:
-        """The content as one string."""
+        """Return the content as one string."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class StreamOptions(_Strict):
-    """What a stream says beside the text."""
+    """What a stream contains besides the text."""
 
     include_usage: bool = False
 
 
 class _Body(_Strict):
-    """What chats and completions share."""
+    """Fields that chats and completions share."""
 
     model: Text
     max_tokens: int | None = Field(None, ge=1)
@@ -108,7 +112,7 @@ class _Body(_Strict):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop strings."""
+        """Return the stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
@@ -126,7 +130,7 @@ class ChatBody(_Body):
 
     @property
     def budget(self) -> int | None:
-        """The most real tokens of an answer; None for what fits."""
+        """Return the most tokens of an answer, PAD not counted; None for as many as fit."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
 
@@ -140,10 +144,10 @@ B = TypeVar("B", bound=_Body)
 
 
 def read_body(shape: type[B], body: Any) -> B:
-    """Return the parsed JSON ``body`` as ``shape``.
+    """Return a parsed JSON body as ``shape``.
 
     Raises:
-        BodyError: for the first thing in it that is not valid or not supported.
+        BodyError: for the first field that is invalid or not supported.
     """
     if not isinstance(body, dict):
         raise BodyError("the body must be a JSON object")

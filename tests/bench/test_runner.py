@@ -121,5 +121,5 @@ def test_what_was_measured_stays_if_a_training_pass_fails(tmp_path: Path, monkey
 
 def test_numbers_stand_once() -> None:
     for key in ("prompt_tokens", "concurrency", "training_tokens"):
-        with pytest.raises(ValueError, match="16 stands there twice"):
+        with pytest.raises(ValueError, match="16 is given twice"):
             recipe(**{key: [16, 8, 16]})

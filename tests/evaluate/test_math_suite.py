@@ -125,7 +125,7 @@ def test_a_suite_and_its_benchmark_must_fit(tmp_path: Path) -> None:
     head = "kind: eval\nbudget: {slots: 8}\narms: [{name: a, method: regular, ckpt: x/y}]\n"
     for lines, words in [
         ("suite: math\n", "benchmark: suite math needs its problems: benchmark=aime25"),
-        ("suite: tiny\nbenchmark: aime25\n", "eval.yaml:5:12 benchmark: suite tiny makes its own problems; remove it"),
+        ("suite: tiny\nbenchmark: aime25\n", "eval.yaml:5:12 benchmark: suite tiny generates its problems; remove it"),
         ("suite: math\nbenchmark: qwen3.5-4b\n", "is a model in the catalog; a benchmark is needed here"),
         ("suite: math\nbenchmark: aime52\n", "did you mean 'aime25'"),
         ("suite: math\nbenchmark: aime25\nproblems: {seed: 3}\n", "eval.yaml:6:18 problems.seed: .* given, not drawn"),

@@ -62,7 +62,7 @@ def test_recipes_name_revisions_too() -> None:
     assert problems(model=f"Qwen/Qwen3.5-4B@{COMMIT}", train="a/b@refs/pr/1") == []
     found = problems(model="qwen35-4b@main", train="pipo-sft-data@../x")
     assert "did you mean 'qwen3.5-4b'?" in found[0]
-    assert "'../x' is no revision of 'pipo-sft-data'" in found[1]
+    assert "'../x' is not a revision of 'pipo-sft-data'" in found[1]
     assert "bundled and has no revisions" in problems(model="tiny-student@main", train="pipo-sft-data")[0]
     assert "is a data set in the catalog; a model is needed" in problems(model="aime25", train="x/y")[0].replace(
         "benchmark", "data set"

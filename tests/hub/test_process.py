@@ -103,7 +103,7 @@ def test_offline_and_lost_the_process_says_so_in_one_line(hub: LocalHub, tmp_pat
     out, err = (process := start(hub, tmp_path, "aime25", "--json", HF_HUB_OFFLINE="1")).communicate(timeout=60)
     assert process.returncode == 3
     assert err.splitlines() == [
-        "pipo: aime25 is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it",
+        "pipo: aime25 is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids fetching it",
         "  try: HF_HUB_OFFLINE=0 pipo download aime25",
     ]
     assert json.loads(out)["exit_code"] == 3

@@ -83,7 +83,7 @@ def test_a_beginning_that_is_not_the_files_does_no_harm(hub: LocalHub, tmp_path:
     place.parent.mkdir(parents=True)
     place.write_bytes(left)
     if len(left) < len(files[SHARD]):
-        with pytest.raises(MissingInputError, match="came damaged"):
+        with pytest.raises(MissingInputError, match="arrived damaged"):
             download(["a/b"])
     assert (download(["a/b"])[0].path / SHARD).read_bytes() == files[SHARD]
 

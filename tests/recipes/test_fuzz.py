@@ -68,7 +68,7 @@ def test_a_recipe_cut_off_anywhere() -> None:
         (TRAIN + "seed: 99999999999999999999", "r.yaml:5:7 99999999999999999999 does not fit into 64 bits"),
         (TRAIN + "? |\n  two\n  lines\n: 1\n", r"two\nlines\n: unknown key"),
         (TRAIN + '"\\e[31m": 1\n', r"\x1b[31m: unknown key"),
-        (TRAIN + '"\\ud800": 1\n', "r.yaml:5:1 half of a character"),
+        (TRAIN + '"\\ud800": 1\n', "r.yaml:5:1 half of a surrogate pair"),
         (TRAIN + "<<: {seed: 1}\n", "<<: unknown key"),
         (TRAIN + "!!python/name:os.system seed: 1\n", "r.yaml:5:1 the tag tag:yaml.org,2002:python/name:os.system"),
         (TRAIN + "run: !!python/name:os.system x\n", "the tag tag:yaml.org,2002:python/name:os.system is not allowed"),
@@ -107,7 +107,7 @@ def test_names_that_become_folders_stay_inside(name: str) -> None:
         (f"kind: pipeline\nstages: [{{name: {quoted}, recipe: tiny/sft.yaml}}]\n", "stages.0.name"),
         (f"kind: bench\narms: [{{name: {quoted}, method: pipo, ckpt: x/y}}]\n", "arms.0.name"),
     ):
-        assert any(f" {key}: " in line or "half of a character" in line for line in problems(text))
+        assert any(f" {key}: " in line or "half of a surrogate pair" in line for line in problems(text))
 
 
 def test_a_long_file_name_makes_a_run_name_that_fits(tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(MissingInputError):
             load_recipe(path)
         stage = f'kind: pipeline\nstages: [{{name: a, recipe: "{str(path).encode("unicode_escape").decode()}"}}]\n'
-        assert any("stages.0.recipe: " in line or "half of a character" in line for line in problems(stage))
+        assert any("stages.0.recipe: " in line or "half of a surrogate pair" in line for line in problems(stage))
     (tmp_path / "long.yaml").write_bytes(b"a" * (5 * 10**6))
-    with pytest.raises(RecipeError, match="longer than a recipe can be"):
+    with pytest.raises(RecipeError, match="too long for a recipe"):
         load_recipe(tmp_path / "long.yaml")
 
 

@@ -79,8 +79,8 @@ def test_every_problem_is_named_at_its_place() -> None:
         "r.yaml:6:18 optimizer.learning_rate: must be a number; got the text '1e-4'",
         "r.yaml:7:3 optimizer.learning_rate: given twice",
         "r.yaml:9:28 pad_augmentation.0.rho_max: must be less than or equal to 1; got 2",
-        "r.yaml:9:53 pad_augmentation.0.all_pads: only kind: segment has sequences of nothing but PADs",
-        "r.yaml:10:42 pad_augmentation.1.until: must be above the phase before it (0.5)",
+        "r.yaml:9:53 pad_augmentation.0.all_pads: only kind: segment has examples with a PAD in every slot",
+        "r.yaml:10:42 pad_augmentation.1.until: must be above the until of the phase before it (0.5)",
         "r.yaml:10:42 pad_augmentation.1.until: the last phase must end at 1.0",
         "r.yaml:11:1 launch.master: 2 nodes need the host:port of node 0",
         "r.yaml:11:31 launch.node_rank: must be below nodes (2)",
@@ -96,7 +96,7 @@ def test_every_problem_is_named_at_its_place() -> None:
         ("", "r.yaml:1:1 give epochs or max_steps"),
         (
             "max_steps: 5\nobjective: regular\npad_augmentation: [{kind: split, rho_max: 0.25}]",
-            "r.yaml:6:19 pad_augmentation: objective: regular has no pairs to pad; remove it",
+            "r.yaml:6:19 pad_augmentation: objective: regular has no slots to pad; remove it",
         ),
         (
             "max_steps: 5\npad_augmentation: [{kind: split, rho_max: 0.25, until: 0.5}]",
