@@ -103,13 +103,61 @@ def segment(ids: ArrayLike, labels: ArrayLike, *, pad_id: int, rho: float, rng: 
     return _lay_out(row_ids, row_labels, prompt, widths, pad_id)
 
 
-def augment(ids: ArrayLike, labels: ArrayLike, *, phase: Phase, seed: int, epoch: int, pad_id: int) -> PairedRow:
+def shift_prompt(row: PairedRow, *, prompt: int, pad_id: int, rng: np.random.Generator) -> PairedRow:
+    """Return the row with its prompt moved by one place: a PAD follows one of the tokens in first places.
+
+    Every later token of the prompt changes its place in its slot; the answer begins with a slot of its own as before.
+    So a prompt of even length is read as one of odd length is, and the other way round.
+
+    Args:
+        row: as `pair`, `split` or `segment` lays it out.
+        prompt: tokens of the prompt, PADs not counted; a single one cannot be moved.
+        pad_id: the PAD.
+        rng: chooses the token.
+    """
+    if prompt < 2:
+        return row
+    before = int(rng.integers(0, prompt // 2))  # slots of two tokens in front of the PAD
+    widths = np.concatenate([np.full(before, 2), [1], _full_slots(prompt - 2 * before - 1)]).astype(np.int64)
+    answer = prompt + prompt % 2  # where the answer's first slot begins
+    tokens = row.input_ids[:answer][~row.pads[:answer]]
+    unlabelled = np.full(prompt, IGNORED, dtype=np.int64)
+    moved = _lay_out(tokens, unlabelled, prompt, np.empty(0, np.int64), pad_id, widths)
+    return PairedRow(*(np.concatenate([head, whole[answer:]]) for head, whole in zip(moved, row, strict=True)))
+
+
+def augment(
+    ids: ArrayLike,
+    labels: ArrayLike,
+    *,
+    phase: Phase | None,
+    seed: int,
+    epoch: int,
+    pad_id: int,
+    prompt_shift: float = 0.0,
+) -> PairedRow:
     """Return the row as ``phase`` lays it out in this epoch, with ``ρ ~ U(0, phase.rho_max)``.
+
+    A share ``prompt_shift`` of the rows also has its prompt moved by one place (`shift_prompt`).
 
     Every draw comes from a generator keyed by seed, epoch and the row's own tokens: what a row looks like depends
     neither on its batch nor on the order of calls, so an interrupted run goes on with the same data.
     """
-    rng = row_generator(seed, epoch, ids)
+    row = _with_pads(ids, labels, phase, row_generator(seed, epoch, ids), pad_id)
+    prompt = prompt_length(labels)
+    # A generator of its own, so that shifts change nothing of the PADs in answers.
+    rng = np.random.default_rng([seed, epoch, row_key(ids), 1])
+    if prompt_shift > 0 and rng.random() < prompt_shift:
+        return shift_prompt(row, prompt=prompt, pad_id=pad_id, rng=rng)
+    return row
+
+
+def _with_pads(
+    ids: ArrayLike, labels: ArrayLike, phase: Phase | None, rng: np.random.Generator, pad_id: int
+) -> PairedRow:
+    """Return the row with the PADs in its answer that a phase asks for."""
+    if phase is None:
+        return pair(ids, labels, pad_id=pad_id)
     rho = rng.uniform(0.0, phase.rho_max)
     if phase.kind == "split":
         return split(ids, labels, pad_id=pad_id, rho=rho, rng=rng)
@@ -149,9 +197,11 @@ def _full_slots(length: int) -> Tokens:
     return widths
 
 
-def _lay_out(ids: Tokens, labels: Tokens, prompt: int, widths: Tokens, pad_id: int) -> PairedRow:
+def _lay_out(
+    ids: Tokens, labels: Tokens, prompt: int, widths: Tokens, pad_id: int, prompt_widths: Tokens | None = None
+) -> PairedRow:
     """Place the answer's tokens into slots of the given widths (1 or 2) behind a prompt made even by one PAD."""
-    widths = np.concatenate([_full_slots(prompt), widths])
+    widths = np.concatenate([_full_slots(prompt) if prompt_widths is None else prompt_widths, widths])
     starts = np.cumsum(widths) - widths
     source = np.full((widths.size, 2), -1, dtype=np.int64)
     source[:, 0] = starts

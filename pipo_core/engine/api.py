@@ -89,6 +89,7 @@ class Completion:
         id: the request's.
         token_ids: the answer's real tokens, without the end token, up to the one that completed a stop string.
         text: decoded from them, without the stop string.
+        prompt_tokens: of the prompt, PADs not counted; None where the engine does not report it.
         tokens: real tokens written, the end token counted.
         slots: slots written, the one with the end token included.
         drafts: drafts that the model offered (one a slot, except where the first token ended the text).
@@ -105,6 +106,7 @@ class Completion:
     id: str
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
+    prompt_tokens: int | None = None
     tokens: int = 0
     slots: int | None = None
     drafts: int | None = None

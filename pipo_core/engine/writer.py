@@ -27,7 +27,8 @@ class Writer:
         self.slot_token_counts: list[int] = []
         stop_ids = end_ids if request.stop_ids is None else request.stop_ids
         self.end_ids: frozenset[int] = frozenset() if request.ignore_end else stop_ids
-        self.completion = Completion(request.id, slot_token_counts=self.slot_token_counts)
+        prompt = len(request.prompt_ids)
+        self.completion = Completion(request.id, prompt_tokens=prompt, slot_token_counts=self.slot_token_counts)
         self._record: list[Slot] = []
         self._detokenizer = Detokenizer(tokenizer, request.stop)
         self._texts: list[str] = []  # what was handed out

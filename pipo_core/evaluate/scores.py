@@ -43,6 +43,7 @@ class Cut:
         finished: whether it ended within the budget.
         correct: whether it ended, and right.
         undecided: whether it counts as wrong because its grading broke off.
+        odd_prompt: whether the prompt has an odd number of tokens; None where that is not known.
     """
 
     tokens: int
@@ -51,6 +52,7 @@ class Cut:
     finished: bool
     correct: bool
     undecided: bool = False
+    odd_prompt: bool | None = None
 
     @property
     def kept(self) -> int | None:
@@ -66,10 +68,11 @@ def counts_steps(row: Row) -> bool:
 def cut(row: Row, unit: Unit, limit: int) -> Cut:
     """Return what is left of an answer after `limit` tokens or slots."""
     ended = row["finish_reason"] == "stop"
-    undecided = bool(row.get("undecided"))
+    prompt = row.get("prompt_tokens")
+    undecided, odd = bool(row.get("undecided")), None if prompt is None else prompt % 2 == 1
     if not counts_steps(row):
         finished = ended and row["written"] <= limit
-        return Cut(min(row["written"], limit), None, None, finished, finished and bool(row["correct"]), undecided)
+        return Cut(min(row["written"], limit), None, None, finished, finished and bool(row["correct"]), undecided, odd)
     reached = list(accumulate(row["slot_token_counts"]))
     total, slots = (reached[-1] if reached else 0), len(reached)
     if unit == "slots":
@@ -85,7 +88,7 @@ def cut(row: Row, unit: Unit, limit: int) -> Cut:
     # eagle none at the prompt.
     per_slot = -(-row["drafts"] // len(reached)) if reached else 0
     drafts = min(kept_slots * per_slot, row["drafts"])
-    return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]), undecided)
+    return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]), undecided, odd)
 
 
 @dataclass(frozen=True)
@@ -111,13 +114,20 @@ def outcome(rows: Sequence[Row], problems: Sequence[Problem], samples: int, unit
 
 
 def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | None, seed: int) -> dict[str, Any]:
-    """Return the figures of one arm at one budget, JSON-able; `baseline` gives the paired difference.
+    """Return the figures of one arm at one budget, JSON-able.
 
-    `avg` and `pass` (by k) are estimates {value, low, high}, `difference` is one of avg minus the baseline's
-    avg (or None), `levels` has problems and avg of each named level, `tokens_per_slot` is real tokens over slots
-    of all answers, `drafts` counts those offered and `drafts_kept` is the share kept (None for no draft),
-    `mean_tokens` real tokens an answer, `finished` the share that ended within the budget, `undecided` how many answers
-    count as wrong because their grading broke off.
+    Args:
+        result: the arm's answers within the budget.
+        problems: in the order of `result`.
+        baseline: the baseline's answers, for the paired difference; None for none.
+        seed: of the bootstrap.
+
+    Returns:
+        ``avg`` and ``pass`` (by k) as estimates {value, low, high}; ``difference``, one of avg minus the baseline's, or
+        None; ``levels`` and ``parity``, problems and avg of each named level, and of prompts of odd and even length;
+        ``tokens_per_slot``, real tokens over slots of all answers; ``drafts`` offered and ``drafts_kept``, the share
+        kept (None for no draft); ``mean_tokens``, real tokens an answer; ``finished``, the share that ended within the
+        budget; ``undecided``, how many answers count as wrong because their grading broke off.
     """
     average = result.average()
     samples = len(result.cuts[0])
@@ -132,6 +142,7 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
         "pass": {str(k): estimate.as_dict() for k, estimate in enumerate(by_k, start=1)},
         "difference": _difference(average, baseline, seed),
         "levels": _levels(average, problems, seed),
+        "parity": _by_parity(result, average, seed),
         "tokens_per_slot": tokens / slots if slots else None,
         "drafts": drafts,
         "drafts_kept": kept / drafts if drafts else None,
@@ -145,6 +156,23 @@ def _difference(average: Floats, baseline: Outcome | None, seed: int) -> dict[st
     if baseline is None:
         return None
     return paired_difference(average, baseline.average(), seed=seed).as_dict()
+
+
+def _by_parity(result: Outcome, average: Floats, seed: int) -> dict[str, dict[str, Any]]:
+    """Return problems and avg of prompts with an odd and an even number of tokens; empty where that is not known.
+
+    Only an even prompt fills its last slot, so a pair model may have learned one kind better than the other.
+    """
+    odd = [row[0].odd_prompt for row in result.cuts]
+    if None in odd:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, wanted in (("odd", True), ("even", False)):
+        chosen = np.array([parity is wanted for parity in odd])
+        if chosen.any():
+            avg = mean_with_interval(average[chosen], seed=seed).as_dict()
+            found[name] = {"problems": int(chosen.sum()), "avg": avg}
+    return found
 
 
 def _levels(average: Floats, problems: Sequence[Problem], seed: int) -> dict[str, dict[str, Any]]:

@@ -11,6 +11,28 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     return [_table(results, unit, limit) for unit, limit in results["budget"].items()]
 
 
+def parity_table(results: Mapping[str, Any]) -> Table | None:
+    """Return each arm's accuracy, in percent, by whether its prompts have an odd or even number of tokens.
+
+    None where the engines did not report the length of prompts.
+    """
+    unit = next(iter(results["budget"]))
+    parities = [arm["budgets"][unit].get("parity") or {} for arm in results["arms"]]
+    names = [name for name in ("odd", "even") if all(name in parity for parity in parities)]
+    if not names:
+        return None
+    title = (
+        f"{results['suite']}, avg@{results['samples']} % by the number of tokens in the prompt; "
+        "only an even prompt fills its last slot"
+    )
+    columns = ["arm", "τ", *(f"{name} ({parities[0][name]['problems']} problems)" for name in names)]
+    rows = [
+        [arm["arm"], _kept_by(arm), *(_estimate(parity[name]["avg"]) for name in names)]
+        for arm, parity in zip(results["arms"], parities, strict=True)
+    ]
+    return without_empty_columns(Table(title, columns, rows))
+
+
 def _table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
     samples = results["samples"]
     title = (

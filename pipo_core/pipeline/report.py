@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.bench.table import bench_tables
-from pipo_core.evaluate.table import tables
+from pipo_core.evaluate.table import parity_table, tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline import plots
 from pipo_core.pipeline.journal import now
@@ -78,7 +78,9 @@ def _images(files: Sequence[Path]) -> str:
 
 def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
     pictures = _images(plots.evaluation(results, folder, name))
-    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in tables(results)), pictures])
+    parity = parity_table(results)
+    shown = [*tables(results), *([parity] if parity is not None else [])]
+    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in shown), pictures])
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:

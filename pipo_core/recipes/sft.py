@@ -89,6 +89,13 @@ class TrainRecipe(TrainingRecipe):
         default=[],
         description="pipo only: phases in order, the last until 1.0; empty: no PAD in training.",
     )
+    prompt_shift: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the examples whose prompt is moved by one place, by a PAD behind one of its tokens, so "
+        "that prompts of even and odd length are learned alike (paper: 0). pipo only.",
+    )
     compressor: Compressor = Compressor()
     loss: Loss = Loss()
 
@@ -98,6 +105,8 @@ class TrainRecipe(TrainingRecipe):
         phases = self.pad_augmentation
         if phases and self.objective == "regular":
             yield Finding(("pad_augmentation",), "objective: regular has no slots to pad; remove it", (("objective",),))
+        if self.prompt_shift and self.objective == "regular":
+            yield Finding(("prompt_shift",), "objective: regular has no pairs to shift; remove it", (("objective",),))
         for index, (before, after) in enumerate(pairwise(phases), start=1):
             if after.until <= before.until:
                 before_at = ("pad_augmentation", index - 1, "until")

@@ -17,6 +17,7 @@ from pipo_core.data.augment import (
     row_generator,
     row_key,
     segment,
+    shift_prompt,
     split,
 )
 
@@ -55,6 +56,44 @@ def check(row: PairedRow, ids: np.ndarray, labels: np.ndarray) -> None:
     even_prompt = prompt + prompt % 2
     assert row.pads[:even_prompt].sum() == prompt % 2
     assert prompt % 2 == 0 or row.pads[even_prompt - 1], "the prompt's PAD is at its end"
+
+
+@given(conversations(), st.booleans(), seeds)
+def test_a_shifted_prompt_has_every_later_token_in_the_other_place(
+    conversation: tuple[np.ndarray, np.ndarray], cut: bool, seed: int
+) -> None:
+    ids, labels = conversation
+    rng = np.random.default_rng(seed)
+    row = segment(ids, labels, pad_id=PAD, rho=0.5, rng=rng) if cut else pair(ids, labels, pad_id=PAD)
+    prompt = prompt_length(labels)
+    shifted = shift_prompt(row, prompt=prompt, pad_id=PAD, rng=rng)
+    if prompt < 2:
+        assert all(np.array_equal(mine, other) for mine, other in zip(shifted, row, strict=True))
+        return
+    assert shifted.input_ids[~shifted.pads].tolist() == ids.tolist()
+    assert shifted.labels[~shifted.pads].tolist() == labels.tolist()
+    assert not shifted.pads[0::2].any()
+    end, moved_end = prompt + prompt % 2, 2 * (prompt // 2 + 1)
+    assert shifted.input_ids[moved_end:].tolist() == row.input_ids[end:].tolist(), "the answer is where it was"
+    # Of the prompt's two PADs, one ends it where its length is even; the other stands inside.
+    assert shifted.pads[:moved_end].sum() == 2 - prompt % 2
+    inside = int(np.flatnonzero(shifted.pads)[0])
+    places = np.flatnonzero(~shifted.pads[:moved_end]) % 2
+    assert (places[:inside] == np.arange(inside) % 2).all()
+    assert (places[inside:] != np.arange(inside, prompt) % 2).all()
+
+
+def test_the_share_of_shifted_prompts_is_the_one_asked_for() -> None:
+    ids = np.arange(20)
+    labels = np.where(ids >= 7, ids, IGNORED)
+
+    def lay_out(epoch: int, share: float) -> PairedRow:
+        return augment(ids, labels, phase=Phase(), seed=0, epoch=epoch, pad_id=PAD, prompt_shift=share)
+
+    plain = [lay_out(epoch, 0.0).input_ids.tolist() for epoch in range(400)]
+    some = [lay_out(epoch, 0.5).input_ids.tolist() for epoch in range(400)]
+    assert 160 < sum(one != other for one, other in zip(plain, some, strict=True)) < 240
+    assert all(lay_out(epoch, 1.0).input_ids.tolist() != plain[epoch] for epoch in range(50))
 
 
 @given(conversations())

@@ -58,7 +58,17 @@ def test_every_answer_is_a_row_with_all_its_figures(recipe: EvalRecipe, opener: 
         assert len({row["id"] for row in rows}) == 90
         assert set(rows[0]) == {
             *("id", "problem", "sample", "text", "tokens", "written", "slots", "kept", "drafts", "finish_reason"),
-            *("slot_token_counts", "ttft_s", "time_s", "question", "answer", "level", "instruction", "asked"),
+            *(
+                "slot_token_counts",
+                "prompt_tokens",
+                "ttft_s",
+                "time_s",
+                "question",
+                "answer",
+                "level",
+                "instruction",
+                "asked",
+            ),
         }
         assert len(verdicts) == 90
         assert set(verdicts[0]) == {"problem", "sample", "correct", "undecided"}
@@ -252,7 +262,7 @@ def test_files_of_older_versions_are_read(recipe: EvalRecipe, opener: Any, tmp_p
             rows = [log.row(key) for key in log.answers]
         old = tmp_path / "old" / "answers" / path.name
         old.parent.mkdir(parents=True, exist_ok=True)
-        dropped = ("asked", "undecided", "written", "question", "level", "instruction")
+        dropped = ("asked", "undecided", "written", "prompt_tokens", "question", "level", "instruction")
         lines = [json.dumps({key: value for key, value in row.items() if key not in dropped}) for row in rows]
         old.write_text("\n".join(lines) + "\n")
     second = opener()

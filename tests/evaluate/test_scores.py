@@ -107,6 +107,24 @@ def test_drafts_are_counted_within_each_budget() -> None:
     assert (result["drafts"], result["drafts_kept"]) == (0, None)
 
 
+def test_accuracy_by_the_parity_of_the_prompt() -> None:
+    problems = [Problem(name, "?", "1") for name in "abc"]
+    lengths = {"a": 7, "b": 8, "c": 9}
+    rights = {"a": [True, True], "b": [False, True], "c": [True, False]}
+    rows = [
+        {"problem": name, "sample": sample, "prompt_tokens": lengths[name], **row([1], correct=right)}
+        for name, both in rights.items()
+        for sample, right in enumerate(both)
+    ]
+    parity = figures(outcome(rows, problems, 2, "slots", 1), problems, None, 0)["parity"]
+    assert {name: (part["problems"], part["avg"]["value"]) for name, part in parity.items()} == {
+        "odd": (2, 0.75),
+        "even": (1, 0.5),
+    }
+    older = [{**one, "prompt_tokens": None} for one in rows[:1]] + rows[1:]
+    assert figures(outcome(older, problems, 2, "slots", 1), problems, None, 0)["parity"] == {}
+
+
 def test_problems_without_levels_have_none() -> None:
     problems = [Problem("a", "?", "1"), Problem("b", "?", "1", "hard")]
     rows = [{"problem": name, "sample": 0, **row([1], correct=name == "b")} for name in "ab"]

@@ -42,6 +42,7 @@ class SftSession(PairSession):
         self.template.settings = SftLossSettings(
             objective=self._sft.objective,
             pad_phases=self._sft.pad_augmentation,
+            prompt_shift=self._sft.prompt_shift,
             seed=self._sft.seed,
             weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=loss.chunk),
             progress=self._progress,

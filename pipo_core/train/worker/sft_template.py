@@ -34,6 +34,7 @@ class SftLossSettings:
     Attributes:
         objective: ``pipo`` or ``regular``.
         pad_phases: the PAD schedule; empty for no PADs.
+        prompt_shift: share of the examples whose prompt is moved by one place.
         seed: of the augmentation.
         weights: of the losses.
         progress: returns how far training is.
@@ -42,6 +43,7 @@ class SftLossSettings:
 
     objective: str
     pad_phases: Sequence[PadPhase]
+    prompt_shift: float
     seed: int
     weights: LossWeights
     progress: Callable[[], TrainingProgress]
@@ -66,12 +68,18 @@ class SftTemplate(PairTemplate):
     def _in_slots(self, example: Example, pad_id: int) -> PairedRow:
         """Return an example in slots, with the PADs that the schedule inserts at this point of the training."""
         settings = self.settings
-        if not example.augmented or not settings.pad_phases:
+        if not example.augmented or not (settings.pad_phases or settings.prompt_shift):
             return pair(example.ids, example.labels, pad_id=pad_id)
         progress = settings.progress()
-        phase = choose_phase(settings.pad_phases, progress.share)
+        phase = choose_phase(settings.pad_phases, progress.share) if settings.pad_phases else None
         return augment(
-            example.ids, example.labels, phase=phase, seed=settings.seed, epoch=progress.epoch, pad_id=pad_id
+            example.ids,
+            example.labels,
+            phase=phase,
+            seed=settings.seed,
+            epoch=progress.epoch,
+            pad_id=pad_id,
+            prompt_shift=settings.prompt_shift,
         )
 
     @override
