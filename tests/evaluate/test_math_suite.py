@@ -128,7 +128,7 @@ def test_a_suite_and_its_benchmark_must_fit(tmp_path: Path) -> None:
         ("suite: tiny\nbenchmark: aime25\n", "eval.yaml:5:12 benchmark: suite tiny generates its problems; remove it"),
         ("suite: math\nbenchmark: qwen3.5-4b\n", "is a model in the catalog; a benchmark is needed here"),
         ("suite: math\nbenchmark: aime52\n", "did you mean 'aime25'"),
-        ("suite: math\nbenchmark: aime25\nproblems: {seed: 3}\n", "eval.yaml:6:18 problems.seed: .* given, not drawn"),
+        ("suite: math\nbenchmark: aime25\nproblems: {seed: 3}\n", "eval.yaml:6:18 problems.seed: .* no seed applies"),
         ("suite: mat\nbenchmark: aime25\n", "did you mean 'math'"),
     ]:
         file.write_text(head + lines)
