@@ -1,1 +1,1 @@
-"""Stages in order: what is done, what goes on, what must run again, and the report at the end."""
+"""Stages in order: which are finished, resumed or run again, and the report at the end."""

@@ -1,4 +1,4 @@
-"""Two results of one kind side by side: what the second brings over the first, and how they were made differently."""
+"""Compares two results of one kind: the ratios or differences of their figures, and the settings that differ."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,11 +11,14 @@ from pipo_core.tables import ABSENT, Table, without_empty_columns
 RESULTS = "results.json"
 _ROWS = {"eval": ("arms",), "bench": ("lengths", "throughput", "training", "raw", "raw_throughput")}
 _ASIDE = {"definitions", "command", "limits_of"}
-"""What is no setting: of a CPU's limits the bandwidth is measured each time."""
+"""Keys of results that are not compared as settings. `limits_of` has a bandwidth that a CPU's bench measures anew."""
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Return the results in a file, a stage's folder, or a run's folder that holds one eval or bench.
+    """Return the results of an eval or a bench.
+
+    Args:
+        path: the file of results, a stage's folder, or a run's folder with one such stage.
 
     Raises:
         MissingInputError: if there are none, or several.
@@ -26,32 +29,35 @@ def read_results(path: Path) -> dict[str, Any]:
         found = sorted(path.glob(f"*/{RESULTS}"))
         if len(found) != 1:
             what = f"{len(found)} results, such as {found[0].parent}" if found else f"no {RESULTS}"
-            raise MissingInputError(f"{path} holds {what}", hint="name a stage's folder of pipo eval or pipo bench")
+            raise MissingInputError(
+                f"{path} holds {what}", hint="give the folder of one stage of pipo eval or pipo bench"
+            )
         file = found[0]
     results = read_object(file)
     if results.get("kind") not in _ROWS:
-        raise UsageError(f"{file} holds no results of pipo eval or pipo bench")
+        raise UsageError(f"{file} does not hold results of pipo eval or pipo bench")
     return results
 
 
 def compare_results(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``rows`` that both have, ``only`` in one of them, and ``settings`` that differ, by name.
+    """Return the figures of the second result relative to the first, as JSON can hold them.
 
-    A row of a bench has the ratios of times (first over second: above 1 the second is faster) and of throughput (second
-    over first); a row of an eval the difference of accuracies (second less first, in points) and the ratio of tokens a
-    slot.
+    ``rows`` are the rows that both have, ``only_first`` and ``only_second`` name those of one result alone, and
+    ``settings`` has both values of each setting that differs. A row of a bench has ratios of times (first over second,
+    so above 1 the second is faster) and of throughput (second over first). A row of an eval has the difference of
+    accuracies (second minus first, in points) and the ratio of tokens a slot.
 
     Raises:
-        UsageError: if they are of different kinds.
+        UsageError: if the results are of different kinds, or have no row in common.
     """
     kind = first["kind"]
     if second["kind"] != kind:
-        raise UsageError(f"one is of pipo {kind}, the other of pipo {second['kind']}")
+        raise UsageError(f"the first is a result of pipo {kind}, the second of pipo {second['kind']}")
     figures = _bench_figures if kind == "bench" else _eval_figures
     ours, theirs = dict(figures(first)), dict(figures(second))
     rows = [{"row": list(key), **_ratios(ours[key], theirs[key])} for key in ours if key in theirs]
     if not rows:
-        raise UsageError("the two have no row in common: arms, lengths, numbers of requests or budgets differ")
+        raise UsageError("the results have no row in common: their arms, lengths, requests or budgets differ")
     return {
         "kind": kind,
         "rows": rows,
@@ -62,7 +68,7 @@ def compare_results(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict
 
 
 def comparison_table(found: Mapping[str, Any]) -> Table:
-    """Return the rows as text."""
+    """Return the rows of `compare_results` as a table."""
     names = list(dict.fromkeys(name for row in found["rows"] for name in row if name != "row"))
     rows = [[" · ".join(row["row"]), *(_shown(name, row.get(name)) for name in names)] for row in found["rows"]]
     return without_empty_columns(Table("the second against the first", ["row", *names], rows))
@@ -115,7 +121,7 @@ def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(name: str, first: Any, second: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield dotted names of what differs, with both values; None where one has no such key."""
+    """Yield the dotted name of each setting that differs, with both values; None for an absent one."""
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys([*first, *second]):
             yield from _differences(f"{name}.{key}" if name else str(key), first.get(key), second.get(key))

@@ -1,9 +1,8 @@
-"""Fingerprints of a stage's input artifacts: by content, read once.
+"""Fingerprints of a stage's input artifacts, by content.
 
-A file's fingerprint is the hash of its whole content. Because a checkpoint can be many gigabytes, each stage
-remembers (size, modification time in ns, hash) of the files it read, and a file whose size and time are as
-remembered is not read again. An edit that keeps both is not noticed; nothing but setting the time back does
-that.
+A file's fingerprint is the hash of its whole content. A checkpoint can be many gigabytes, so each stage records (size,
+modification time in ns, hash) of the files that it read, and a file with the same size and time is not read again. An
+edit that keeps both is not noticed; that takes setting the time back on purpose.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,24 +13,24 @@ from typing import Any
 from pipo_core.errors import MissingInputError
 from pipo_core.files import file_fingerprint, fingerprint
 
-# What a stage keeps for itself: no artifact, and different from run to run though the artifacts are the same.
+# Files of a stage that are not artifacts: they differ from run to run even if the artifacts are the same.
 BOOKKEEPING = frozenset({"stage.json", "recipe.yaml", "log.txt", "events.jsonl", ".lock", "checkpoints"})
 
 
 @dataclass
 class FingerprintCache:
-    """Content hashes of files by absolute path, valid while size and modification time are as remembered."""
+    """Content hashes of files by absolute path, valid while size and modification time are as recorded."""
 
     known: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
     def remember(self, files: Mapping[str, Any]) -> None:
-        """Take over entries `path -> [size, mtime_ns, hash]` as a stage recorded them."""
+        """Add the entries `path -> [size, mtime_ns, hash]` that a stage recorded."""
         for path, entry in files.items():
             size, mtime_ns, digest = entry
             self.known[path] = (int(size), int(mtime_ns), str(digest))
 
     def of_file(self, path: Path) -> str:
-        """Return the content hash of one file; read it only if size or time changed."""
+        """Return the content hash of a file; the file is read only if its size or time has changed."""
         stat = path.stat()
         key = str(path)
         entry = self.known.get(key)
@@ -43,7 +42,10 @@ class FingerprintCache:
     def of_artifact(self, path: Path) -> "ArtifactPrint":
         """Return the fingerprint of a file, or of a folder: its relative names and contents.
 
-        The bookkeeping of a stage folder is left out. Raises MissingInputError when nothing is there.
+        The files in `BOOKKEEPING` and hidden ones are left out.
+
+        Raises:
+            MissingInputError: if nothing is at `path`.
         """
         path = path.absolute()
         if not path.exists():
@@ -59,7 +61,7 @@ class FingerprintCache:
 
 @dataclass(frozen=True)
 class ArtifactPrint:
-    """The fingerprint of one input and what was remembered of each of its files."""
+    """The fingerprint of one input, and (size, mtime_ns, hash) of each of its files."""
 
     fingerprint: str
     files: dict[str, tuple[int, int, str]]

@@ -1,10 +1,11 @@
-"""When is it the same work? The identity of a stage: settings and inputs that decide what it makes.
+"""The identity of a stage: the settings and inputs that decide its result.
 
-"The same" is decided by content. Where an input lies, the name of the run, and settings that change nothing of the
-result (`recipes.base.Neutral`) do not count. So a folder can be moved, and a batch made smaller half-way.
+Inputs count by content. The path of an input, the name of the run, and settings that do not change the result
+(`recipes.base.Neutral`) are not part of the identity. So a folder can be moved, and a batch made smaller before a stage
+goes on.
 
 The identity is computed once, when a stage begins, and recorded in its `stage.json`. The job gets its fingerprint and
-stamps with it what it may go on from, such as a training's checkpoints.
+stamps with it the files that it may resume from, such as a training's checkpoints.
 """
 
 from collections.abc import Mapping
@@ -22,17 +23,17 @@ from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.schema import neutral_keys
 
 _OLDER_RECORD = "job.json"
-"""Where trainings of older versions wrote what their checkpoints are stamped with."""
+"""The file in which trainings of older versions recorded the fingerprint on their checkpoints."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides a stage's result.
+    """The settings and inputs that decide a stage's result.
 
     Attributes:
-        kind: of the recipe.
+        kind: the recipe's kind.
         settings: flat, by dotted key, without inputs and neutral keys.
-        prints: fingerprint of each input's content, by the key that names it.
+        prints: fingerprint of each input's content, by the key that names the input.
     """
 
     kind: str
@@ -41,12 +42,12 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """One hash of all of it."""
+        """Return one hash of kind, settings and inputs."""
         return fingerprint([self.kind, self.settings, self.prints])
 
 
 def identity_of(recipe: JobKind, prints: Mapping[str, str]) -> Identity:
-    """Return the identity of a recipe whose inputs have these fingerprints."""
+    """Return the identity of a recipe; `prints` has the fingerprint of each input by its key."""
     neutral = neutral_keys(type(recipe))
     settings = {
         key: value
@@ -57,9 +58,14 @@ def identity_of(recipe: JobKind, prints: Mapping[str, str]) -> Identity:
 
 
 def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[str]:
-    """Return one phrase for each setting and input that is not what the stage of `record` was made from.
+    """Return one phrase for each setting and input that differs from a recorded stage.
 
-    A key that a newer version of pipo added counts as if its default had been written then.
+    If a newer version of pipo has added a key, the record counts as having its default.
+
+    Args:
+        recipe: the recipe that would run.
+        now: its identity.
+        record: the content of the stage's `stage.json`.
     """
     before = {key: entry["fingerprint"] for key, entry in record["inputs"].items()}
     old = Identity(now.kind, dict(flat(record["settings"])), before)
@@ -86,11 +92,13 @@ def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[s
 
 
 def recorded_fingerprint(record: Mapping[str, Any], folder: Path) -> str | None:
-    """Return the fingerprint that an unfinished stage began with, so that it finds what it stamped; None if unknown.
+    """Return the fingerprint that an unfinished stage began with, or None if unknown.
+
+    A stage that goes on keeps it, so that the job recognises the files that it stamped.
 
     Args:
-        record: the stage's.
-        folder: the stage's; trainings of older versions recorded the fingerprint there.
+        record: the content of the stage's `stage.json`.
+        folder: the stage's folder; trainings of older versions recorded the fingerprint in a file there.
     """
     found = record.get("made_by")
     if found is None:
@@ -100,7 +108,7 @@ def recorded_fingerprint(record: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def flat(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return nested settings as pairs of dotted key and value; lists of plain values are values."""
+    """Return nested settings as pairs of dotted key and value; a list of scalars is one value."""
     if isinstance(node, dict) and node:
         children = list(node.items())
     elif isinstance(node, list) and any(isinstance(item, dict | list) for item in node):

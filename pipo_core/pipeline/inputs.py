@@ -1,9 +1,8 @@
-"""From what a recipe names to what is on this disk.
+"""Resolves the inputs that a recipe names to paths on this disk.
 
-A recipe names its inputs by catalog name or hub id (with `@REVISION` or without), by path, or, in a pipeline, as
-`stage:NAME[/sub/path]`.
-A job gets real paths only. Nothing is downloaded here: what is absent is an error that names the command
-which gets it.
+A recipe names its inputs by catalog name or hub id (with or without `@REVISION`), by path, or, in a pipeline, as
+`stage:NAME[/sub/path]`. A job gets paths only. Nothing is downloaded here: the error for an absent input has the
+command that downloads it.
 """
 
 import copy
@@ -26,7 +25,7 @@ STAGE_PREFIX = "stage:"
 
 
 class AbsentPathError(MissingInputError):
-    """A recipe names a path where nothing lies; `value` is that path as written in the recipe."""
+    """A recipe names a path that does not exist; `value` is the path as written in the recipe."""
 
     def __init__(self, message: str, value: str) -> None:
         super().__init__(message)
@@ -35,7 +34,13 @@ class AbsentPathError(MissingInputError):
 
 @dataclass(frozen=True)
 class Input:
-    """One artifact that a recipe reads: where in the recipe, as written there, and where on this disk."""
+    """One artifact that a recipe reads.
+
+    Attributes:
+        key: dotted key of the recipe that names it.
+        value: the name as written in the recipe.
+        path: its path on this disk.
+    """
 
     key: str
     value: str
@@ -43,34 +48,43 @@ class Input:
 
 
 def find_inputs(kind: str, settings: Mapping[str, Any], stages: Mapping[str, Path] | None = None) -> list[Input]:
-    """Return the inputs that the recipe's `settings` (its JSON form) name, resolved.
+    """Return the inputs that a recipe names, resolved to paths.
 
-    `stages` are the folders of earlier stages by name, for `stage:NAME` paths. Raises MissingInputError for
-    what is not there, unfinished, or not what the key needs.
+    Args:
+        kind: the recipe's kind.
+        settings: the recipe in its JSON form.
+        stages: folders of earlier stages by name, for `stage:NAME`.
+
+    Raises:
+        MissingInputError: if an input is absent, unfinished, or not of the form that its key needs.
     """
-    return [Input(key, value, resolve(key, value, stages or {})) for key, value, resolve in _slots(kind, settings)]
+    return [Input(key, value, resolve(key, value, stages or {})) for key, value, resolve in _named(kind, settings)]
 
 
 def stage_references(kind: str, settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return (key, stage name) of every `stage:NAME` path in a recipe."""
+    """Return (key, stage name) of every input of a recipe that is a `stage:NAME`."""
     return [
         (key, value.removeprefix(STAGE_PREFIX).partition("/")[0])
-        for key, value, _ in _slots(kind, settings)
+        for key, value, _ in _named(kind, settings)
         if value.startswith(STAGE_PREFIX)
     ]
 
 
 def outside_inputs(kind: str, settings: Mapping[str, Any]) -> list[Input]:
-    """Return the inputs that no earlier stage makes: these can be looked for before anything runs."""
+    """Return the inputs that no earlier stage makes, so they must exist before anything runs.
+
+    Raises:
+        MissingInputError: if one is absent, unfinished, or not of the form that its key needs.
+    """
     return [
         Input(key, value, resolve(key, value, {}))
-        for key, value, resolve in _slots(kind, settings)
+        for key, value, resolve in _named(kind, settings)
         if not value.startswith(STAGE_PREFIX)
     ]
 
 
 def put_inputs(settings: Mapping[str, Any], values: Mapping[str, str | None]) -> dict[str, Any]:
-    """Return a copy of `settings` with other values at the dotted keys."""
+    """Return a copy of `settings` with these values at their dotted keys."""
     changed = copy.deepcopy(dict(settings))
     for key, value in values.items():
         *parents, last = key.split(".")
@@ -85,7 +99,11 @@ Resolver = Callable[[str, str, Mapping[str, Path]], Path]
 
 
 def resolve_model(key: str, value: str, stages: Mapping[str, Path]) -> Path:
-    """Return the checkpoint folder that `value` means; a stage folder stands for its `model/`."""
+    """Return the checkpoint folder that an input names; a stage's folder stands for its `model/`.
+
+    Raises:
+        MissingInputError: if there is none, or its stage is not finished.
+    """
     if value in CATALOG and CATALOG[value].bundled:
         return bundled_model(value)
     folder = _on_disk(key, value, stages)
@@ -103,7 +121,11 @@ def resolve_model(key: str, value: str, stages: Mapping[str, Path]) -> Path:
 
 
 def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
-    """Return the train stage's folder or adapter folder that `value` means."""
+    """Return the training's folder or adapter folder that an input names.
+
+    Raises:
+        MissingInputError: if there is none, or its stage is not finished.
+    """
     folder = _on_disk(key, value, stages)
     if folder is None:
         return _cached(key, value, "model")
@@ -114,7 +136,7 @@ def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
 
 
 def resolve_rows(name: str) -> Resolver:
-    """Return the resolver of a JSON-lines file; a folder stands for the file called `name` in it."""
+    """Return the resolver of JSON-lines files; a folder stands for the file `name` in it."""
 
     def resolve(key: str, value: str, stages: Mapping[str, Path]) -> Path:
         path = _on_disk(key, value, stages)
@@ -136,7 +158,8 @@ def _resolver(mark: Reference) -> Resolver:
     return resolve_adapter if mark.holds == "adapter" else resolve_model
 
 
-def _slots(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
+def _named(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
+    """Yield key, value and resolver of every input that a recipe names."""
     for pattern, mark in input_keys(KINDS[kind]).items():
         for key, value in _matches(pattern.split("."), settings, ()):
             if value is not None and value not in mark.generated:
@@ -173,7 +196,7 @@ def _require_finished(key: str, path: Path) -> None:
         if state != "done":
             raise MissingInputError(
                 f"{key}: the stage in {path} is not finished (state: {state})",
-                hint="give its command again, it goes on where it stopped",
+                hint="give its command again; it goes on where it stopped",
             )
 
 
@@ -185,7 +208,7 @@ def _looks_like_path(value: str) -> bool:
 
 
 def _first_absent(value: str) -> str:
-    """Return ` (there is no folder …)` with the topmost folder on the way to `value` that is not there."""
+    """Return ` (there is no folder …)` with the topmost parent folder that does not exist, or an empty text."""
     path = Path(value).expanduser()
     absent = [folder for folder in path.parents if not folder.exists()]
     return f" (there is no folder {absent[-1]})" if absent else ""

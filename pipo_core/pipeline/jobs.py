@@ -1,4 +1,4 @@
-"""The job of each recipe kind. A job's module, and torch with it, is imported when the job runs."""
+"""The job of each recipe kind. A job's module, and with it torch, is imported only when the job runs."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Any
 from pipo_core.reporting import Reporter
 
 Job = Callable[[Any, Path, Reporter, str], dict[str, Any]]
-"""Works in its folder and returns a JSON-able summary; called again with the same recipe it goes on.
+"""Takes a recipe, its folder, a reporter and the fingerprint of the stage's identity; returns a summary for JSON.
 
-The last argument is the fingerprint of the stage's identity, for what a job stamps and later goes on from.
+Called again with the same recipe, it resumes. It stamps with the fingerprint what it may resume from.
 """
 
 
 def _train(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
     from pipo_core.train.sft import run_train
 
-    return _drawn(run_train(recipe, out, made_by=made_by, reporter=reporter), out)
+    return _with_calibration_plot(run_train(recipe, out, made_by=made_by, reporter=reporter), out)
 
 
 def _distill(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
     from pipo_core.train.opd import run_distill
 
-    return _drawn(run_distill(recipe, out, made_by=made_by, reporter=reporter), out)
+    return _with_calibration_plot(run_distill(recipe, out, made_by=made_by, reporter=reporter), out)
 
 
-def _drawn(summary: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Draw how well the gate of a training is calibrated, beside its figures."""
+def _with_calibration_plot(summary: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Draw the calibration of a training's gate, if it was measured, and return the summary unchanged."""
     from pipo_core.pipeline import plots
 
     if summary.get("calibration"):
@@ -44,7 +44,7 @@ def _rollout(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, An
     from pipo_core.data.rollouts import run_rollout
     from pipo_core.grade.math import MathGrader
 
-    # Data and grading are neighbours that do not know each other; they meet here.
+    # The rooms data and grade do not import each other, so they are joined here.
     with MathGrader() as grader:
         return run_rollout(recipe, out, reporter=reporter, judge=grader.grade)
 

@@ -1,7 +1,4 @@
-"""A stage's journal on disk: `log.txt` for people, `events.jsonl` for machines.
-
-`JournalReporter` passes everything on to the caller's reporter and writes it down as well.
-"""
+"""A stage's journal on disk: `log.txt` for people, `events.jsonl` for programs."""
 
 import math
 from datetime import UTC, datetime
@@ -15,57 +12,62 @@ PROGRESS_EVERY_SECONDS = 5.0
 
 
 def now() -> str:
-    """Return the present time, UTC, ISO 8601, to the second."""
+    """Return the current time in UTC, as ISO 8601 with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class JournalReporter:
-    """A Reporter that also writes into a stage folder."""
+    """A reporter that writes every message into a stage's folder and passes it on to another reporter."""
 
     def __init__(self, inner: Reporter, folder: Path) -> None:
-        """Pass on to `inner`; write into `folder`, which exists."""
+        """Make the journal of a stage.
+
+        Args:
+            inner: gets every message, too.
+            folder: the stage's folder, which exists.
+        """
         self._inner = inner
         self._folder = folder
 
     def info(self, msg: str) -> None:
-        """Pass on and write down."""
+        """Pass on and record a line that the user wants to read."""
         self._inner.info(msg)
         self.note("info", message=msg)
 
     def warn(self, msg: str) -> None:
-        """Pass on and write down."""
+        """Pass on and record a line that the user should act on."""
         self._inner.warn(msg)
         self.note("warn", message=msg)
 
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
-        """Return the caller's progress, which is also noted every few seconds."""
+        """Return the inner reporter's progress, which is also recorded every few seconds."""
         progress = self._inner.progress(title, total, unit)
         progress.listen(ProgressNotes(self))
         return progress
 
     def note(self, event: str, **fields: Any) -> None:
-        """Write one event to both files without showing it."""
+        """Record an event in both files without showing it."""
         append_jsonl(self._folder / "events.jsonl", [{"time": now(), "event": event, **fields}])
         self.log(event, **fields)
 
     def log(self, event: str, **fields: Any) -> None:
-        """Write one event to `log.txt` only."""
+        """Record an event in `log.txt` only."""
         words = " ".join(str(v) if k == "message" else f"{k}={v}" for k, v in fields.items())
         with (self._folder / "log.txt").open("a", encoding="utf-8") as log:
             log.write(f"{now()} {event}: {words}\n")
 
 
 class ProgressNotes:
-    """Listens to a progress: notes it at most every `PROGRESS_EVERY_SECONDS`, and at its end if it moved since."""
+    """A listener that records a progress at most every `PROGRESS_EVERY_SECONDS`, and at its end if it has moved."""
 
     def __init__(self, journal: JournalReporter) -> None:
-        """Write into `journal`."""
+        """Record into `journal`."""
         self._journal = journal
         self._noted_at = 0.0
         self._unnoted = False
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Note the event if it is time for a note."""
+        """Record the event if enough time has passed."""
         if event.phase == "begin":
             self._noted_at = event.time
         elif event.phase == "move":
@@ -78,6 +80,6 @@ class ProgressNotes:
                 done=event.done,
                 total=event.total,
                 unit=event.unit,
-                # JSON has no NaN; a loss that is one belongs in the log all the same.
+                # JSON has no NaN, and a loss that is NaN must be in the log: it is written as text.
                 figures={name: float(v) if math.isfinite(v) else str(v) for name, v in event.figures.items()},
             )

@@ -1,9 +1,8 @@
 """Plots of training, evaluation and latency as PNG files, 1,280 pixels wide and readable at 800.
 
-Each function takes what a job left (`metrics.jsonl` rows, `results.json`), draws what can be drawn from it
-and returns the files, none where there is nothing to draw. Colours are Okabe and Ito's, which colour-blind
-readers can tell apart. No window system and no global state of
-matplotlib is touched.
+Each function takes a job's figures (rows of `metrics.jsonl`, `results.json`), draws the plots that they allow and
+returns the files, none if there is nothing to draw. Colours are Okabe and Ito's, which colour-blind readers can tell
+apart. matplotlib is used without a window system and without its global state.
 """
 
 import io
@@ -31,17 +30,17 @@ LOSSES = {
     "confidence_loss": "confidence",
 }
 MANY = 60
-"""From so many points on, a moving average is drawn over the single ones."""
+"""From this many points on, a moving average is drawn over the single points."""
 
 Row = Mapping[str, Any]
 
 
 def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[Path]:
-    """Draw the losses and, where they were logged, confidence and acceptance over steps."""
+    """Draw the losses over steps and, if they were logged, confidence and acceptance; return the files."""
     files = []
     losses = {label: key for key, label in LOSSES.items() if _logged(rows, key)}
     if "backbone_loss" in losses.values() and len(losses) == 2:
-        losses.pop("sum")  # one loss: the sum says the same
+        losses.pop("sum")  # with one loss, the sum is the same curve
     if losses:
         figure, axes = _figure("optimizer step", "loss (nats a token)")
         for index, (label, key) in enumerate(losses.items()):
@@ -65,7 +64,7 @@ def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[
 
 
 def calibration(gate: Row, folder: Path, name: str = "calibration") -> list[Path]:
-    """Draw measured acceptance over the gate's confidence, and how many drafts have which confidence."""
+    """Draw measured acceptance, and the number of drafts, over the gate's confidence; return the files."""
     figure = Figure(figsize=(WIDTH, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
@@ -84,7 +83,7 @@ def calibration(gate: Row, folder: Path, name: str = "calibration") -> list[Path
 
 
 def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> list[Path]:
-    """Draw accuracy with intervals (at each budget) and tokens a slot over the threshold of the pipo arms."""
+    """Draw accuracy with intervals, at each budget, and tokens a slot over the threshold; return the files."""
     arms = results["arms"]
     taus = sorted({arm["tau"] for arm in arms if arm["tau"] is not None})
     if not taus:
@@ -109,7 +108,7 @@ def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> 
 
 
 def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
-    """Draw the medians of TTFT and TPOT as bars with their quartiles, one group a prompt length."""
+    """Draw the medians of TTFT and TPOT as bars with quartiles, one group per prompt length; return the files."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -130,7 +129,7 @@ def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> li
 
 
 def throughput(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
-    """Draw real tokens a second over the requests at once; nothing where none were asked at once."""
+    """Draw tokens per second, PAD not counted, over concurrent requests; return the files, none without a table."""
     if not results["throughput"]:
         return []
     figure, axes = _figure("requests at once", "real tokens a second, all requests")
@@ -187,7 +186,7 @@ def _acceptance_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _curve(axes: Axes, rows: Sequence[Row], key: str, label: str, index: int) -> None:
-    """One line over steps; where there are many points, thin, with its moving average in full."""
+    """Draw one curve over steps; with many points it is thin, and its moving average is drawn over it."""
     points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
     steps, values = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
     colour = COLOURS[index % len(COLOURS)]

@@ -1,18 +1,21 @@
-"""Which threshold to use: the most tokens a slot among those that keep accuracy near the baseline's."""
+"""The threshold to use: the one with the most tokens a slot whose accuracy is near the baseline's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MARGIN = 0.05
-"""How far avg@k may lie below the baseline's: 5 points."""
+"""How far avg@k may be below the baseline's: 5 points."""
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The chosen run of an evaluation (an entry of its `arms`) and whether it keeps to the margin.
+    """The recommended entry of an evaluation's `arms`.
 
-    Where none does (`within` is False) it is the run that comes nearest to the baseline.
+    Attributes:
+        arm: the entry.
+        unit: the unit of the budget that decided: tokens or slots.
+        within: whether its accuracy is within the margin. If no entry is, `arm` is the one nearest to the baseline.
     """
 
     arm: Mapping[str, Any]
@@ -21,22 +24,26 @@ class Recommendation:
 
     @property
     def figures(self) -> Mapping[str, Any]:
-        """The run's figures at the budget that decided."""
+        """Return the entry's figures at the budget that decided."""
         figures: Mapping[str, Any] = self.arm["budgets"][self.unit]
         return figures
 
     @property
     def certain(self) -> bool:
-        """Whether the whole 95 % interval of the difference keeps to the margin, not only the estimate."""
+        """Return whether the whole 95 % interval of the difference is within the margin, not only the estimate."""
         return bool(self.figures["difference"]["low"] >= -MARGIN)
 
 
 def recommend(results: Mapping[str, Any], unit: str) -> Recommendation | None:
-    """Return the threshold to use at the budget in `unit`, from what `run_eval` returned.
+    """Return the threshold to use at one budget, or None without a baseline or without thresholds.
 
-    Among the runs with a threshold whose avg@k is at most `MARGIN` below the baseline's: the one with the
-    most tokens a slot, and the more accurate of two equal ones. If none is so near, the nearest. None without
-    a baseline or without runs that have a threshold.
+    Of the entries with a threshold whose avg@k is at most `MARGIN` below the baseline's, it is the one with the most
+    tokens a slot, and of two equal ones the more accurate. If no entry is within the margin, it is the one with the
+    highest accuracy.
+
+    Args:
+        results: the results of `run_eval`.
+        unit: the unit of the budget: tokens or slots.
     """
     candidates = [
         Recommendation(arm, unit, arm["budgets"][unit]["difference"]["value"] >= -MARGIN)

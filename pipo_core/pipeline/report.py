@@ -1,4 +1,4 @@
-"""The report of a run: `report.md` and its plots, from what the stages left on disk."""
+"""The report of a run: `report.md` and its plots, made from the stages' folders."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,10 +27,16 @@ Record = Mapping[str, Any]
 
 
 def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
-    """Write `folder/report.md` and the plots beside it, and return the report's path.
+    """Write `report.md` and its plots into the run's folder and return the report's path.
 
-    `stages` are the finished stages in order. The page is written last, so it never names a plot that is not
-    there. Raises MissingInputError when a stage's record or results are absent.
+    The page is written last, so it never names a plot that does not exist.
+
+    Args:
+        folder: the run's folder.
+        stages: the finished stages in order.
+
+    Raises:
+        MissingInputError: if a stage's record or results are absent.
     """
     records = [(stage.folder, read_json(stage.folder / RECORD)) for stage in stages]
     evals = _results(records, "eval")

@@ -1,4 +1,4 @@
-"""The sentences and small tables of a report. Every figure comes with what it was measured against."""
+"""The sentences and small tables of a report. Every figure is stated with its baseline."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -38,36 +38,36 @@ def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> lis
         tokens, slots = results["budget"]["tokens"], results["budget"]["slots"]
         lines.append(
             f"{name}: an answer may take at most {tokens:,} tokens, or, in the other table, {slots:,} slots. "
-            "At equal tokens all methods may write the same length; at equal slots PIPO may write up to "
-            "twice as many tokens as regular decoding, which is how the paper compares."
+            "At equal tokens all methods may write answers of the same length. At equal slots, as the paper "
+            "compares, PIPO may write up to twice as many tokens as regular decoding."
         )
         lines.append(
             f"{name}: the intervals are 95 % over {results['problems']} problems with {results['samples']} "
-            "answers each. They hold the chance in problems and answers, not that of training: each model "
-            "was trained once, with one seed."
+            "answers each. They cover the chance in problems and answers, not in training: each model was "
+            "trained once, with one seed."
         )
     if any(arm["tau"] is not None for results in evals.values() for arm in results["arms"]):
         lines.append(
-            "The threshold was chosen on the same problems that its accuracy is stated on, which favours it "
-            "a little; a fresh seed for the problems tells how much."
+            "The threshold was chosen on the problems that its accuracy was measured on, which favours it a "
+            "little. Problems of another seed would show how much."
         )
     if evals:
-        lines.append("An answer that is not finished within the budget counts as wrong, whatever it holds.")
+        lines.append("An answer that is not finished within the budget counts as wrong.")
     if any(results["suite"] == "tiny" for results in evals.values()):
         lines.append(
-            "The tiny world is small models on generated arithmetic: it shows that the method works from "
-            "end to end, not how much it costs or gains on a real model."
+            "The tiny world has small models and generated arithmetic. It shows that the method works from end "
+            "to end, not what it costs or gains with a real model."
         )
     for name, results in benches.items():
         lines.append(
-            f"{name}: one request at a time on {results['machine']['device']}; only real tokens count, never "
-            "PADs. Ratios between methods change with the machine, the batch and the length of the prompt."
+            f"{name}: one request at a time on {results['machine']['device']}; PAD is not counted as a token. "
+            "Ratios between methods depend on the machine, the batch and the length of the prompt."
         )
     return lines
 
 
 def stage_table(records: Sequence[Record]) -> Table:
-    """Return name, kind, time and attempts of every stage."""
+    """Return a table with name, kind, time and attempts of every stage."""
     rows = [
         [
             record["name"],
@@ -82,7 +82,7 @@ def stage_table(records: Sequence[Record]) -> Table:
 
 
 def machine_lines(records: Sequence[Record]) -> list[str]:
-    """Return machine, versions, peak memory and commands, each once, however many stages share them."""
+    """Return lines with the machine, versions, commands and peak memory; lines that stages share appear once."""
     lines: list[str] = []
     for record in records:
         machine = record["machine"]
@@ -96,7 +96,7 @@ def machine_lines(records: Sequence[Record]) -> list[str]:
 
 
 def training_line(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what was trained on what and the losses it ended at."""
+    """Return a sentence about a training: what was trained, from what, on what, and its last losses."""
     settings = record["settings"]
     what = "the uncompressed model" if settings.get("objective") == "regular" else "the pair model"
     method = "all weights" if settings["tuning"]["method"] == "full" else "LoRA"
@@ -111,23 +111,23 @@ def training_line(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def data_line(record: Record) -> Iterator[str]:
-    """Yield what a rollout or build stage made, in a sentence; nothing for other kinds."""
+    """Yield a sentence about the data of a rollout or build stage; nothing for other kinds."""
     name, made = record["name"], record["summary"]
     if record["kind"] == "rollout":
         yield (
             f"{name}: {made['answers']:,} answers to {made['problems']:,} problems by "
             f"`{record['settings']['model']}`; {100 * made['finished']:.1f} % finished, "
-            f"{100 * made['solved']:.1f} % right, {made['mean_tokens']:.0f} tokens on average."
+            f"{100 * made['solved']:.1f} % correct, {made['mean_tokens']:.0f} tokens on average."
         )
     elif record["kind"] == "build" and record["settings"].get("worked") is not None:
         yield (
-            f"{name}: {made['train_rows']:,} training rows and {made['validation_rows']:,} validation rows "
+            f"{name}: {made['train_rows']:,} training and {made['validation_rows']:,} validation examples "
             f"from the worked solutions of {made['questions']:,} problems."
         )
     elif record["kind"] == "build":
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in made["dropped"].items()) or "none"
         yield (
-            f"{name}: {made['train_rows']:,} training rows and {made['validation_rows']:,} validation rows "
+            f"{name}: {made['train_rows']:,} training and {made['validation_rows']:,} validation examples "
             f"from {made['answers']:,} answers; dropped: {dropped}."
         )
 
@@ -155,22 +155,25 @@ def _recommendation(results: Results, found: Recommendation) -> str:
     if not found.within:
         return (
             f"At {limit} an answer **no threshold keeps accuracy within {POINTS:.0f} points of the "
-            f"baseline.** The nearest is `{arm['arm']}` at τ = {arm['tau']:g}: {accuracy}, {speed}."
+            f"baseline.** The most accurate is `{arm['arm']}` at τ = {arm['tau']:g}: {accuracy}, {speed}."
         )
     doubt = (
         ""
         if found.certain
-        else f" The interval reaches more than {POINTS:.0f} points below the baseline, so more problems are "
-        "needed to be sure."
+        else f" The interval reaches more than {POINTS:.0f} points below the baseline; only more problems "
+        "would settle it."
     )
     return (
-        f"At {limit} an answer, **use τ = {arm['tau']:g}** with `{arm['arm']}`: {speed}, the most of the "
+        f"At {limit} an answer, **use τ = {arm['tau']:g}** with `{arm['arm']}`: {speed}, the most of all "
         f"thresholds within {POINTS:.0f} points of the baseline; {accuracy}.{doubt}"
     )
 
 
 def _pair_against_pair(results: Results) -> Iterator[str]:
-    """Say what each pair model has over the one before it, at the thresholds of both: distillation over fine-tuning."""
+    """Yield what changed from each pair model to the next, such as from fine-tuning to distillation.
+
+    Only thresholds that both models have are compared.
+    """
     unit = next(iter(results["budget"]))
     arms: dict[str, dict[float, Mapping[str, Any]]] = {}
     for arm in results["arms"]:

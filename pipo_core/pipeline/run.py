@@ -1,8 +1,7 @@
-"""A pipeline: its stages in order, each only as far as it is needed, and a report at the end.
+"""A pipeline: its stages in order, each run only if needed, and a report at the end.
 
-A stage that ran again makes a later one run again only if its artifacts came out different, since inputs
-count by content. Everything that no stage makes is looked for before the first stage starts, so that a
-missing model at the end does not cost the hours before it.
+Inputs count by content, so a stage that ran again makes a later one run again only if its artifacts changed. Inputs
+that no stage makes are looked for before the first stage starts, so a missing model of the last stage costs no time.
 """
 
 from collections.abc import Collection, Mapping
@@ -24,7 +23,7 @@ REPORT = "report.md"
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a pipeline left: its folder, its report and the result of every stage, in order."""
+    """The outcome of a pipeline: its folder, its report and the results of its stages in order."""
 
     folder: Path
     report: Path
@@ -33,7 +32,7 @@ class PipelineResult:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What `run_pipeline` would do with one stage; `wait`: that shows once the stages before it have run."""
+    """What `run_pipeline` would do with one stage; `wait` if that depends on stages that have to run first."""
 
     name: str
     kind: str
@@ -44,16 +43,25 @@ class PlannedStage:
 def run_pipeline(
     recipe: PipelineRecipe, root: Path, *, reporter: Reporter, jobs: Mapping[str, Job] = JOBS
 ) -> PipelineResult:
-    """Run what is not done, write `root/<run>/report.md` if anything changed, and return what there is.
+    """Run the stages that are not finished, and write the report `root/<run>/report.md` if anything changed.
 
-    Raises RecipeError for a stage's invalid recipe and MissingInputError for an input that no stage makes,
-    both before anything runs; UsageError if another process runs the pipeline; and what a stage's job raises.
+    Args:
+        recipe: the pipeline.
+        root: the folder of all runs.
+        reporter: shows messages and progress.
+        jobs: the job of each recipe kind.
+
+    Raises:
+        RecipeError: before anything runs, if a stage's recipe is not valid.
+        MissingInputError: before anything runs, if an input that no stage makes is absent.
+        UsageError: if another process runs the pipeline.
+        Exception: any error of a stage's job.
     """
     stages = pipeline_stages(recipe)
     _look_for_inputs(stages)
     folder = root / recipe.run
     with FolderLock(folder):
-        remove_partial(folder, deep=False)  # of a report; the stages look after their own folders
+        remove_partial(folder, deep=False)  # partial reports; each stage cleans its own folder
         results: dict[str, StageResult] = {}
         for number, (name, job) in enumerate(stages.items(), start=1):
             kind = "" if name == job.kind else f" ({job.kind})"
@@ -62,7 +70,7 @@ def run_pipeline(
             results[name] = run_stage(job, root, reporter=reporter, name=name, inputs=folders, restart=True, jobs=jobs)
         report = folder / REPORT
         if not _is_newer(report, results.values()):
-            # Imported here: a pipeline with nothing to do draws nothing.
+            # Imported here: a pipeline with nothing to do needs no plots.
             from pipo_core.pipeline.report import write_report
 
             report = write_report(folder, list(results.values()))
@@ -70,9 +78,11 @@ def run_pipeline(
 
 
 def plan_pipeline(recipe: PipelineRecipe, root: Path) -> list[PlannedStage]:
-    """Return what `run_pipeline` would do, stage by stage, changing nothing.
+    """Return what `run_pipeline` would do with each stage, without changing anything.
 
-    Raises RecipeError and MissingInputError as it would before its first stage.
+    Raises:
+        RecipeError: if a stage's recipe is not valid.
+        MissingInputError: if an input that no stage makes is absent.
     """
     stages = pipeline_stages(recipe)
     _look_for_inputs(stages)
@@ -82,7 +92,7 @@ def plan_pipeline(recipe: PipelineRecipe, root: Path) -> list[PlannedStage]:
         named = {stage for _, stage in stage_references(job.kind, job.model_dump(mode="json"))}
         unfinished = sorted(named - finished.keys())
         if unfinished:
-            plan.append(PlannedStage(name, job.kind, "wait", [f"it reads what {', '.join(unfinished)} makes"]))
+            plan.append(PlannedStage(name, job.kind, "wait", [f"it reads the output of {', '.join(unfinished)}"]))
             continue
         todo = check_stage(job, root, name=name, inputs=finished, restart=True)
         plan.append(PlannedStage(name, job.kind, todo.action, todo.reasons))
@@ -92,7 +102,11 @@ def plan_pipeline(recipe: PipelineRecipe, root: Path) -> list[PlannedStage]:
 
 
 def pipeline_stages(recipe: PipelineRecipe) -> dict[str, JobKind]:
-    """Return each stage's recipe by name, in order, all in the pipeline's run. Raises RecipeError."""
+    """Return each stage's recipe by name, in order, all with the pipeline's run.
+
+    Raises:
+        RecipeError: if a stage's recipe is not valid.
+    """
     stages: dict[str, JobKind] = {}
     for stage in recipe.stages:
         job = stage_recipe(stage, stages=list(stages))
@@ -106,7 +120,7 @@ def _look_for_inputs(stages: Mapping[str, JobKind]) -> None:
 
 
 def _is_newer(report: Path, results: Collection[StageResult]) -> bool:
-    """Whether the report is younger than every stage's last event; a killed run may leave an old one."""
+    """Return whether the report is newer than every stage's last event: a killed run may leave an old report."""
     if not report.is_file() or not all(result.skipped for result in results):
         return False
     journals = [result.folder / "events.jsonl" for result in results]

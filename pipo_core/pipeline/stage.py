@@ -1,17 +1,15 @@
 """One stage: a recipe and its input artifacts make an output folder, once.
 
-`outputs/<run>/<stage>/` holds the artifacts and `stage.json`, which says what they were made from. From it
-`run_stage` decides:
+`outputs/<run>/<stage>/` holds the artifacts and `stage.json`, which records the settings and inputs that they were made
+from. `run_stage` compares the stage's identity (`identity.py`) with that record:
 
-- finished, and recipe and inputs are the same: nothing is done;
-- interrupted, failed or killed, and the same: the job is called again and goes on from what it left;
-- something is different: it is said, the folder becomes `<stage>.previous` (replacing the one before, so that
-  one earlier result is kept and the disk does not fill up), and the stage runs from the start.
+- the same, and finished: nothing is done;
+- the same, but interrupted, failed or killed: the job is called again and resumes;
+- changed: the change is reported, the folder becomes `<stage>.previous`, and the stage runs from the start.
 
-What took hours (`COSTLY`) is never replaced: an earlier `<stage>.previous` becomes `<stage>.previous.1`, and so
-on; and where a training would start again, that must be asked for, else it is refused.
-
-What "the same" means is decided in `identity`.
+`<stage>.previous` replaces the one before it, so that one earlier result is kept and the disk does not fill up. Results
+that took hours (`COSTLY`) are never replaced: an earlier `<stage>.previous` becomes `<stage>.previous.1`, and so on. A
+training starts again only on request; otherwise `ChangedError` is raised.
 """
 
 import shlex
@@ -54,36 +52,46 @@ RECORD = "stage.json"
 PREVIOUS = ".previous"
 _NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "outputs"}
 
-# What hours of work leave, by kind: where one of these lies, the folder is kept for good. Other kinds are cheap.
+# Files that took hours to make, by kind: a folder with one of them is never replaced. Other kinds are cheap to repeat.
 COSTLY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("train", "distill"), ("model", "adapter", "checkpoints/*/complete.json")),
     "rollout": ("rollouts.jsonl",),
 }
 TRAININGS = ("train", "distill")
-"""Kinds that start again only when asked to."""
+"""Kinds that start again only on request."""
 _WORKERS_PATIENCE_SECONDS = 600.0
 
 Action = Literal["skip", "start", "go on", "start again", "refuse"]
 
 
 class ChangedError(UsageError):
-    """A training lies where another one would be made; `problems` holds what changed, one phrase each."""
+    """Another training is in the folder that this one would use; `problems` holds one phrase for each change."""
 
     def __init__(self, folder: Path, changes: list[str]) -> None:
-        """Keep the `changes` between what `folder` was made from and what it would be made from."""
+        """Keep the changes.
+
+        Args:
+            folder: the folder of the training.
+            changes: a phrase for each setting and input that differs from the training in there.
+        """
         self.problems = changes
         super().__init__(
             "\n".join([f"{folder} holds another training:", *(f"  {change}" for change in changes)]),
-            hint=f"the same with --restart starts again (what is there becomes {folder.name}{PREVIOUS}), "
-            "with run=NAME it trains in another folder",
+            hint=f"add --restart to start again (the old training becomes {folder.name}{PREVIOUS}), "
+            "or run=NAME to train in another folder",
         )
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage left: its folder and its job's summary.
+    """The outcome of a stage.
 
-    `skipped`: it was finished already. `seconds` is what making it took, in whichever call that was.
+    Attributes:
+        folder: its folder.
+        kind: its recipe's kind.
+        summary: the job's summary.
+        skipped: whether it was finished already.
+        seconds: the time that the job took, over all calls that it took.
     """
 
     folder: Path
@@ -95,9 +103,18 @@ class StageResult:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """What `run_stage` would do with a stage and why (`reasons`, one change or state each).
+    """What `run_stage` would do with a stage, and why.
 
-    `refuse`: it would raise `ChangedError`, since a training would have to start again and nobody asked for that.
+    Attributes:
+        folder: the stage's folder.
+        action: `refuse` means that it would raise `ChangedError`: a training would have to start again without a
+            request for that.
+        reasons: one phrase for each change, or for the state that the stage was left in.
+        inputs: the recipe's inputs.
+        identity: the stage's identity.
+        files: (size, mtime_ns, hash) of the inputs' files by path.
+        settings: the recipe in its JSON form.
+        earlier: the record of an earlier call; None if there is none.
     """
 
     folder: Path
@@ -111,7 +128,7 @@ class StageStatus:
 
 
 def stage_folder(recipe: JobKind, root: Path, name: str | None = None) -> Path:
-    """Return `root/<run>/<stage>`; a stage without a name is called after its kind."""
+    """Return `root/<run>/<stage>`; a stage without a name has the name of its kind."""
     return root / recipe.run / (name or recipe.kind)
 
 
@@ -123,9 +140,17 @@ def check_stage(
     inputs: Mapping[str, str] | None = None,
     restart: bool = False,
 ) -> StageStatus:
-    """Return what there is to do for a stage, changing nothing; the arguments are `run_stage`'s.
+    """Return what `run_stage` would do with a stage, without changing anything.
 
-    Raises MissingInputError when an input is absent, unfinished or unfit.
+    Args:
+        recipe: as in `run_stage`.
+        root: as in `run_stage`.
+        name: as in `run_stage`.
+        inputs: as in `run_stage`.
+        restart: as in `run_stage`.
+
+    Raises:
+        MissingInputError: if an input is absent, unfinished, or not of the form that its key needs.
     """
     folder = stage_folder(recipe, root, name)
     settings = recipe.model_dump(mode="json")
@@ -153,18 +178,30 @@ def run_stage(
     restart: bool = False,
     jobs: Mapping[str, Job] = JOBS,
 ) -> StageResult:
-    """Bring one stage to its end and return what it left; do nothing if it is there already.
+    """Run one stage, or what is left of it, and return its outcome; do nothing if it is finished and unchanged.
 
-    `inputs` are the folders of earlier stages by name, for `stage:NAME` paths in the recipe. `restart`: a
-    training that is there and was made from something else is set aside. `jobs` are the functions by recipe
-    kind. Raises MissingInputError for absent inputs, ChangedError for such a training without `restart`,
-    UsageError when another process works in the stage or its name is not possible, MachineError when the disk
-    is full, and whatever the job raises; the state is on disk before that leaves.
+    If the job raises, the state is on disk before the error is passed on.
+
+    Args:
+        recipe: the stage's recipe.
+        root: the folder of all runs.
+        reporter: shows messages and progress.
+        name: the stage's name; that of its kind if None.
+        inputs: folders of earlier stages by name, for `stage:NAME` in the recipe.
+        restart: whether a training in the folder that differs from this one is set aside.
+        jobs: the job of each recipe kind.
+
+    Raises:
+        MissingInputError: if an input is absent, unfinished, or not of the form that its key needs.
+        ChangedError: if the folder holds another training and `restart` is False.
+        UsageError: if another process works in the stage, or the name is not allowed.
+        MachineError: if the disk is full.
+        Exception: any other error of the job.
     """
     folder = stage_folder(recipe, root, name)
     if PREVIOUS in folder.name:
-        raise UsageError(f"{folder.name!r}: a stage's name may not hold {PREVIOUS}")
-    # First of all, so that a start that cannot succeed leaves nothing behind, not even a lock.
+        raise UsageError(f"{folder.name!r}: a stage's name may not contain {PREVIOUS}")
+    # Inputs are looked for first: if one is absent, nothing is left on disk, not even a lock.
     find_inputs(recipe.kind, recipe.model_dump(mode="json"), _paths(inputs))
     with writing(folder), FolderLock(lock_of(folder), about=folder):
         _outlast_workers(folder, reporter)
@@ -178,16 +215,17 @@ def run_stage(
         remove_partial(folder)
         if todo.action == "start again":
             kept = _set_aside(folder, recipe.kind)
-            reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}; what was there is now {kept}")
+            reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}; the old result is now {kept}")
         elif todo.action == "go on":
             reporter.info(f"{folder.name}: goes on ({'; '.join(todo.reasons)})")
         return _work(recipe, todo, jobs[recipe.kind], reporter)
 
 
 def _outlast_workers(folder: Path, reporter: Reporter) -> None:
-    """Wait for processes that a killed run left behind: they end by themselves, and till then write into `folder`.
+    """Wait for worker processes of a killed run: they write into `folder` until they end by themselves.
 
-    Raises UsageError if they do not end in ten minutes.
+    Raises:
+        UsageError: if they have not ended after `_WORKERS_PATIENCE_SECONDS`.
     """
     lock = workers_lock_of(folder)
     if not lock.exists():
@@ -234,7 +272,7 @@ def _work(recipe: JobKind, todo: StageStatus, job: Job, reporter: Reporter) -> S
         "summary": None,
         "outputs": None,
     }
-    # First of all: a folder with anything else in it and no record would be taken for a stranger's.
+    # The record is written first: a folder with files but no record would not be recognised as this stage's.
     write_json(folder / RECORD, record)
     _write_recipe(resolved, folder)
     journal.note("running", attempt=record["attempts"], command=record["command"])
@@ -255,7 +293,7 @@ def _work(recipe: JobKind, todo: StageStatus, job: Job, reporter: Reporter) -> S
         state = "interrupted" if isinstance(error, KeyboardInterrupt | Interrupted) else "failed"
         full = full_disk(error, folder)
         message = str(full or error) or type(error).__name__
-        with suppress(OSError, PipoError):  # the disk may be full; the record then says what it said: running
+        with suppress(OSError, PipoError):  # the disk may be full; the record then stays at "running"
             close(state, message=message, summary=None)
             journal.note(state, message=message)
             journal.log("traceback", message=traceback.format_exc())
@@ -303,7 +341,7 @@ def _outputs(folder: Path) -> list[str]:
 
 
 def _set_aside(folder: Path, kind: str) -> str:
-    """Move a stage's folder out of the way and return its new name."""
+    """Rename a stage's folder to make room for a new one and return its new name."""
     previous = folder.with_name(folder.name + PREVIOUS)
     if _is_costly(previous, kind):
         taken = (previous.with_name(f"{previous.name}.{number}") for number in count(1))
@@ -315,16 +353,16 @@ def _set_aside(folder: Path, kind: str) -> str:
 
 
 def _is_costly(folder: Path, kind: str) -> bool:
-    """Return whether hours of work may lie in a stage's folder; `kind` is its own unless its record says another."""
+    """Return whether a stage's folder holds files of `COSTLY`; `kind` applies if the folder's record has none."""
     return any(any(folder.glob(pattern)) for pattern in COSTLY.get(_earlier(folder).get("kind", kind), ()))
 
 
 def _refresh_files(todo: StageStatus) -> None:
-    """Remember files that were read anew though their content is the same, so that this happens once."""
+    """Record new times of files with unchanged content, so that they are not read again next time."""
     if todo.earlier is not None and fingerprint(todo.files) != fingerprint(todo.earlier["files"]):
         write_json(todo.folder / RECORD, {**todo.earlier, "files": todo.files})
 
 
 def _write_recipe(resolved: JobKind, folder: Path) -> None:
-    head = f"# What stage {folder.name} runs, with every default and path filled in.\n"
+    head = f"# The recipe of stage {folder.name}, with every default and path filled in.\n"
     write_atomic(folder / "recipe.yaml", head + to_yaml(dump(resolved)))

@@ -79,8 +79,8 @@ def test_a_changed_recipe_is_refused_with_what_changed_and_two_ways_on(
         "pipo: outputs/lesson/train holds another training:",
         "  batch.per_device was 1 and is 2",
         "  optimizer.learning_rate was 0.0001 and is 0.5",
-        "  try: the same with --restart starts again (what is there becomes train.previous), "
-        "with run=NAME it trains in another folder",
+        "  try: add --restart to start again (the old training becomes train.previous), "
+        "or run=NAME to train in another folder",
     ]
     assert state(RUN) == before, "nothing is touched"
     plan = CliRunner().invoke(app, ["train", "lesson.yaml", FASTER, "--dry-run", "--json"])
@@ -115,7 +115,7 @@ def test_restart_keeps_every_earlier_training(train: Callable[..., tuple[int, st
     code, err = train(FASTER, "--restart")
     assert code == 0
     assert "train: runs again, because optimizer.learning_rate was 0.0001 and is 0.5" in err
-    assert "what was there is now train.previous" in err
+    assert "the old result is now train.previous" in err
     assert rates(RUN) == {"train": 0.5, "train.previous": 0.0001}
     assert train(FASTEST, "--restart")[0] == 0
     assert train("optimizer.learning_rate=0.25", "--restart")[0] == 0
@@ -151,7 +151,7 @@ def test_a_pipeline_runs_changed_trainings_again_and_keeps_every_earlier_one(
     for rate in (0.125, 0.25, 0.5):
         code, err = train(f"first.optimizer.learning_rate={rate}", verb="run", recipe="line.yaml")
         assert code == 0, err
-    assert "what was there is now first.previous" in err
+    assert "the old result is now first.previous" in err
     assert rates(Path("outputs/line")) == {"first": 0.5, "first.previous": 0.25, "first.previous.1": 0.125}
 
 

@@ -65,9 +65,9 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"no results\.json"):
         read_results(tmp_path)
     write_json(tmp_path / "results.json", {"kind": "rollout"})
-    with pytest.raises(UsageError, match="no results of pipo eval or pipo bench"):
+    with pytest.raises(UsageError, match="does not hold results of pipo eval or pipo bench"):
         read_results(tmp_path)
-    with pytest.raises(UsageError, match="one is of pipo bench, the other of pipo eval"):
+    with pytest.raises(UsageError, match="the first is a result of pipo bench, the second of pipo eval"):
         compare_results(bench_results(), eval_results())
     other = copy.deepcopy(bench_results())
     other["lengths"][0]["prompt_tokens"] = 65

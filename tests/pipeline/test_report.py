@@ -123,7 +123,7 @@ def test_the_report_says_what_was_found_and_on_what(tmp_path: Path, report: Call
     assert "At 128 slots an answer, **use τ = 0.5**" in text
     assert "first token 1.50× as fast as `regular`" in text
     assert "1,200 answers to 300 problems" in text
-    assert "1,080 training rows and 0 validation rows from 1,200 answers; dropped: 120 wrong" in text
+    assert "1,080 training and 0 validation examples from 1,200 answers; dropped: 120 wrong" in text
     assert "at step 8: loss 0.375, backbone loss 0.125, mtp loss 0.125" in text
     assert "| pipo | 0.5 | 87.0 ± 1.0 |" in text
     assert "| 64 | pipo@0.5 | 13.33 [12.00, 14.67] | 6.67 [6.00, 7.33] | 1.50× | 1.50× | 1.80 |" in text

@@ -367,5 +367,5 @@ def test_a_skipped_stage_needs_neither_torch_nor_much_cpu(tmp_path: Path, write_
 
 def test_no_stage_may_lie_where_another_is_set_aside(tmp_path: Path, write_rows: WriteRows) -> None:
     recipe = BuildRecipe(run="r", rollouts=str(write_rows()))
-    with pytest.raises(UsageError, match=r"may not hold \.previous"):
+    with pytest.raises(UsageError, match=r"may not contain \.previous"):
         run_stage(recipe, tmp_path, reporter=SilentReporter(), name="build.previous")
