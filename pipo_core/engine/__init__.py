@@ -1,4 +1,4 @@
-"""Many requests at once behind one interface: evaluation, rollouts, chat and benchmarks know only `Engine`."""
+"""Engines answer many requests at once; evaluation, rollouts, chat and benchmarks use only the protocol `Engine`."""
 
 from pipo_core.engine.api import (
     CapacityError,

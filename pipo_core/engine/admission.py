@@ -1,4 +1,4 @@
-"""Which waiting requests start when: first come first served, as batch, memory and the size of a piece allow."""
+"""Decides which waiting requests start: in their order, as batch size, memory and the prefill chunk allow."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ class Admission:
     """The queue of requests that have not started.
 
     Args:
-        method: what will decode them.
-        batch: sequences that run together.
-        chunk: prompt positions that are read at once.
-        max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
-        memory: what sequences may take; no limit where None.
+        method: the decoding method.
+        batch: the most sequences that run together.
+        chunk: the most prompt positions that are read at once.
+        max_length: the most tokens of prompt and budget together; None for the model's number of positions.
+        memory: the memory that sequences may take; None for no limit.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Admission:
 
     @property
     def max_length(self) -> int:
-        """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        """Return the most tokens of prompt and budget together that fit for any request."""
         limit = self._max_length or self._made_for
         if self._memory is None:
             return limit
@@ -48,7 +48,7 @@ class Admission:
         return min(limit, self._memory.max_positions // block * block)
 
     def check(self, request: Request) -> None:
-        """Refuse what could never run.
+        """Check that a request can run.
 
         Raises:
             UsageError: if an id is outside the vocabulary.
@@ -74,14 +74,14 @@ class Admission:
         return self._positions(request) + request.max_positions(self._method.max_step_positions)
 
     def take(self, running: Sequence[Request], reading: Request | None, cache: SequenceCache | None) -> list[Request]:
-        """Return the requests that start now, which wait no longer: short ones together, a long one alone.
+        """Remove from the queue the requests that start now, and return them: several short ones, or one long one.
 
-        Together they are as many positions as are read at once, padding counted.
+        Their prompts, padded to one length, have at most ``chunk`` positions, unless it is a single one.
 
         Args:
             running: requests that have started.
             reading: the request whose long prompt is being read.
-            cache: of the running sequences, or what the last ones have left.
+            cache: the running sequences' cache, or the empty buffers of earlier ones.
         """
         free = self._batch - len(running) - (reading is not None)
         if not self.waiting or not (self._filling or free * _SHARE >= min(self._batch, len(self.waiting))):
@@ -108,7 +108,7 @@ class Admission:
         return -(-len(request.prompt_ids) // self._method.spec.cache_width)
 
     def _held(self, positions: int) -> int:
-        """Return the positions for which buffers are held: whole blocks."""
+        """Return the positions rounded up to whole blocks, as buffers are allocated."""
         return -(-positions // self._method.block) * self._method.block
 
     def _can_ever_fit(self, request: Request, budget: int) -> bool:
@@ -123,7 +123,7 @@ class Admission:
     def _fits(
         self, new: Sequence[Request], running: Sequence[Request], reading: Request | None, cache: SequenceCache | None
     ) -> bool:
-        """Return whether there is memory for new sequences beside those that run, all with their whole budgets."""
+        """Return whether new sequences fit beside the running ones, all of them with their whole budgets."""
         if self._memory is None:
             return True
         if reading is not None:  # it has not joined the others yet

@@ -1,8 +1,8 @@
-"""What an engine is: requests in, completions out.
+"""The protocol of engines: requests in, completions out.
 
-Evaluation, rollouts, distillation, bench and chat know only `Engine`. The live server also needs `SteppedEngine`, an
-engine that is advanced step by step. Counts are of real tokens: a PAD, which takes a rejected draft's place, is in no
-text, count, stop or penalty.
+Evaluation, rollouts, distillation, bench and chat use only `Engine`. The live server also needs `SteppedEngine`, an
+engine that is advanced step by step. Token counts exclude PAD, the token that takes a rejected draft's place: it is
+not in any text, count, stop string or penalty. The tokens that are counted are called real tokens.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ class Request:
         sampling: how tokens are sampled.
         max_tokens: budget in real tokens; None for no such limit.
         max_slots: budget in slots, one slot a step; None for no such limit. One of the two is needed.
-        stop_ids: tokens that end the text; they are not part of it. None for the engine's own (`Engine.end_ids`).
+        stop_ids: tokens that end the text; they are not part of it. None for the engine's (`Engine.end_ids`).
         stop: strings that end the text; they are not part of it.
         ignore_end: go on after `stop_ids` (for measuring).
         record: keep every slot in the completion (for distillation).
-        messages: the chat that the prompt is, in place of `prompt_ids`; the engine lays it out.
+        messages: a chat instead of `prompt_ids`; the engine lays it out.
 
     Raises:
-        UsageError: for an empty prompt, an empty stop string, or no positive whole budget.
+        UsageError: for an empty prompt, an empty stop string, or a budget that is missing or not a whole number ≥ 1.
     """
 
     id: str
@@ -62,7 +62,7 @@ class Request:
             raise UsageError(f"request {self.id}: a stop string is empty")
         budgets = [budget for budget in (self.max_tokens, self.max_slots) if budget is not None]
         if not budgets or not all(isinstance(budget, int) and budget >= 1 for budget in budgets):
-            raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to a whole number from 1 on")
+            raise UsageError(f"request {self.id}: max_tokens or max_slots must be set, to a whole number of at least 1")
 
     def max_positions(self, per_step: int) -> int:
         """Return how many positions the answer can fill in a cache, if a step fills at most ``per_step``."""
@@ -71,9 +71,12 @@ class Request:
 
 
 class Slot(NamedTuple):
-    """One slot as it was sampled: the first token, which may end the text, and the draft.
+    """One slot as it was sampled.
 
-    ``draft`` is None where the first token ended the text or the method made none.
+    Attributes:
+        first: the first token, which may end the text.
+        draft: the draft; None if the first token ended the text or the method made none.
+        kept: whether the draft was kept.
     """
 
     first: int
@@ -83,7 +86,7 @@ class Slot(NamedTuple):
 
 @dataclass
 class Completion:
-    """What became of a request. Fields that an engine cannot report (`Reports`) are None.
+    """The outcome of a request. Fields that an engine cannot report (`Reports`) are None.
 
     Attributes:
         id: the request's.
@@ -92,13 +95,13 @@ class Completion:
         prompt_tokens: of the prompt, PADs not counted; None where the engine does not report it.
         tokens: real tokens written, the end token counted.
         slots: slots written, the one with the end token included.
-        drafts: drafts that the model offered (one a slot, except where the first token ended the text).
+        drafts: drafts that the model offered (one a slot, except if the first token ended the text).
         kept: drafts that were kept.
-        slot_token_counts: real tokens written in each step, the end token counted; 1 or 2 where a step is a slot.
+        slot_token_counts: real tokens written in each step, the end token counted; 1 or 2 if a step is a slot.
         finish_reason: ``stop`` (end token or stop string), ``length`` (a budget was reached), ``cancelled``, or
             ``error``; what was written before a cancellation or an error is here.
-        error: what went wrong, where ``finish_reason`` is ``error``.
-        record: every slot, end tokens and rejected drafts included, where the request asks for it.
+        error: what went wrong, if ``finish_reason`` is ``error``.
+        record: every slot, end tokens and rejected drafts included, if the request asks for it.
         ttft_s: seconds from admission to the first slot.
         time_s: seconds from admission to the last slot.
     """
@@ -123,8 +126,8 @@ class Written(NamedTuple):
     """One token that a step wrote, or a draft that was rejected.
 
     Attributes:
-        token_id: the token; of a rejected draft that its method never projected, PAD.
-        kind: a step's ``first`` token, a ``kept`` draft, or a ``rejected`` one, which is no part of the answer.
+        token_id: the token; PAD for a rejected draft that the method did not project to the vocabulary.
+        kind: a step's ``first`` token, a ``kept`` draft, or a ``rejected`` one, which is not part of the answer.
         confidence: ``c_i`` of a draft, in [0, 1]; None for first tokens and for methods without a gate.
     """
 
@@ -138,9 +141,9 @@ class Delta(NamedTuple):
 
     Attributes:
         id: the request's.
-        text: final text: an incomplete character and what may be the beginning of a stop string are held back. A
-            request's texts, one after the other, are its completion's text.
-        tokens: in the order in which they stand in the answer, without the end token; rejected drafts in their places.
+        text: final text. An incomplete character and a possible beginning of a stop string are held back. The texts
+            of a request's deltas, joined, are its completion's text.
+        tokens: in the answer's order, without the end token; rejected drafts stand where they were rejected.
         completion: set on the request's last delta.
     """
 
@@ -152,12 +155,12 @@ class Delta(NamedTuple):
 
 @dataclass(frozen=True)
 class EngineStats:
-    """Where an engine stands: requests now, and counts since it was opened.
+    """An engine's state: its current requests, and counts since it was opened.
 
     Attributes:
-        running: requests that are being read or written.
+        running: requests whose prompt is being read or whose answer is being written.
         waiting: requests that have not started.
-        free: requests that could run beside those that do.
+        free: how many more requests the batch has places for.
         steps: calls of `step`: pieces of prompts read and method steps taken.
         tokens: real tokens written, end tokens included.
         drafts: drafts offered.
@@ -175,14 +178,14 @@ class EngineStats:
 
 @dataclass(frozen=True)
 class Reports:
-    """What an engine can report beside texts and token counts.
+    """What an engine can report besides texts and token counts.
 
     Attributes:
         slots: whether completions have ``slots`` and ``slot_token_counts``.
         drafts: whether completions have ``drafts`` and ``kept``.
         record: whether requests may ask for a ``record``.
-        device: what runs the model, as tables name it; None where that is not known.
-        config: the model's shape, for hardware limits; None where that is not known.
+        device: name of the device that runs the model, for tables; None if unknown.
+        config: the model's shape, for hardware limits; None if unknown.
         weight_bytes: bytes of one weight.
     """
 
@@ -195,7 +198,7 @@ class Reports:
 
 
 def request_seed(*keys: object) -> int:
-    """Return a seed below 2^63 that depends on the keys alone: the same on every machine, whatever else runs."""
+    """Return a seed below 2^63 that depends only on the keys: the same on every machine."""
     digest = hashlib.sha256("\n".join(str(key) for key in keys).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -222,37 +225,41 @@ class Engine(Protocol):
 
     @property
     def max_length(self) -> int:
-        """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        """The most tokens of prompt and budget together that fit for any request."""
         ...
 
     @property
     def reports(self) -> Reports:
-        """What its completions tell."""
+        """What the engine can report."""
         ...
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Delta]:
-        """Yield what is written as it is written; requests whose stream is closed early are cancelled.
+        """Yield the requests' deltas as they are written; requests whose stream is closed early are cancelled.
 
         Raises:
-            UsageError: before anything runs, if a request cannot be taken.
+            UsageError: before anything runs, if a request is not valid for this engine.
         """
         ...
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the completions in the order in which they end; raises what `stream` does."""
+        """Yield the requests' completions in the order in which they end.
+
+        Raises:
+            UsageError: before anything runs, if a request is not valid for this engine.
+        """
         ...
 
     def cancel(self, request_id: str) -> None:
-        """End a request at once; one that has ended, or never was, is left alone."""
+        """End a request at once; nothing happens if it has ended or is unknown."""
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds: processes, connections, memory. It cannot be used afterwards."""
+        """Release the engine's processes, connections and memory. It cannot be used afterwards."""
         ...
 
 
 class SteppedEngine(Engine, Protocol):
-    """An engine that advances when it is told to: `add`, then `step` for as long as it `has_work`."""
+    """An engine that its caller advances: `add` requests, then `step` while it `has_work`."""
 
     def add(self, request: Request) -> None:
         """Queue a request.
@@ -264,14 +271,14 @@ class SteppedEngine(Engine, Protocol):
         ...
 
     def step(self) -> list[Delta]:
-        """Read one piece of prompts or advance every sequence by one step; return what that added."""
+        """Read one piece of prompts, or advance every sequence by one step, and return the deltas."""
         ...
 
     @property
     def has_work(self) -> bool:
-        """Whether a request has not ended, or its last delta was not handed out."""
+        """Whether there are requests that have not ended, or deltas that `step` has not returned."""
         ...
 
     def stats(self) -> EngineStats:
-        """Return where the engine stands."""
+        """Return the engine's state and counts."""
         ...

@@ -1,7 +1,7 @@
-"""An engine for many threads: one thread steps it, others submit requests and read what comes.
+"""An engine for many threads: one thread steps it, the others submit requests and read their deltas.
 
-Only the stepping thread touches the engine. Others leave their wishes in a queue, which it empties before every step:
-a submission waits for at most one step.
+Only the stepping thread touches the engine. The others put submissions and cancellations into a queue, which it empties
+before every step, so a submission waits for at most one step.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ _LOG = logging.getLogger(__name__)
 
 
 class LiveStream:
-    """One request's deltas: iterate in any thread, or with ``async for``; once, in one place.
+    """The deltas of one request, to be iterated once, in any thread or with ``async for``.
 
-    Iterating ends behind the delta that has the completion.
+    The iteration ends with the delta that has the completion.
     """
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
         self._deltas: deque[Delta] = deque()
         self._arrived = threading.Condition()
-        self._wake: Callable[[], None] | None = None  # wakes who waits asynchronously
+        self._wake: Callable[[], None] | None = None  # wakes an asynchronous reader
         self._ended = False
 
     def put(self, delta: Delta) -> None:
-        """Hand on a delta; called by the engine's thread."""
+        """Add a delta; called by the engine's thread."""
         with self._arrived:
             self._deltas.append(delta)
             self._arrived.notify()
@@ -53,7 +53,7 @@ class LiveStream:
         loop, arrived = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop has been closed: nobody waits
+            with suppress(RuntimeError):  # the loop has been closed: there is no reader any more
                 loop.call_soon_threadsafe(arrived.set)
 
         with self._arrived:
@@ -72,7 +72,7 @@ class LiveStream:
                 self._wake = None
 
     def result(self) -> Completion:
-        """Wait for the end and return the completion, for those who want no deltas.
+        """Wait for the end of the request and return its completion.
 
         Raises:
             UsageError: if the last delta was read before.
@@ -98,9 +98,9 @@ class _Submission:
 
 
 class LiveEngine:
-    """Steps an engine in a thread of its own for as long as it has work.
+    """Steps an engine in its own thread while there is work.
 
-    Every accepted request gets a last delta, whatever happens.
+    Every accepted request gets a last delta, even if the engine fails.
     """
 
     def __init__(self, engine: SteppedEngine) -> None:
@@ -116,7 +116,7 @@ class LiveEngine:
 
     @property
     def accepting(self) -> bool:
-        """Whether requests are still taken."""
+        """Whether requests are still accepted."""
         return self._accepting
 
     @property
@@ -131,18 +131,19 @@ class LiveEngine:
 
     @property
     def max_length(self) -> int:
-        """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        """The most tokens of prompt and budget together that fit for any request."""
         return self._engine.max_length
 
     def stats(self) -> EngineStats:
-        """Return where the engine stood after its last step."""
+        """Return the engine's state and counts after its last step."""
         return self._stats
 
     def submit(self, request: Request) -> LiveStream:
-        """Queue a request and return its stream; waits for the step that runs.
+        """Queue a request and return its stream; waits for the current step to end.
 
         Raises:
-            UsageError: what `SteppedEngine.add` raises: ids outside the vocabulary, an id in use, `CapacityError`.
+            UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
+            CapacityError: if its prompt and budget can never fit.
             PipoError: after `drain` or `close`.
         """
         submission = self._enqueue(request)
@@ -150,7 +151,13 @@ class LiveEngine:
         return submission.stream
 
     async def submit_async(self, request: Request) -> LiveStream:
-        """Do what `submit` does without keeping the event loop waiting."""
+        """Queue a request and return its stream, as `submit` does, without blocking the event loop.
+
+        Raises:
+            UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
+            CapacityError: if its prompt and budget can never fit.
+            PipoError: after `drain` or `close`.
+        """
         submission = self._enqueue(request)
         await asyncio.wrap_future(submission.accepted)
         return submission.stream
@@ -162,13 +169,17 @@ class LiveEngine:
             self._changed.notify_all()
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Take no more requests and wait, at most ``timeout`` seconds, for those accepted; return whether all ended."""
+        """Accept no more requests and wait for the accepted ones; return whether all of them ended.
+
+        Args:
+            timeout: seconds to wait at most; None for no limit.
+        """
         with self._changed:
             self._accepting = False
             return self._changed.wait_for(lambda: not self._streams and not self._wishes, timeout)
 
     def close(self) -> None:
-        """Cancel what still runs and end the thread."""
+        """Cancel the requests that have not ended, and end the thread."""
         with self._changed:
             self._accepting = False
             self._closing = True
@@ -186,20 +197,20 @@ class LiveEngine:
         return submission
 
     def _run(self) -> None:
-        """Fulfil wishes and step, until closed and without work."""
+        """Empty the queue and step, until the engine is closed and has no work."""
         try:
             while self._wait():
                 for delta in self._engine.step():
                     self._hand_on(delta)
                 self._stats = self._engine.stats()
         except Exception:  # noqa: BLE001 - of whatever kind
-            # Engines end what failed with an error; one that raises instead is not to be trusted any further.
+            # Engines end failed requests with an error. One that raises instead cannot be trusted any further.
             _LOG.exception("the engine broke down")
         finally:
             self._give_up()
 
     def _wait(self) -> bool:
-        """Fulfil wishes and return True as soon as there is work; return False to end."""
+        """Empty the queue and wait until there is work; return False once the engine is closed and has none."""
         with self._changed:
             while True:
                 while self._wishes:
@@ -234,7 +245,7 @@ class LiveEngine:
                 self._changed.notify_all()
 
     def _give_up(self) -> None:
-        """Let nobody wait for a thread that ends: after `close` all has ended, after a breakdown it has not."""
+        """End all requests that are left when the thread ends; after a breakdown nobody else would."""
         with self._changed:
             self._accepting = False
             for stream in self._streams.values():

@@ -1,4 +1,4 @@
-"""Memory: what a sequence costs, what is free, and which sequences fit together.
+"""Memory: the cost of a sequence, the free memory, and which sequences fit together.
 
 Buffers are rectangular, so ``B`` sequences of which the longest may reach ``L`` positions cost
 ``B · (sequence + L · position)`` bytes. A sequence only starts if it fits with its whole budget, so a running answer
@@ -15,7 +15,7 @@ from pipo_core.errors import MachineError
 
 GIB = 2**30
 _SHARE = 0.9
-"""Of the free memory: the rest is for fragments and for what else runs."""
+"""Share of the free memory that is used; the rest is for fragmentation and other allocations."""
 _SHORTEST = 256
 """Positions that every sequence of a batch must be able to have."""
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -23,19 +23,19 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class SequenceCost:
-    """Bytes of a sequence: ``fixed`` whatever its length, ``position`` for every cached position."""
+    """Bytes that a sequence takes: ``fixed`` for any length, plus ``position`` for every cached position."""
 
     fixed: int
     position: int
 
     def of(self, sequences: int, positions: int) -> int:
-        """Return the bytes of ``sequences`` with buffers for ``positions`` each."""
+        """Return the bytes of ``sequences`` sequences with buffers for ``positions`` each."""
         return sequences * (self.fixed + positions * self.position)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What sequences may take: ``budget`` bytes at ``cost``."""
+    """The bytes that all sequences together may take (``budget``), and the cost of each."""
 
     cost: SequenceCost
     budget: int
@@ -47,7 +47,7 @@ class MemoryPlan:
         in the running batch's cache.
 
         Args:
-            held: bytes that the running batch's buffers take now, or what is left of them.
+            held: bytes that the batch's buffers take now.
             sequences: how many will run.
             longest: positions that the longest of them may reach.
             new: how many of them are new.
@@ -58,12 +58,18 @@ class MemoryPlan:
 
     @property
     def max_positions(self) -> int:
-        """Positions that one sequence alone may have, prompt and answer together."""
+        """Return the positions that a single sequence may have, prompt and answer together."""
         return max((self.budget // 2 - self.cost.fixed) // self.cost.position, 0)
 
 
 def sequence_cost(config: Qwen3_5TextConfig, dtype: torch.dtype, *, with_mtp: bool) -> SequenceCost:
-    """Return what a sequence of this network costs, the sampler's working memory included."""
+    """Return the cost of a sequence, the sampler's working memory included.
+
+    Args:
+        config: the model's shape.
+        dtype: of the weights and caches.
+        with_mtp: whether sequences also have a cache of the MTP block.
+    """
     width = dtype.itemsize
     kinds = config.layer_types[: config.num_hidden_layers]
     keys = config.linear_key_head_dim * config.linear_num_key_heads
@@ -80,7 +86,7 @@ def sequence_cost(config: Qwen3_5TextConfig, dtype: torch.dtype, *, with_mtp: bo
 
 
 def reading_bytes(config: Qwen3_5TextConfig, dtype: torch.dtype, chunk: int) -> int:
-    """Return about what the activations of reading ``chunk`` positions take at their peak, in one layer."""
+    """Return an estimate of the peak bytes of one layer's activations while ``chunk`` positions are read."""
     mixed = 2 * config.linear_key_head_dim * config.linear_num_key_heads
     mixed += config.linear_value_head_dim * config.linear_num_value_heads
     per_position: int = (8 * config.hidden_size + 3 * config.intermediate_size) * dtype.itemsize + 8 * mixed * 4
@@ -98,15 +104,25 @@ def plan_memory(
     max_length: int | None = None,
     memory_gib: float | None = None,
 ) -> MemoryPlan:
-    """Return what sequences may take of ``free`` bytes, or of ``memory_gib`` where it is given.
+    """Return the memory that sequences may take.
+
+    Args:
+        config: the model's shape.
+        dtype: of the weights and caches.
+        with_mtp: whether sequences also have a cache of the MTP block.
+        free: bytes that this process can still take.
+        batch: the most sequences that run together.
+        chunk: the most prompt positions that are read at once.
+        max_length: the most tokens of prompt and budget together; None for no fixed limit.
+        memory_gib: memory besides the weights; None for most of ``free``.
 
     Raises:
-        MachineError: if ``batch`` short sequences, or one of ``max_length``, cannot fit; the hint says what would.
+        MachineError: if ``batch`` short sequences, or one of ``max_length``, do not fit; the hint says what would.
     """
     if memory_gib is not None and memory_gib * GIB > free:
         raise MachineError(
             f"engine.memory_gib is {memory_gib:g}, but only {free / GIB:.2f} GiB are free",
-            hint="a smaller engine.memory_gib, or null for most of what is free",
+            hint="a smaller engine.memory_gib, or null for most of the free memory",
         )
     allowed = int(free * _SHARE if memory_gib is None else memory_gib * GIB)
     cost = sequence_cost(config, dtype, with_mtp=with_mtp)
@@ -144,9 +160,12 @@ def _available(meminfo: Path) -> int:
 
 
 def cgroup_free(root: Path) -> int:
-    """Return what the control group that is mounted at ``root`` leaves to this process; 2^62 where it sets no limit.
+    """Return the bytes that this process can still take under its control group's limit; 2^62 without a limit.
 
-    Files that are only cached count as free. Containers see their own group as the root, in version 2 or 1.
+    Cached file contents count as free. A container sees its own group at the root, in version 1 or 2.
+
+    Args:
+        root: where the control groups are mounted.
     """
     for folder, limit, used, cached in (
         (root, "memory.max", "memory.current", "inactive_file"),

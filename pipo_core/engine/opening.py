@@ -1,4 +1,4 @@
-"""Opening an engine of any kind: the one table of engine kinds.
+"""Opens an engine of any kind; holds the one table of engine kinds.
 
 A new kind is a settings class with its own ``kind`` in `recipes.common.EngineSettings`, a file that opens it, and a
 line here.
@@ -15,10 +15,10 @@ from pipo_core.recipes.methods import Decoding
 
 
 class Opener(Protocol):
-    """Opens engines of one kind, which may share what is expensive, such as weights."""
+    """Opens engines of one kind, which may share weights."""
 
     def open(self, source: Path | str, decoding: Decoding, settings: Any) -> Engine:
-        """Return an engine on a checkpoint folder, or on random weights of the shape of that name."""
+        """Return an engine on a checkpoint folder, or on random weights in a published shape."""
         ...
 
 
@@ -35,12 +35,17 @@ class Engines:
         self._openers: dict[str, Opener] = {}
 
     def open(self, source: Path | str, decoding: Decoding, settings: EngineSettings) -> Engine:
-        """Return an engine on a checkpoint folder, or on random weights of the shape of that name.
+        """Return an engine.
+
+        Args:
+            source: a checkpoint folder, or the name of a published shape for random weights.
+            decoding: the method with its options.
+            settings: the engine's.
 
         Raises:
             UsageError: for an unknown shape, or an option that the method does not have.
             CheckpointError: if the folder is not a readable checkpoint.
-            MachineError: if the device is not there, or the batch does not fit its memory.
+            MachineError: if the device does not exist, or the batch does not fit its memory.
         """
         opener = self._openers.get(settings.kind)
         if opener is None:
@@ -49,5 +54,11 @@ class Engines:
 
 
 def open_engine(ckpt: Path, decoding: Decoding, settings: EngineSettings) -> Engine:
-    """Return an engine on a checkpoint folder; raises what `Engines.open` does."""
+    """Return an engine on a checkpoint folder.
+
+    Raises:
+        UsageError: for an option that the method does not have.
+        CheckpointError: if the folder is not a readable checkpoint.
+        MachineError: if the device does not exist, or the batch does not fit its memory.
+    """
     return Engines().open(ckpt, decoding, settings)

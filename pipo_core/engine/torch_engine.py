@@ -31,7 +31,7 @@ _RESERVED = 128
 
 @dataclass
 class _Reading:
-    """A long prompt that is read piece by piece."""
+    """A long prompt that is being read piece by piece."""
 
     writer: Writer
     settings: PrefillSettings
@@ -44,11 +44,11 @@ class TorchEngine:
     Args:
         method: a decoding method on a model.
         tokenizer: the model's.
-        batch: sequences that run together.
-        prefill_chunk: prompt positions (for pair decoding slots) that are read at once.
-        max_length: the most tokens of prompt and budget; as many positions as the model was made for where None.
-        memory: what sequences may take; no limit where None.
-        ends: the ids that end a text of this model; those that the tokenizer tells where None.
+        batch: the most sequences that run together.
+        prefill_chunk: the most prompt positions (for pair decoding: slots) that are read at once.
+        max_length: the most tokens of prompt and budget together; None for the model's number of positions.
+        memory: the memory that sequences may take; None for no limit.
+        ends: the ids that end a text of this model; None for those of the tokenizer.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class TorchEngine:
         self._state: RunningState | None = None
         self._ids: set[str] = set()  # of requests that have not ended
         self._deltas: list[Delta] = []  # of requests that ended between two steps
-        self._decode_next = False  # the last step read a piece of prompts: now decode
-        self._group_next = False  # the last piece was of the long prompt: now waiting requests
+        self._decode_next = False  # the last step read a piece of prompts, so the next one decodes
+        self._group_next = False  # the last piece was of the long prompt, so the next one starts waiting requests
         self._steps = self._tokens = self._drafts = self._kept = 0
 
     # ------------------------------------------------------------ what others see
@@ -91,23 +91,23 @@ class TorchEngine:
 
     @property
     def max_length(self) -> int:
-        """The most tokens that prompt and budget of a request may have together and are sure to fit."""
+        """The most tokens of prompt and budget together that fit for any request."""
         return self._admission.max_length
 
     @property
     def reports(self) -> Reports:
-        """What its completions tell."""
+        """What the engine can report."""
         model = self._method.model
         device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
         return Reports(device=device, config=model.config, weight_bytes=model.lm_head.weight.dtype.itemsize)
 
     @property
     def has_work(self) -> bool:
-        """Whether a request has not ended, or its last delta was not handed out."""
+        """Whether there are requests that have not ended, or deltas that `step` has not returned."""
         return bool(self._ids or self._deltas)
 
     def stats(self) -> EngineStats:
-        """Return where the engine stands."""
+        """Return the engine's state and counts."""
         running = len(self._running) + (self._reading is not None)
         return EngineStats(
             running=running,
@@ -120,19 +120,24 @@ class TorchEngine:
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield the completions in the order in which they end; raises what `stream` does."""
+        """Yield the requests' completions in the order in which they end.
+
+        Raises:
+            UsageError: before anything runs, if a request is not valid for this engine.
+        """
         with closing(self.stream(requests)) as deltas:
             for delta in deltas:
                 if delta.completion is not None:
                     yield delta.completion
 
     def stream(self, requests: Iterable[Request]) -> Generator[Delta]:
-        """Yield what each step adds to each request.
+        """Yield the requests' deltas, step by step.
 
-        A failure of one request is its completion's error; one that hits all running sequences is raised.
+        A failure of one request ends in its completion's ``error``.
 
         Raises:
-            UsageError: before anything runs, if a request cannot be taken.
+            UsageError: before anything runs, if a request is not valid for this engine.
+            Exception: a failure of a step, which all running sequences share.
         """
         mine: list[str] = []
         try:
@@ -144,7 +149,7 @@ class TorchEngine:
         except Exception as error:
             self._lose_running(error)
             raise
-        finally:  # where it was left early
+        finally:  # the stream may have been closed early
             for request_id in mine:
                 self.cancel(request_id)
             self._deltas.clear()
@@ -157,7 +162,7 @@ class TorchEngine:
             CapacityError: if its prompt and budget can never fit.
         """
         if request.id in self._ids:
-            raise UsageError(f"request {request.id} is already here")
+            raise UsageError(f"request {request.id} is running or waiting already")
         if not request.prompt_ids:
             request = replace(request, prompt_ids=tuple(encode_prompt(self._tokenizer, request.messages)))
         self._admission.check(request)
@@ -165,7 +170,7 @@ class TorchEngine:
         self._admission.waiting.append(request)
 
     def cancel(self, request_id: str) -> None:
-        """End a request and free its place at once; one that has ended, or never was, is left alone."""
+        """End a request and remove its sequence at once; nothing happens if it has ended or is unknown."""
         if request_id not in self._ids:
             return
         reading = self._reading
@@ -184,18 +189,18 @@ class TorchEngine:
         self._end(self._writer(request), "cancelled")
 
     def step(self) -> list[Delta]:
-        """Read one piece of prompts or advance every sequence by one step; return what that added.
+        """Read one piece of prompts, or advance every sequence by one step, and return the deltas.
 
-        A failure ends the requests that it hit with an error, and the engine goes on.
+        A failure ends the affected requests with an error, and the engine goes on.
         """
         try:
             return self._advance()
-        except Exception as error:  # noqa: BLE001 - whatever it was, other requests must go on
+        except Exception as error:  # noqa: BLE001 - after any failure the other requests must go on
             self._lose_running(error)
             return self._hand_out()
 
     def close(self) -> None:
-        """End every request and let go of the sequences' memory; the model may be shared and stays."""
+        """End every request and release the sequences' memory; the model stays, because engines may share it."""
         for request_id in list(self._ids):
             self.cancel(request_id)
         self._deltas.clear()
@@ -204,7 +209,7 @@ class TorchEngine:
     # ------------------------------------------------------------ admit, step, retire
 
     def _advance(self) -> list[Delta]:
-        """Do what `step` does; failures of a method's step are raised."""
+        """Read one piece of prompts, or advance every sequence; a failure of the method's step is raised."""
         decode_now = self._running and self._decode_next
         self._decode_next = not decode_now and self._prefill()
         if self._state is not None and self._running and not self._decode_next:
@@ -219,7 +224,7 @@ class TorchEngine:
         return deltas
 
     def _prefill(self) -> bool:
-        """Read a piece of the long prompt, or start waiting requests, in turn; return whether there was any."""
+        """Read a piece of the long prompt or start waiting requests, in turn; return whether there was one to read."""
         reading = self._reading
         if reading is not None and not self._group_next:
             self._group_next = True
@@ -227,7 +232,7 @@ class TorchEngine:
             return True
         group = self._take(reading)
         if not group and not self._running and reading is None and self._admission.waiting:
-            self._state = None  # the empty buffers of sequences that have left are in the way
+            self._state = None  # the empty buffers of earlier sequences keep the request from fitting
             group = self._take(reading)
         self._group_next = False
         if group and self._admission.is_long(group[0]):
@@ -246,7 +251,7 @@ class TorchEngine:
         )
 
     def _open_reader(self, request: Request) -> None:
-        """Begin to read a long prompt."""
+        """Read the first piece of a long prompt."""
         writer = self._writer(request)
         with self._failing_alone(writer):
             settings = self._settings([writer])
@@ -256,7 +261,7 @@ class TorchEngine:
             self._read_piece(self._reading)
 
     def _read_piece(self, reading: _Reading) -> None:
-        """Read on in a long prompt; its sequence starts with the last piece."""
+        """Read the next piece of a long prompt; its sequence starts after the last one."""
         writer, started = reading.writer, None
         with self._failing_alone(writer):
             reading.reader.advance()
@@ -269,13 +274,13 @@ class TorchEngine:
             self._join([writer], *started)
 
     def _start(self, requests: Sequence[Request]) -> None:
-        """Start the requests, one by one if they fail together, so that the faulty one fails alone."""
+        """Start requests together; if that fails, start each one alone, so that only the faulty one fails."""
         writers = [self._writer(request) for request in requests]
         prompts = [request.prompt_ids for request in requests]
         started = None
         try:
             started = self._method.prefill(prompts, self._settings(writers))
-        except Exception as error:  # noqa: BLE001 - one of them may be at fault, whatever it was
+        except Exception as error:  # noqa: BLE001 - a single faulty request may be the cause of any failure
             if len(requests) == 1:
                 self._fail(writers[0], error)
                 return
@@ -283,7 +288,7 @@ class TorchEngine:
         if started is not None:
             self._join(writers, *started)
             return
-        for request in requests:  # out here, where the error and what its traceback holds are gone
+        for request in requests:  # outside the except block, so that the traceback no longer holds tensors
             self._start([request])
 
     def _writer(self, request: Request) -> Writer:
@@ -300,7 +305,7 @@ class TorchEngine:
         )
 
     def _join(self, writers: list[Writer], state: RunningState, output: StepOutput) -> None:
-        """Let new sequences run with the others."""
+        """Add started sequences to the running ones."""
         broken = self._broken(state)
         self._running += writers
         if self._state is None:
@@ -312,12 +317,12 @@ class TorchEngine:
 
     @staticmethod
     def _broken(state: RunningState) -> list[bool]:
-        """Return which sequences had scores that are not finite."""
+        """Return for each sequence whether its scores were not finite."""
         broken: list[bool] = state.sampler.broken.tolist()
         return broken
 
     def _write(self, writers: Sequence[Writer], output: StepOutput, broken: Sequence[bool]) -> None:
-        """Hand every writer what its sequence wrote; broken ones end."""
+        """Give each writer the tokens of its sequence, and end the requests of broken sequences."""
         now = time.perf_counter()
         tokens, counts = output.tokens.tolist(), output.counts.tolist()
         sure = [None] * len(counts) if output.confidence is None else output.confidence.tolist()
@@ -339,7 +344,7 @@ class TorchEngine:
             self._kept += writer.kept - kept
 
     def _retire(self) -> None:
-        """Drop sequences whose requests have ended; the last ones take their places, so that few are moved."""
+        """Remove the sequences whose requests have ended; the last ones move into the gaps, so that few are moved."""
         kept = list(range(len(self._running)))
         for index in range(len(self._running) - 1, -1, -1):
             if self._running[index].done:
@@ -358,7 +363,7 @@ class TorchEngine:
 
     @contextmanager
     def _failing_alone(self, writer: Writer) -> Iterator[None]:
-        """A failure in here ends this request, and no other."""
+        """Let a failure of the block end this request only."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
@@ -369,7 +374,7 @@ class TorchEngine:
         self._end(writer, "error", one_line(error))
 
     def _lose_running(self, error: Exception) -> None:
-        """End all running requests: what the failed step left in their caches cannot be trusted."""
+        """End all running requests with an error: after a failed step their caches cannot be trusted."""
         lost, self._running, self._state = self._running, [], None
         for writer in lost:
             if not writer.done:

@@ -1,4 +1,4 @@
-"""Opening torch engines: on checkpoint folders, on random weights, on a model that is loaded already."""
+"""Opens torch engines: on checkpoint folders, on random weights, on a loaded model."""
 
 import logging
 from collections.abc import Iterable
@@ -29,21 +29,27 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchOpener:
-    """Opens engines in this process; those of one checkpoint, or one shape, share its weights."""
+    """Opens engines in this process; engines of one checkpoint or shape share its weights."""
 
     def __init__(self) -> None:
         self._loaded: dict[Path | str, Qwen3_5ForCausalPIPO] = {}
 
     def open(self, source: Path | str, decoding: Decoding, settings: TorchSettings) -> TorchEngine:
-        """Return an engine on a checkpoint folder, or on random weights of the shape of that name.
+        """Return an engine.
+
+        Args:
+            source: a checkpoint folder, or the name of a published shape for random weights.
+            decoding: the method with its options.
+            settings: the engine's.
 
         Raises:
             UsageError: for an unknown shape, or an option that the method does not have.
-            CheckpointError: if the folder is not a readable checkpoint, or has no draft vocabulary where one is needed.
-            MachineError: if the device is not there, or the batch does not fit its memory.
+            CheckpointError: if the folder is not a readable checkpoint, or lacks the token counts that a draft
+                vocabulary needs.
+            MachineError: if the device does not exist, or the batch does not fit its memory.
         """
         device, dtype = prepare(settings)
-        # The tiny world's tokenizer knows few of a random model's ids, and an id that it does not know has no text.
+        # Random weights use the tiny world's tokenizer. It knows few of their ids; the others decode to no text.
         tokenizer = load_tokenizer(source if isinstance(source, Path) else bundled_model("tiny-student"))
         if source not in self._loaded:
             self._loaded[source] = (
@@ -54,7 +60,7 @@ class TorchOpener:
         model = self._loaded[source]
         size = _draft_vocab_size(decoding, settings)
         by_frequency: Iterable[int] = ()
-        if size is not None:  # of random weights one token is as frequent as another
+        if size is not None:  # with random weights there are no counts, so any order does
             by_frequency = frequent_tokens(source, size) if isinstance(source, Path) else range(model.config.vocab_size)
         ends = end_ids(tokenizer, source if isinstance(source, Path) else None)
         return engine_on(model, tokenizer, decoding, settings, by_frequency=by_frequency, ends=ends)
@@ -69,15 +75,15 @@ def engine_on(
     by_frequency: Iterable[int] = (),
     ends: frozenset[int] | None = None,
 ) -> TorchEngine:
-    """Return an engine on a model that is loaded already.
+    """Return an engine on a loaded model.
 
     Args:
         model: the network; several engines may share it.
         tokenizer: the model's.
-        decoding: the method, and what decides which drafts are kept.
-        settings: of the engine.
-        by_frequency: ids, most frequent first, that a draft vocabulary is taken from.
-        ends: the ids that end a text; those that the tokenizer tells where None.
+        decoding: the method with its options.
+        settings: the engine's.
+        by_frequency: token ids, most frequent first, of which a draft vocabulary takes the first.
+        ends: the ids that end a text; None for those of the tokenizer.
 
     Raises:
         UsageError: for an option that the method does not have.
@@ -129,33 +135,41 @@ def student_engine(
     max_length: int,
     sample_rejected: bool = True,
 ) -> TorchEngine:
-    """Return an engine on a pair model that trains: its completions' records hold rejected drafts too.
+    """Return an engine on a pair model in training.
 
-    It plans no memory, for the trainer holds what it will need.
+    It plans no memory, because the trainer already holds the memory that it will need.
+
+    Args:
+        model: the student.
+        tokenizer: the student's.
+        tau: confidence threshold.
+        batch: the most sequences that run together.
+        max_length: the most tokens of prompt and budget together.
+        sample_rejected: whether records hold rejected drafts, too.
     """
     method = PairMethod(model, int(tokenizer.pad_token_id), tau=tau, sample_rejected=sample_rejected)
     return TorchEngine(method, tokenizer, batch=batch, max_length=max_length)
 
 
 def _draft_vocab_size(decoding: Decoding, settings: TorchSettings) -> int | None:
-    """Return the size of the draft vocabulary: the arm's own, else the engine's where the method has one."""
+    """Return the size of the draft vocabulary: the arm's, else the engine's; None if the method has no such option."""
     if decoding.draft_vocab is not None:
         return decoding.draft_vocab
     return settings.draft_vocab if "draft_vocab" in decoding.spec.options else None
 
 
 def frequent_tokens(ckpt: Path, size: int) -> list[int]:
-    """Return the ids of a checkpoint's training set, most frequent first; warn if ``size`` leaves many tokens out.
+    """Return the token ids of a checkpoint's training set, most frequent first; warn if ``size`` leaves many out.
 
     Raises:
-        CheckpointError: if the checkpoint does not say.
+        CheckpointError: if the checkpoint has no token counts.
     """
     frequent = read_draft_vocab(ckpt)
     beyond = frequent.share_beyond(size)
     if beyond > _FEW:
         _LOG.warning(
-            "a draft vocabulary of %s leaves out %.1f %% of the training set's tokens, and the gate does not know: "
-            "where one of them should follow, a kept draft is wrong",
+            "a draft vocabulary of %s leaves out %.1f %% of the training set's tokens; where one of them should "
+            "follow, a kept draft is wrong, and the gate does not know",
             f"{size:,}",
             100 * beyond,
         )
@@ -163,10 +177,10 @@ def frequent_tokens(ckpt: Path, size: int) -> list[int]:
 
 
 def prepare(settings: TorchSettings) -> tuple[torch.device, torch.dtype]:
-    """Set what is set for the whole process; return the device and the number format of the weights.
+    """Set the number of threads of this process, and return the device and number format of the weights.
 
     Raises:
-        MachineError: if the device is not there.
+        MachineError: if the device does not exist.
     """
     device = find_device(settings.device)
     precision = settings.precision
@@ -175,7 +189,7 @@ def prepare(settings: TorchSettings) -> tuple[torch.device, torch.dtype]:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if device.type == "cpu":
-        # It names kernels to install, which are for GPUs.
+        # It recommends installing kernels that are for GPUs only.
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     return device, _DTYPES[precision]
 
@@ -184,7 +198,7 @@ def find_device(name: str) -> torch.device:
     """Return a device by its name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
-        MachineError: if it is not there.
+        MachineError: if it does not exist.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":

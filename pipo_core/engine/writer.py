@@ -1,4 +1,4 @@
-"""One request's answer as it is written: budgets, ends, stop strings and counts, all on real tokens."""
+"""Writes one request's answer: budgets, end tokens, stop strings and counts, all without PAD."""
 
 import math
 import time
@@ -14,9 +14,9 @@ class Writer:
     """Turns the steps of a sequence into deltas and a `Completion`.
 
     Args:
-        request: what is written; its prompt is laid out.
+        request: the request; its prompt has been laid out.
         tokenizer: the model's.
-        end_ids: the model's own ends, for a request that names none.
+        end_ids: the model's end tokens, for a request that names none.
     """
 
     def __init__(self, request: Request, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> None:
@@ -31,21 +31,21 @@ class Writer:
         self.completion = Completion(request.id, prompt_tokens=prompt, slot_token_counts=self.slot_token_counts)
         self._record: list[Slot] = []
         self._detokenizer = Detokenizer(tokenizer, request.stop)
-        self._texts: list[str] = []  # what was handed out
-        self._handed_out = 0  # tokens
+        self._texts: list[str] = []  # texts of the deltas so far
+        self._handed_out = 0  # tokens of the deltas so far
         self._started = time.perf_counter()
 
     def write(
         self, tokens: Sequence[int], *, count: int, offered: int, now: float, confidence: float | None = None
     ) -> Delta:
-        """Take what one step wrote.
+        """Add the tokens of one step and return the delta.
 
         Args:
-            tokens: the first token and the kept drafts, ``count`` of them, then the rejected drafts.
-            count: how many of the tokens are real.
-            offered: how many drafts there were.
-            now: when the step ended, `time.perf_counter` seconds.
-            confidence: the gate's, of the draft.
+            tokens: the first token and the kept drafts, ``count`` together, then the rejected drafts.
+            count: how many of the tokens were written.
+            offered: how many drafts the method made.
+            now: when the step ended, in seconds of `time.perf_counter`.
+            confidence: the gate's confidence in the draft.
         """
         completion = self.completion
         completion.time_s = now - self._started
@@ -79,7 +79,7 @@ class Writer:
         return self._delta("".join(texts), tuple(written))
 
     def end(self, reason: FinishReason, error: str | None = None) -> Delta:
-        """End the answer behind what was handed out: it was cancelled, or something failed."""
+        """End the answer after the last delta, because of a cancellation or a failure, and return the last delta."""
         del self.completion.token_ids[self._handed_out :]
         self.completion.error = error
         self._finish(reason)
@@ -91,7 +91,7 @@ class Writer:
         return math.inf if limit is None else limit - len(self.completion.token_ids)
 
     def _take(self, token: int) -> str:
-        """Take one token, which may end the text, by itself or by completing a stop string; return final text."""
+        """Add one token and return the text that has become final; the token may end the answer."""
         if token in self.end_ids:
             self._finish("stop")
             return ""
@@ -106,7 +106,7 @@ class Writer:
         self.completion.finish_reason = reason
 
     def _delta(self, text: str, written: tuple[Written, ...]) -> Delta:
-        """Return a delta with `text`; if it is the last one, with what was held back, and the completion."""
+        """Return a delta with `text`; the last one also has the held-back text and the completion."""
         if self.done and not self._detokenizer.stopped and self.completion.finish_reason != "error":
             text += self._detokenizer.finish()
         self._texts.append(text)

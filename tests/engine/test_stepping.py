@@ -93,7 +93,7 @@ def test_a_cancelled_prompt_is_read_no_further(engine: Any) -> None:
 def test_requests_that_cannot_be_taken_are_refused_by_add(engine: Any) -> None:
     stepped = engine("regular", max_length=50)
     stepped.add(greedy(1, length=30, max_tokens=20))
-    with pytest.raises(UsageError, match="request 1 is already here"):
+    with pytest.raises(UsageError, match="request 1 is running or waiting already"):
         stepped.add(greedy(1))
     with pytest.raises(UsageError, match="outside the vocabulary"):
         stepped.add(ask(2, prompt_ids=(-1,)))
