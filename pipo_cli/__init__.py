@@ -1,1 +1,1 @@
-"""The terminal: arguments in, tables and progress out. No algorithm, and no torch or pydantic at start-up."""
+"""The command line: arguments in, tables and progress out. No algorithms, and no torch or pydantic at start-up."""

@@ -1,4 +1,4 @@
-"""The commands of `pipo`: its groups, and the one place where failures become lines and exit codes."""
+"""The command tree of `pipo`, and the one place where exceptions become messages and exit codes."""
 
 import sys
 import traceback
@@ -17,10 +17,10 @@ _JSON = "pipo.json"
 
 
 class _Root(TyperGroup):
-    """Turns whatever a command raises into one line, the next command, and an exit code."""
+    """The root command: turns any exception of a command into one line, a next command and an exit code."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        # Read here, since options behind one that is wrong are never parsed.
+        # Looked up by hand, because typer does not parse the options behind a wrong one.
         as_json = "--json" in args
         try:
             ctx = super().make_context(info_name, args, parent, **extra)
@@ -36,24 +36,24 @@ class _Root(TyperGroup):
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, BrokenPipeError):
-            raise  # an ordinary end; a reader of a pipe that left ends quietly
+            raise  # ordinary ends; BrokenPipeError: the reader of the pipe has closed it
         except (Exception, KeyboardInterrupt) as error:
             if hasattr(error, "format_message"):
                 if _JSON in ctx.meta:
                     _emit_usage_error(error)
-                raise  # wrong usage, which typer shows itself, with exit code 2
+                raise  # a usage error, which typer itself shows, with exit code 2
             raise typer.Exit(_show(ctx, error)) from None
 
 
 app = typer.Typer(
     name="pipo",
     cls=_Root,
-    help="Turn a Qwen3.5 checkpoint into one that reads and writes two tokens a step, and show what that did.",
+    help="Turn a Qwen3.5 checkpoint into one that reads two tokens and writes up to two tokens a step, and measure it.",
     epilog="Start with: pipo run demo. Exit codes: 0 done, 1 failed while running, 2 usage or recipe, "
     "3 missing input, 4 environment, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
-    # Plain help: the coloured one costs 0.2 s of CPU time at every call.
+    # Plain help: coloured help costs 0.2 s of CPU time in every call.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -72,7 +72,7 @@ def options(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Take the options that stand before the command."""
+    """Declare the options that precede the command."""
 
 
 run.register(app)
@@ -89,14 +89,14 @@ app.add_typer(recipes.app, name="recipes")
 
 
 def _emit_usage_error(error: Any) -> None:
-    """Write wrong usage, which typer shows on standard error, as JSON too."""
+    """Write a usage error, which typer shows on standard error, to standard output as JSON."""
     ctx = getattr(error, "ctx", None)
     hint = f"{ctx.command_path} --help" if ctx is not None else None
     emit_json({"error": error.format_message(), "hint": hint, "exit_code": error.exit_code})
 
 
 def _show(ctx: Any, error: BaseException) -> int:
-    """Show `error` on standard error (and, with --json, as JSON) and return the exit code."""
+    """Show an error on standard error and, with --json, on standard output; return the exit code."""
     state = session(ctx)
     failure = describe(error)
     if state.debug:

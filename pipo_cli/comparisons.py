@@ -1,4 +1,4 @@
-"""What `pipo eval` and `pipo bench` share: their options, a recipe's arms, or the one arm that options describe."""
+"""The part that `pipo eval` and `pipo bench` share: their options, and a recipe's arms or one arm made of options."""
 
 import inspect
 import json
@@ -19,7 +19,17 @@ from pipo_core.recipes.methods import METHODS, MethodName
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line asks for: a recipe of one's own (None: the command's standard one), changes, one arm."""
+    """The parsed command line.
+
+    Attributes:
+        recipe: the recipe that the user names; None for the command's shipped one.
+        changes: changes to the recipe.
+        ckpt: the checkpoint of the one arm; None for the newest.
+        method: its method; None for the checkpoint's default.
+        taus: its thresholds.
+        out: the folder of all runs.
+        dry_run: whether only the plan is shown.
+    """
 
     recipe: str | None
     changes: list[str]
@@ -32,20 +42,22 @@ class Asked:
 
 def _read_options(
     recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE", help="A recipe with arms of its own, instead of --ckpt.")
+        str | None, typer.Argument(metavar="RECIPE", help="A recipe with its own arms, instead of --ckpt.")
     ] = None,
     overrides: Overrides = None,
     ckpt: Annotated[
         str | None,
-        typer.Option("--ckpt", metavar="DIR", help="The checkpoint; without it the newest under --out is taken."),
+        typer.Option("--ckpt", metavar="DIR", help="The checkpoint (default: the newest under --out)."),
     ] = None,
     method: Annotated[
         MethodName | None,
-        typer.Option("--method", help="How it decodes; without it, what the checkpoint is made for."),
+        typer.Option("--method", help="Decoding method (default: pipo for a pair model, else regular)."),
     ] = None,
     tau: Annotated[
         list[float] | None,
-        typer.Option("--tau", min=0.0, max=1.0, help="Keep drafts from this confidence on; several make a sweep."),
+        typer.Option(
+            "--tau", min=0.0, max=1.0, help="Keep drafts whose confidence is at least this; repeat for a sweep."
+        ),
     ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: DryRun = False,
@@ -58,7 +70,7 @@ def _read_options(
 
 
 def comparison(command: Callable[..., None]) -> Callable[..., None]:
-    """Return `command(ctx, asked, …)` as typer needs it: with its own options and all that make up `asked`."""
+    """Return `command(ctx, asked, …)` in typer's form: with its own options and those that make up `asked`."""
     shared = inspect.signature(_read_options).parameters
     context, _, *own = inspect.signature(command).parameters.values()
 
@@ -72,9 +84,15 @@ def comparison(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def compare(ctx: typer.Context, kind: str, standard: str, asked: Asked) -> None:
-    """Run the recipe that was asked for, or the shipped one called `standard` with one arm made of the options.
+    """Run the user's recipe, or the shipped one with one arm made of the options.
 
-    With a recipe of one's own, options for an arm replace its arms.
+    With the user's recipe, options of an arm replace the recipe's arms.
+
+    Args:
+        ctx: typer's.
+        kind: the kind of recipe.
+        standard: the shipped recipe's name.
+        asked: the command line.
     """
     name, changes = asked.recipe or standard, asked.changes
     if asked.recipe is None or asked.ckpt is not None or asked.method is not None or asked.taus:
@@ -83,7 +101,7 @@ def compare(ctx: typer.Context, kind: str, standard: str, asked: Asked) -> None:
 
 
 def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
-    """Return the changes that give a recipe one arm."""
+    """Return the changes that replace a recipe's arms by the one that the options describe."""
     ckpt = asked.ckpt
     if ckpt is None:
         folder = newest_checkpoint(asked.out)
@@ -98,7 +116,7 @@ def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
     from pipo_core.errors import UsageError
     from pipo_core.pipeline.inputs import AbsentPathError, resolve_model
 
-    # Before the recipe is loaded, so that messages speak of the options and not of what they make of a recipe.
+    # Checked before the recipe is loaded, so that messages name the options and not keys of the recipe.
     try:
         checkpoint = resolve_model("--ckpt", ckpt, {})
     except AbsentPathError as error:
@@ -106,7 +124,9 @@ def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
         raise
     method, taus = asked.method or default_method(checkpoint), asked.taus
     if taus and "tau" not in METHODS[method].options:
-        why = f"and --method is {method}" if asked.method else f"and {ckpt} is none (no compressor in its config.json)"
+        why = (
+            f"and --method is {method}" if asked.method else f"and {ckpt} is not one (no compressor in its config.json)"
+        )
         raise UsageError(f"--tau is for pair models, {why}", hint="the same without --tau")
     arm = {"name": method, "method": method, "ckpt": ckpt}
     tau = {"tau": taus if len(taus) > 1 else taus[0]} if taus else {}
@@ -114,6 +134,6 @@ def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
 
 
 def _run_name(kind: str, recipe: str, ckpt: str) -> str:
-    """Return a name that tells suites apart, so that none takes another's folder: `eval-math-demo-merge`."""
+    """Return a run name with the suite in it, so that suites have different folders: `eval-math-demo-merge`."""
     parts = Path(recipe.removesuffix(".yaml")).parts[-2:]
     return run_name("-".join([kind, *(part for part in parts if part not in ("/", ".", "..", "recipes", kind))]), ckpt)

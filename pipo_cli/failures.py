@@ -1,4 +1,4 @@
-"""The one table from an exception to what the user sees: a line, the next command to try, an exit code.
+"""The table of failures: from an exception to a message, a next command and an exit code.
 
 0 done, 1 failed while running, 2 usage or recipe, 3 missing input or download, 4 environment,
 130 interrupted.
@@ -15,7 +15,7 @@ GO_ON = "the same command goes on"
 
 @dataclass(frozen=True)
 class Failure:
-    """What is shown of an exception."""
+    """The message, hint and exit code of an exception; `problems` if it holds several."""
 
     message: str
     hint: str | None
@@ -26,7 +26,7 @@ class Failure:
 def _pipo(error: BaseException) -> Failure | None:
     if not isinstance(error, PipoError):
         return None
-    # Errors that are a list of findings keep each by itself; not all of their classes are loaded here.
+    # Some errors hold a list of problems. They are recognised by the attribute, so that no module must be imported.
     return Failure(error.message, error.hint, error.exit_code, getattr(error, "problems", []))
 
 
@@ -44,7 +44,7 @@ def _package(error: BaseException) -> Failure | None:
 
 
 def _memory(error: BaseException) -> Failure | None:
-    # torch's own class is known by name, so that torch need not be imported to look at an exception.
+    # torch's class is recognised by its name, so that torch need not be imported.
     by_torch = type(error).__name__ == "OutOfMemoryError" or (
         # On a CPU torch raises no class of its own.
         isinstance(error, RuntimeError) and "alloc_cpu.cpp" in str(error)
@@ -67,11 +67,11 @@ def _system(error: BaseException) -> Failure | None:
         return Failure(text, "free space there, then give the same command again", 4)
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return Failure(text, "choose another folder with --out", 4)
-    return Failure(text, "again with --debug shows where", 1)
+    return Failure(text, "the same with --debug shows where", 1)
 
 
 def _unexpected(error: BaseException) -> Failure:
-    return Failure(f"{type(error).__name__}: {_line(error)}", "again with --debug shows where", 1)
+    return Failure(f"{type(error).__name__}: {_line(error)}", "the same with --debug shows where", 1)
 
 
 TABLE: tuple[Callable[[BaseException], Failure | None], ...] = (
@@ -84,7 +84,7 @@ TABLE: tuple[Callable[[BaseException], Failure | None], ...] = (
 
 
 def describe(error: BaseException) -> Failure:
-    """Return what the first fitting row of the table says about `error`."""
+    """Return the failure that the first matching row of the table makes of an exception."""
     for row in TABLE:
         failure = row(error)
         if failure is not None:

@@ -6,9 +6,13 @@ from pipo_core.recipes.locate import shipped_recipes
 
 
 def hint_for(error: MissingInputError, name: str | None) -> str | None:
-    """Return the hint for an input that is missing in the recipe that `name` means, if there is one.
+    """Return the hint for a missing input of a recipe, or None.
 
-    A shipped recipe that reads what others make says at its top which commands make it.
+    The comments at the top of a shipped recipe list the commands that make its inputs.
+
+    Args:
+        error: the input is missing.
+        name: the recipe as named on the command line.
     """
     if error.hint is not None or not isinstance(error, AbsentPathError) or name is None:
         return error.hint

@@ -1,4 +1,4 @@
-"""What every job command does: load the recipe, plan or run it, show what came out."""
+"""The part that all job commands share: load the recipe, plan or run it, show the result."""
 
 import shlex
 from collections.abc import Sequence
@@ -24,12 +24,33 @@ def run_recipe(
     dry_run: bool,
     restart: bool = False,
 ) -> None:
-    """Load the recipe that `name` means, which must be of `kind`, and plan or run it."""
+    """Load a recipe, and plan or run its job.
+
+    Args:
+        ctx: typer's.
+        kind: the kind that the recipe must have.
+        name: the recipe as named on the command line.
+        overrides: changes to the recipe.
+        out: the folder of all runs.
+        dry_run: whether only the plan is shown.
+        restart: whether a training in the folder that differs from this one is set aside.
+
+    Raises:
+        UsageError: if the recipe is of another kind.
+        RecipeError: if it is not valid.
+        MissingInputError: if the recipe or an input is absent.
+    """
     run_job(ctx, load_job(kind, name, overrides or ()), out, dry_run=dry_run, name=name, restart=restart)
 
 
 def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
-    """Return the recipe. Raises UsageError when it is of another kind, naming the command for it."""
+    """Return the recipe of a job.
+
+    Raises:
+        UsageError: if it is of another kind; the hint is the command for that kind.
+        RecipeError: if it is not valid.
+        MissingInputError: if there is no such recipe.
+    """
     from pipo_core.errors import UsageError
     from pipo_core.recipes.load import load_recipe
     from pipo_core.recipes.locate import find_recipe
@@ -52,9 +73,15 @@ def run_job(
     name: str | None = None,
     restart: bool = False,
 ) -> None:
-    """Plan or run one job, of the recipe that `name` means, and show the result on standard output.
+    """Plan or run one job and show the result on standard output.
 
-    `restart`: a training that is there and was made from something else is set aside.
+    Args:
+        ctx: typer's.
+        recipe: the job's recipe.
+        out: the folder of all runs.
+        dry_run: whether only the plan is shown.
+        name: the recipe as named on the command line, for hints.
+        restart: whether a training in the folder that differs from this one is set aside.
     """
     if dry_run:
         from pipo_cli.plan import job_plan
@@ -87,7 +114,7 @@ def run_job(
 
 
 def show_plan(plan: dict[str, Any]) -> None:
-    """Print the plan of one job: the recipe as YAML, then what would happen."""
+    """Print the plan of a job: the recipe as YAML, then what the job would do."""
     from pipo_cli.tables import show_pairs
     from pipo_core.recipes.write import to_yaml
 

@@ -1,4 +1,4 @@
-"""The console entry point: so light that Ctrl-C is heard in words from the first moment."""
+"""The console entry point. It imports almost nothing, so Ctrl-C has a proper message from the first moment."""
 
 import sys
 
@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from pipo_cli.app import app
     except KeyboardInterrupt:
-        # Nothing of ours is there yet to say it.
+        # The table of failures has not been imported yet.
         sys.stderr.write("pipo: interrupted; the same command goes on\n")
         raise SystemExit(130) from None
     app()

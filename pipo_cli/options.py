@@ -36,10 +36,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="Changes to the recipe: a.b=value sets, '~a.b' removes."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where runs are written.", callback=_check_out)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; nothing is run or written.")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder that runs are written to.", callback=_check_out)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")]
 Json = Annotated[
-    bool, typer.Option("--json", help="Standard output holds only JSON.", callback=_note_json, is_eager=True)
+    bool, typer.Option("--json", help="Write only JSON to standard output.", callback=_note_json, is_eager=True)
 ]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show a traceback on errors.", callback=_note_debug, is_eager=True)
@@ -48,13 +50,13 @@ Restart = Annotated[
     bool,
     typer.Option(
         "--restart",
-        help="Where an earlier training was made from other settings or data: "
-        "keep it as STAGE.previous and start again.",
+        help="If the settings or data of the training have changed: keep the old training as STAGE.previous "
+        "and start again.",
     ),
 ]
 DEFAULT_OUT = Path("outputs")
 
 
 def is_change(word: str) -> bool:
-    """Whether a word after a command changes a recipe, rather than naming one."""
+    """Return whether a word of the command line is a change to a recipe, not a recipe's name."""
     return "=" in word or word.startswith("~")

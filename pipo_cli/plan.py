@@ -1,4 +1,4 @@
-"""What a job would do: the text of `--dry-run`."""
+"""The plan of a job, for `--dry-run`."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -23,10 +23,15 @@ if TYPE_CHECKING:
 
 
 def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: bool = False) -> dict[str, Any]:
-    """Return the plan of one job: what it would do and why, its inputs, its size, its folder, its recipe.
+    """Return the plan of a job: what it would do and why, its inputs, its size, its folder, its recipe.
 
-    `name` is what the recipe was called on the command line, `restart` is `run_stage`'s. What is missing is part
-    of the plan, not an error.
+    A missing input is part of the plan, not an error.
+
+    Args:
+        recipe: the job's recipe.
+        root: the folder of all runs.
+        name: the recipe as named on the command line, for hints.
+        restart: as in `run_stage`.
     """
     plan: dict[str, Any] = {"kind": recipe.kind, "folder": str(stage_folder(recipe, root))}
     paths: dict[str, Path] = {}
@@ -62,8 +67,8 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
 
 
 def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str, Path]) -> None:
-    """Add a training's command and size to the plan, and what keeps it from starting."""
-    # Imported here: other plans do without torch.
+    """Add a training's command and size to the plan, and the reasons why it cannot start."""
+    # Imported here: the other plans need no torch.
     from pipo_core.sizing.gpus import missing_gpus
     from pipo_core.sizing.memory import estimate_of
     from pipo_core.train.plan import plan as plan_training
@@ -82,7 +87,7 @@ def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str
     if recipe.max_steps is not None:
         work["steps"] = recipe.max_steps
     elif training["steps"] is not None:
-        # Rows that are too long drop out; only tokens tell how many.
+        # Too long examples are left out. How many those are is known only once they have been tokenized.
         work["steps"] = f"at most {training['steps']:,}" if tokens is None else training["steps"]
     if tokens is None:
         work["tokens a step"] = f"at most {training['batch_rows'] * longest:,}"
@@ -103,14 +108,14 @@ def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str
 
 
 def _memory_line(memory: "MemoryEstimate", tokens: int) -> str:
-    """Return the estimate in words, without the parts that do not show in tenths of a gigabyte."""
+    """Return the estimate as text, without parts below a tenth of a gigabyte."""
     sizes = {name: _gigabytes(size) for name, size in asdict(memory).items() if name != "positions"}
     shown = ", ".join(f"{name} {size}" for name, size in sizes.items() if size != "0.0")
     return f"about {_gigabytes(memory.total)} GB at rows of {tokens:,} tokens ({shown})"
 
 
 def _kernel_line(kernels: Mapping[str, bool]) -> str:
-    """Return what computes the linear-attention layers, and what would be faster."""
+    """Return the packages that compute the linear-attention layers, and the faster ones that are not installed."""
     present = [name for name, there in kernels.items() if there]
     absent = [name for name, there in kernels.items() if not there]
     line = " and ".join(present) or "plain PyTorch, slowly"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_reporter(stream: TextIO | None = None) -> Reporter:
-    """Return the reporter that suits `stream` (default: standard error)."""
+    """Return a reporter for a stream (default: standard error): bars on a terminal, lines elsewhere."""
     stream = sys.stderr if stream is None else stream
     if not stream.isatty():
         return PlainReporter(stream)
@@ -38,7 +38,7 @@ def figures_text(figures: Mapping[str, float]) -> str:
 
 
 def pace_text(event: ProgressEvent) -> str:
-    """Return `12/40 steps  3.1 steps/s  9s left`, or `1.2 GB of 9.3 GB  …` if the unit is a byte."""
+    """Return `12/40 steps  3.1 steps/s  9s left`, or `1.2 GB of 9.3 GB  …` if the unit is bytes."""
     done, total, unit, rate = event.done, event.total, event.unit, event.rate
     if unit == "byte":
         parts = [size_text(done) + (f" of {size_text(total)}" if total is not None else "")]
@@ -54,12 +54,12 @@ def pace_text(event: ProgressEvent) -> str:
 
 
 def _number(value: float, digits: int = 4) -> str:
-    """Return `0.01235`, `12.35` or `12,346`: an exponent is for small numbers only."""
+    """Return `0.01235`, `12.35` or `12,346`: only small numbers get an exponent."""
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
 class PlainLines:
-    """Listens to a progress: a line at most every ten seconds, and one at the end unless nothing is new."""
+    """A listener that writes a line at most every ten seconds, and at the end if there is something new."""
 
     EVERY_SECONDS = 10.0
 
@@ -70,7 +70,7 @@ class PlainLines:
         self._written: tuple[int, Mapping[str, float]] | None = None
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Write a line if it is time for one."""
+        """Write a line if enough time has passed, or at the end."""
         news = (event.done, event.figures)
         if event.phase == "begin":
             self._last = event.time
@@ -81,7 +81,7 @@ class PlainLines:
 
 
 class PlainReporter:
-    """Lines on a stream that is not a terminal."""
+    """Writes lines to a stream that is not a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         """Write to `stream`."""
@@ -92,11 +92,11 @@ class PlainReporter:
         self._write(msg)
 
     def warn(self, msg: str) -> None:
-        """Write the line, marked."""
+        """Write the line, marked as a warning."""
         self._write(f"warning: {msg}")
 
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
-        """Return progress in lines."""
+        """Return a progress that is shown in lines."""
         return Progress(title, total, unit, PlainLines(self._write))
 
     def _write(self, line: str) -> None:
@@ -105,7 +105,7 @@ class PlainReporter:
 
 
 class TerminalBar:
-    """Listens to a progress: a live bar with rate, time left and figures."""
+    """A listener that draws a live bar with rate, time left and figures."""
 
     def __init__(self, console: "Console") -> None:
         """Draw on `console`."""
@@ -121,7 +121,7 @@ class TerminalBar:
         self._task: TaskID | None = None
 
     def __call__(self, event: ProgressEvent) -> None:
-        """Show the bar, move it, or leave it as it is and give the line back."""
+        """Start the bar at the first event, move it, or end it."""
         pace, figures = pace_text(event), figures_text(event.figures)
         if self._task is None:
             self._task = self._live.add_task(event.title, total=event.total, pace=pace, figures=figures)
@@ -133,7 +133,7 @@ class TerminalBar:
 
 
 class TerminalReporter:
-    """Lines and bars on a terminal, through rich (which honours NO_COLOR)."""
+    """Writes lines and bars to a terminal, through rich (which honours NO_COLOR)."""
 
     def __init__(self, console: "Console") -> None:
         """Write to `console`."""
@@ -144,9 +144,9 @@ class TerminalReporter:
         self._console.print(msg, markup=False, highlight=False)
 
     def warn(self, msg: str) -> None:
-        """Write the line, marked and coloured."""
+        """Write the line, marked as a warning and coloured."""
         self._console.print(f"warning: {msg}", style="yellow", markup=False, highlight=False)
 
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
-        """Return a live bar."""
+        """Return a progress that is shown as a live bar."""
         return Progress(title, total, unit, TerminalBar(self._console))

@@ -1,4 +1,4 @@
-"""What a finished job or pipeline shows: the tables of eval and bench, and a few figures of the other kinds."""
+"""Prints the result of a job or pipeline: tables of eval and bench, a few figures of the other kinds."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from pipo_core.pipeline.run import PipelineResult
     from pipo_core.tables import Table
 
-# By kind, the keys of a summary that are shown and what each is called; what a summary lacks is left out.
+# By kind, the keys of a summary that are printed, with their labels; absent keys are left out.
 FIGURES: Mapping[str, Mapping[str, str]] = {
     "train": {
-        "rows": "rows",
-        "dropped_rows": "rows dropped as too long",
+        "rows": "examples",
+        "dropped_rows": "examples left out as too long",
         "steps": "steps",
-        "resumed_from_step": "went on from step",
+        "resumed_from_step": "resumed from step",
         "loss": "loss",
         "backbone_loss": "backbone loss",
         "mtp_loss": "MTP loss",
@@ -27,9 +27,9 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
     },
     "distill": {
         "rows": "questions",
-        "dropped_rows": "questions dropped as too long",
+        "dropped_rows": "questions left out as too long",
         "steps": "steps",
-        "resumed_from_step": "went on from step",
+        "resumed_from_step": "resumed from step",
         "loss": "loss",
         "backbone_loss": "first token KL",
         "mtp_loss": "draft KL",
@@ -48,7 +48,7 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
         "problems": "problems",
         "answers": "answers",
         "finished": "finished %",
-        "solved": "right %",
+        "solved": "correct %",
         "problems_solved": "problems solved",
         "mean_tokens": "tokens an answer",
     },
@@ -56,8 +56,8 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
         "questions": "questions",
         "answers": "answers",
         "dropped": "dropped",
-        "train_rows": "training rows",
-        "validation_rows": "validation rows",
+        "train_rows": "training examples",
+        "validation_rows": "validation examples",
         "mean_tokens": "tokens an answer",
     },
     "merge": {"layout": "layout", "base": "base", "dtype": "precision"},
@@ -65,7 +65,7 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
 
 
 def show_result(kind: str, summary: Mapping[str, Any]) -> None:
-    """Print what a job of `kind` found or made."""
+    """Print the figures and tables of a job's summary."""
     if kind in FIGURES:
         show_pairs(_figures(kind, summary))
     for table in _tables(kind, summary):
@@ -77,7 +77,7 @@ def show_result(kind: str, summary: Mapping[str, Any]) -> None:
 
 
 def show_pipeline(result: "PipelineResult") -> None:
-    """Print a line a stage, the tables of its evals and benches, what they say, and where the report lies."""
+    """Print a line per stage, the tables of its evals and benches, the conclusions, and the report's path."""
     from pipo_core.pipeline.report_text import conclusions, duration
     from pipo_core.tables import Table
 

@@ -1,4 +1,4 @@
-"""What holds for one call of `pipo`: its options, and how results leave it."""
+"""State of one call of `pipo`: its common options, and the functions that write results."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import typer
 
 @dataclass
 class Session:
-    """Options that every command has; lives in the root context."""
+    """Options that every command has; kept in the root context."""
 
     json: bool = False
     debug: bool = False
@@ -25,7 +25,7 @@ def session(ctx: typer.Context) -> Session:
 
 
 def emit_json(value: Any) -> None:
-    """Write one JSON document to standard output; numbers that JSON lacks (NaN) become null."""
+    """Write one JSON document to standard output; NaN and infinities, which JSON lacks, become null."""
     json.dump(_plain(value), sys.stdout, indent=2, ensure_ascii=False, default=str)
     sys.stdout.write("\n")
 

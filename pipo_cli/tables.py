@@ -1,4 +1,4 @@
-"""Tables, findings and plans as text on standard output; rich draws what has columns or bold words."""
+"""Prints tables, findings and plans on standard output; rich draws the tables and the bold words."""
 
 import sys
 import textwrap
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from pipo_core.tables import Table
 
 WIDTH = 100
-"""Characters a line where standard output is not a terminal."""
+"""Characters per line if standard output is not a terminal."""
 GAP = 2
 
 
 def show_table(table: "Table") -> None:
     """Print a table under its title, if it has one.
 
-    Where it is too wide, its headers are wrapped, then its widest column of words, between words only. A table
-    that is wider even so runs over the edge: figures are never cut.
+    If it is too wide, its headers are wrapped, then its widest column of words; only between words. A table that is
+    still too wide extends beyond the line: figures are never cut.
     """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
@@ -40,8 +40,8 @@ def show_table(table: "Table") -> None:
     _print(console, drawn)
 
 
-def column_widths(table: "Table", room: int) -> list[int]:
-    """Return the width of each column, so that the table takes at most `room` characters a line if it can."""
+def column_widths(table: "Table", max_width: int) -> list[int]:
+    """Return the width of each column, so that the table takes at most `max_width` characters per line if possible."""
     from rich.cells import cell_len
 
     cells = [max((cell_len(row[number]) for row in table.rows), default=0) for number in range(len(table.columns))]
@@ -51,10 +51,10 @@ def column_widths(table: "Table", room: int) -> list[int]:
     for lines in range(1, most_lines + 1):
         heads = [_width_in_lines(column, lines) for column in table.columns]
         widths = [max(pair) for pair in zip(cells, heads, strict=True)]
-        if sum(widths) + gaps <= room:
+        if sum(widths) + gaps <= max_width:
             return widths
     widest = max(table.words, key=lambda number: widths[number])
-    rest = room - gaps - sum(widths) + widths[widest]
+    rest = max_width - gaps - sum(widths) + widths[widest]
     longest = max(len(word) for row in [table.columns, *table.rows] for word in row[widest].split() or [""])
     return [rest if number == widest and rest >= longest else width for number, width in enumerate(widths)]
 
@@ -86,7 +86,7 @@ def show_pairs(pairs: Mapping[str, Any]) -> None:
 
 
 def text_of(value: Any) -> str:
-    """Return a value as people write it: four digits, yes and no, a dash for nothing."""
+    """Return a value as text: four digits of a number, yes or no, a dash for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -101,7 +101,7 @@ def text_of(value: Any) -> str:
 
 
 def _width_in_lines(text: str, lines: int) -> int:
-    """Return the smallest width in which `text`, wrapped between words, takes at most `lines` lines."""
+    """Return the smallest width at which `text`, wrapped between words, takes at most `lines` lines."""
     shortest = max((len(word) for word in text.split()), default=0)
     return next(width for width in range(shortest, len(text) + 1) if len(textwrap.wrap(text, max(1, width))) <= lines)
 

@@ -26,13 +26,14 @@ def bench(
         typer.Option(
             "--random-weights",
             metavar="SHAPE",
-            help="No checkpoint: a published shape, such as qwen3.5-4b, all methods.",
+            help="Instead of a checkpoint: all methods on random weights of a published shape, such as qwen3.5-4b.",
         ),
     ] = None,
 ) -> None:
-    """Measure time to the first token and per token, and throughput; only real tokens count.
+    """Measure time to first token, time per output token, and throughput.
 
-    Without a recipe, --ckpt and --random-weights, the newest checkpoint is taken and named on the first line.
+    PAD is not counted as a token. Without a recipe, --ckpt and --random-weights, the newest checkpoint is taken and
+    named on the first line.
     """
     if random_weights is not None:
         changes = [f"random_weights={random_weights}", f"run=bench-{random_weights}", *asked.changes]

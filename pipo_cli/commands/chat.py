@@ -25,7 +25,7 @@ from pipo_core.errors import PipoError
 if TYPE_CHECKING:
     from pipo_core.engine import Delta, Engine
 
-HELP = "/reset forgets the conversation, /quit leaves, Ctrl-C stops an answer"
+HELP = "/reset starts a new conversation, /quit leaves, Ctrl-C stops an answer"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,16 +42,20 @@ def chat(
         bool, typer.Option("--show-drafts", help="Colour kept drafts, and mark rejected ones with a dot.")
     ] = False,
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer, in real tokens.")] = 4096,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest tokens.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the answers' noise.")] = 0,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens, PAD not counted.")
+    ] = 4096,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="Softmax temperature; 0 is greedy.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling.")] = 0,
     max_length: MaxLength = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     out: Out = DEFAULT_OUT,
     debug: Debug = False,
 ) -> None:
-    """Talk to a checkpoint in the terminal; lines from a pipe are turns too."""
+    """Chat with a checkpoint in the terminal; each line of standard input is one turn."""
     from pipo_core.engine import open_engine
     from pipo_core.recipes.common import TorchSettings
     from pipo_core.recipes.methods import Decoding
@@ -78,7 +82,7 @@ def chat(
 
 
 def _ask() -> str | None:
-    """Return the next line, None at the end of the input."""
+    """Return the next line of the input, or None at its end."""
     if sys.stdin.isatty():
         typer.echo("> ", nl=False, err=True)
     try:
@@ -98,7 +102,11 @@ def _answer(
     *,
     show_drafts: bool,
 ) -> str:
-    """Write an answer as it comes and return it; Ctrl-C ends it there."""
+    """Print an answer while it is written and return it; Ctrl-C ends it.
+
+    Raises:
+        PipoError: if the request fails.
+    """
     from pipo_core.chat import encode_prompt
     from pipo_core.decode.sampling import SamplingParams
     from pipo_core.engine import Request
@@ -117,7 +125,7 @@ def _answer(
             check()
     typer.echo()
     if completion is None or completion.finish_reason == "error":
-        raise PipoError(f"the answer failed: {completion.error if completion else 'nothing came'}")
+        raise PipoError(f"the answer failed: {completion.error if completion else 'the engine ended without one'}")
     kept = f", {completion.kept} of {completion.drafts} drafts kept" if completion.drafts else ""
     steps = "" if completion.slots is None else f" in {completion.slots} steps"
     typer.echo(
@@ -129,9 +137,10 @@ def _answer(
 
 @contextmanager
 def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Yield a function that calls `stop` if Ctrl-C was pressed since; an engine must not be interrupted in a step.
+    """Yield a function that calls `stop` if Ctrl-C has been pressed.
 
-    A second Ctrl-C interrupts.
+    The first Ctrl-C raises nothing, because an engine must not be interrupted within a step. A second one raises
+    KeyboardInterrupt.
     """
     pressed = False
 
@@ -153,7 +162,7 @@ def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[Callable[[], None]]
 
 
 def _coloured(engine: "Engine", delta: "Delta") -> str:
-    """Return a step's tokens, kept drafts green and rejected ones as a dim dot."""
+    """Return the text of a step's tokens, with kept drafts in green and rejected ones as a dim dot."""
     shown = []
     for written in delta.tokens:
         if written.kind == "rejected":

@@ -21,9 +21,9 @@ def compare(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what B brings over A, row by row, and what differed in how the two were made.
+    """Compare the figures of B with those of A, row by row, and list the settings that differ.
 
-    Times as A over B and throughput as B over A, so that above 1 B is better; accuracies as B less A, in points.
+    Times are shown as A / B and throughput as B / A, so B is better above 1. Accuracies are shown as B - A, in points.
     """
     from pipo_core.pipeline.compare import compare_results, comparison_table, read_results
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """What a hub id names."""
+    """Kinds of repositories on the hub."""
 
     model = "model"
     data = "data"
@@ -40,22 +40,22 @@ def download(
             "NAME@REVISION takes a branch, a tag or a commit.",
         ),
     ] = None,
-    listing: Annotated[bool, typer.Option("--list", help="List the catalog, and what the cache holds of it.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List the catalog, and which of it is in the cache.")] = False,
     to: Annotated[
         Path | None,
         typer.Option("--to", metavar="DIR", help="Where the bundled models are copied to (default: ./models)."),
     ] = None,
-    kind: Annotated[Kind, typer.Option("--kind", help="What a hub id names.")] = Kind.model,
+    kind: Annotated[Kind, typer.Option("--kind", help="Kind of the repository that a hub id names.")] = Kind.model,
     dry_run: DryRun = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Get models, adapters and data by short name; 'tiny' copies the bundled models to ./models.
+    """Download models, adapters and data by short name or hub id; 'tiny' copies the bundled models to ./models.
 
-    Everything else goes into the Hugging Face cache (HF_HOME), where recipes find it by the same name. Stopped in the
-    middle of a file, the same command goes on from there. Every file is compared with the hub's checksum, those that
-    the cache held before too: a damaged one is named and fetched anew. Pickled weights (.bin, .pt) are never fetched.
-    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE count as everywhere.
+    Downloads go into the Hugging Face cache (HF_HOME), where recipes find them by the same name. After an interruption,
+    the same command goes on in the middle of a file. Every file is checked against the hub's checksum, also those that
+    were in the cache before; a damaged file is named and fetched again. Pickled weights (.bin, .pt) are never fetched.
+    HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE work as in huggingface_hub.
     """
     if listing:
         _list(ctx)
@@ -100,7 +100,7 @@ def _facts(item: "Item") -> str:
     if item.source == "bundled":
         return f"copied: {files}, {size_text(item.bytes)}"
     came = f"{size_text(item.missing)} transferred" if item.missing else "nothing transferred"
-    return f"{files}, {size_text(item.bytes)}, {came}, {'checksums right' if item.checked else 'not checked'}"
+    return f"{files}, {size_text(item.bytes)}, {came}, {'checksums correct' if item.checked else 'not checked'}"
 
 
 def _show_plan(items: Sequence["Item"]) -> None:
@@ -115,10 +115,10 @@ def _show_plan(items: Sequence["Item"]) -> None:
             for file in item.files
         ]
         show_table(Table(f"{item.name}: {item.source}{at}", ["file", "size", "to transfer"], rows))
-        say(f"place: {item.path}")
+        say(f"path: {item.path}")
         say()
     total, missing = sum(item.bytes for item in items), sum(item.missing for item in items)
-    say(f"{size_text(total)} in all, {size_text(missing)} to be transferred")
+    say(f"{size_text(total)} in all, {size_text(missing)} to transfer")
     say("dry run: nothing was downloaded or written")
 
 

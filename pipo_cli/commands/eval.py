@@ -31,10 +31,10 @@ def evaluate(
     asked: Asked,
     suite: Annotated[
         Suite | None,
-        typer.Option("--suite", help="What is asked: held-out arithmetic (tiny; also without this), or AIME 2025."),
+        typer.Option("--suite", help="The problems: tiny (the default) is held-out arithmetic, math is AIME 2025."),
     ] = None,
 ) -> None:
-    """Measure accuracy: avg@k and pass@k with intervals, tokens a slot, differences to the baseline.
+    """Measure accuracy: avg@k and pass@k with intervals, tokens a slot, paired differences to the baseline.
 
     Without a recipe and --ckpt, the newest checkpoint is taken and named on the first line.
     """

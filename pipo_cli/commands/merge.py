@@ -19,11 +19,11 @@ def merge(
     ctx: typer.Context,
     source: Annotated[
         str,
-        typer.Argument(metavar="RUN_OR_ADAPTER", help="The folder of a training or of an adapter, or a merge recipe."),
+        typer.Argument(metavar="RUN_OR_ADAPTER", help="Folder of a training or an adapter, or a merge recipe."),
     ],
     overrides: Overrides = None,
     base: Annotated[
-        str | None, typer.Option("--base", help="The base checkpoint, if it is not the one that the adapter names.")
+        str | None, typer.Option("--base", help="The base checkpoint (default: the one that the adapter names).")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Merge into a base that is not the adapter's own, too.")
@@ -33,9 +33,9 @@ def merge(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Merge an adapter and the modules that trained in full into a standalone checkpoint.
+    """Merge an adapter and the fully trained modules into a standalone checkpoint.
 
-    The result is beside the training's own folder: outputs/RUN/merge/model.
+    The result is in the training's run: outputs/RUN/merge/model.
     """
     if source.endswith((".yaml", ".yml")):
         changes = [*(overrides or ()), *([f"base={base}"] if base else []), *(["force=true"] if force else [])]
@@ -57,5 +57,5 @@ def merge(
     values = {"kind": "merge", "run": run, "source": path, "base": base, "force": force}
     recipe = parse_recipe(json.dumps(values), "pipo merge", overrides or (), stages=())
     if not isinstance(recipe, MergeRecipe):
-        raise UsageError("kind cannot be changed here: pipo merge merges")
+        raise UsageError("kind cannot be changed: pipo merge runs recipes of kind merge")
     run_job(ctx, recipe, out, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""`pipo rollout` and `pipo build`: commands that run one recipe and need no options of their own."""
+"""`pipo rollout` and `pipo build`: commands that run one recipe and have no options of their own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import typer
 from pipo_cli.jobs import run_recipe
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, RecipeName
 
-AGAIN = "The same command again goes on where it stopped, or does nothing if it is done."
+AGAIN = "Given again, the command goes on where it stopped, or does nothing if the job is finished and unchanged."
 
 
 @dataclass(frozen=True)
 class PlainJob:
-    """A command; it is called after the kind of recipe that it runs."""
+    """A command; its name is the kind of recipe that it runs."""
 
     kind: str
     help: str
@@ -23,12 +23,12 @@ class PlainJob:
 PLAIN_JOBS = (
     PlainJob(
         "rollout",
-        "Let a model answer problems several times and mark the correct answers.",
+        "Sample several answers to each problem from a model and mark the correct ones.",
         "pipo rollout recipes/tiny/rollout.yaml problems.count=100",
     ),
     PlainJob(
         "build",
-        "Choose among rollouts and write training rows.",
+        "Choose rollouts and write them as a training set.",
         "pipo build recipes/tiny/build.yaml rollouts=outputs/teacher/rollout",
     ),
 )

@@ -1,4 +1,4 @@
-"""`pipo recipes`: the shipped recipes and what a recipe may say."""
+"""`pipo recipes`: the shipped recipes and the schemas."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,13 +40,11 @@ def show(
     ctx: typer.Context,
     recipe: RecipeName,
     overrides: Overrides = None,
-    resolved: Annotated[
-        bool, typer.Option("--resolved", help="With changes applied and every default filled in.")
-    ] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Apply the changes and fill in every default.")] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Print a recipe as it is written, or with everything filled in."""
+    """Print a recipe, as in its file or with every default filled in."""
     from pipo_core.recipes.locate import find_recipe
 
     path = find_recipe(recipe)
@@ -68,7 +66,7 @@ def copy(
     ctx: typer.Context,
     recipe: RecipeName,
     to: Annotated[Path, typer.Argument(metavar="TO", help="The new file, or a folder for it.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -98,13 +96,13 @@ def validate(
         list[str],
         typer.Argument(
             metavar="RECIPE",
-            help="Recipe files, or names of shipped ones; words with = or a leading ~ change each of them.",
+            help="Recipe files or names of shipped ones; words with = or a leading ~ are changes to each of them.",
         ),
     ],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Check recipes and name every problem with its line and column; exit code 2 if there is one."""
+    """Check recipes and list every problem with its line and column; the exit code is 2 if there is one."""
     from pipo_core.errors import PipoError, UsageError
 
     names = [word for word in words if not is_change(word)]
@@ -156,7 +154,7 @@ def _checked(name: str, changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _together(failed: "Sequence[PipoError]", checked: int) -> "PipoError":
-    """Return the one failure, or one that names the problems of all."""
+    """Return the failure if there is one, else a failure with the problems of all of them."""
     from pipo_core.errors import RecipeError
 
     if len(failed) == 1:
@@ -168,7 +166,7 @@ def _together(failed: "Sequence[PipoError]", checked: int) -> "PipoError":
 
 
 def _about(path: Path) -> dict[str, str]:
-    """Return the kind and the first line of the header, read as text: `ls` shows broken recipes too."""
+    """Return the kind and the first comment line of a recipe, read as text, because `ls` also shows broken recipes."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     kind = next((line.partition(":")[2].strip() for line in lines if line.startswith("kind:")), "?")
     about = lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""

@@ -27,9 +27,9 @@ def run(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run a pipeline: several stages in order, ending in a report with plots.
+    """Run a pipeline: its stages in order, then a report with plots.
 
-    Stages that are done and unchanged are skipped; an interrupted one goes on where it stopped.
+    Finished and unchanged stages are skipped; an interrupted stage goes on where it stopped.
     """
     from pipo_core.errors import UsageError
     from pipo_core.pipeline.run import plan_pipeline, run_pipeline

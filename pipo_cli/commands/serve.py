@@ -14,7 +14,7 @@ from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 
 
 class Reasoning(StrEnum):
-    """Where the thought of a chat's answer goes."""
+    """The field that the thought of a chat's answer goes into."""
 
     separate = "separate"
     inline = "inline"
@@ -30,18 +30,22 @@ class Precision(StrEnum):
 
 Ckpt = Annotated[
     str | None,
-    typer.Option("--ckpt", metavar="DIR", help="The checkpoint; without it the newest under --out is taken."),
+    typer.Option("--ckpt", metavar="DIR", help="The checkpoint (default: the newest under --out)."),
 ]
 MethodOption = Annotated[
-    MethodName | None, typer.Option("--method", help="How it decodes; without it, what the checkpoint is made for.")
+    MethodName | None, typer.Option("--method", help="Decoding method (default: pipo for a pair model, else regular).")
 ]
 TauOption = Annotated[
-    float | None, typer.Option("--tau", min=0.0, max=1.0, help="pipo: keep drafts from this confidence on.")
+    float | None,
+    typer.Option("--tau", min=0.0, max=1.0, help="pipo only: keep drafts whose confidence is at least this."),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto is bf16 on a GPU and fp32 on a CPU.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Number format of the weights; auto is bf16 on a GPU, else fp32.")
+]
 MaxLength = Annotated[
-    int | None, typer.Option("--max-length", min=2, help="Most tokens of prompt and answer; what fits without it.")
+    int | None,
+    typer.Option("--max-length", min=2, help="Most tokens of prompt and answer together (default: the most that fit)."),
 ]
 
 
@@ -51,7 +55,11 @@ def register(app: typer.Typer) -> None:
 
 
 def find_model(ctx: typer.Context, ckpt: str | None, out: Path) -> Path:
-    """Return the checkpoint's folder; the newest one is named on the first line."""
+    """Return the checkpoint's folder; if it is the newest one, print its name first.
+
+    Raises:
+        MissingInputError: if there is no such checkpoint.
+    """
     from pipo_core.pipeline.inputs import AbsentPathError, resolve_model
 
     if ckpt is None:
@@ -74,32 +82,36 @@ def serve(
     ckpt: Ckpt = None,
     method: MethodOption = None,
     tau: TauOption = None,
-    host: Annotated[str, typer.Option("--host", help="Where it listens; others can reach it with a key only.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
-    name: Annotated[str | None, typer.Option("--name", help="The model's name for clients.")] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; one that other machines can reach needs an API key.")
+    ] = ("127.0.0.1"),
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    name: Annotated[str | None, typer.Option("--name", help="Name that clients give for the model.")] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option("--api-key-file", metavar="FILE", help="Clients must present what stands in it.")
+        Path | None,
+        typer.Option("--api-key-file", metavar="FILE", help="File with the API key that clients must send."),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Answers in progress at once.")] = 32,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Most sequences that run at once.")] = 32,
     max_length: MaxLength = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
     reasoning: Annotated[
-        Reasoning, typer.Option("--reasoning", help="A chat's thought as reasoning_content, or in the content.")
+        Reasoning,
+        typer.Option("--reasoning", help="Thoughts of a chat: separate in reasoning_content, or inline in content."),
     ] = Reasoning.separate,
     drain_seconds: Annotated[
-        int, typer.Option("--drain-seconds", min=0, help="How long accepted answers may take once it is stopped.")
+        int, typer.Option("--drain-seconds", min=0, help="How long accepted requests may take after the stop.")
     ] = 60,
     out: Out = DEFAULT_OUT,
     dry_run: DryRun = False,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Answer over HTTP as OpenAI's API does: chats and completions, streamed or whole.
+    """Serve a checkpoint over HTTP with OpenAI's API: chats and completions, streamed or whole.
 
-    Counts are of real tokens, never PADs. Ctrl-C or SIGTERM takes no more requests and ends those accepted.
+    PAD is not counted as a token. After Ctrl-C or SIGTERM no more requests are accepted, and the accepted ones finish.
     """
     model = find_model(ctx, ckpt, out)
     decoding = method or default_method(model)
@@ -147,7 +159,7 @@ def _read_key(file: Path | None) -> str | None:
         return None
     key = file.read_text(encoding="utf-8").strip()
     if not key:
-        raise UsageError(f"{file} holds no key")
+        raise UsageError(f"{file} is empty; it must hold the API key")
     return key
 
 

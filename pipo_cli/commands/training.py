@@ -1,4 +1,4 @@
-"""`pipo train` and `pipo distill`: trainings, with the same options and the same refusal to replace one another."""
+"""`pipo train` and `pipo distill`: two commands with the same options; neither replaces another training unasked."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from pipo_cli.jobs import run_recipe
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, RecipeName, Restart
 
 _AGAIN = (
-    "The same command again goes on where it stopped, or does nothing if it is done. If settings or data have "
-    "changed since, it says which and stops."
+    "Given again, the command goes on where it stopped, or does nothing if the training is finished. If settings or "
+    "data have changed since, it lists the changes and stops."
 )
 
 
@@ -19,8 +19,8 @@ class TrainingCommand:
     """A command that trains.
 
     Attributes:
-        kind: of its recipes, and its name.
-        help: what it does; the first paragraph is its line in lists.
+        kind: the kind of its recipes, and its name.
+        help: its help text; the first paragraph is its summary.
         example: a command line.
     """
 
@@ -32,13 +32,14 @@ class TrainingCommand:
 TRAINING_COMMANDS = (
     TrainingCommand(
         "train",
-        "Train a model on answers: the pair model, or the uncompressed one as a baseline.",
+        "Fine-tune a model on answers: the pair model, or the uncompressed one as a baseline.",
         "pipo train recipes/tiny/sft.yaml max_steps=50 --dry-run",
     ),
     TrainingCommand(
         "distill",
-        "Let a larger teacher correct what the pair model itself writes (on-policy distillation).\n\n"
-        "The student is a fine-tuned pair model, merged; the teacher is an uncompressed model with the same tokenizer.",
+        "Distil a teacher into the pair model, on answers of the pair model (on-policy distillation).\n\n"
+        "The student is a fine-tuned and merged pair model; the teacher is an uncompressed model with the same "
+        "tokenizer.",
         "pipo distill recipes/tiny/opd.yaml max_steps=20 --dry-run",
     ),
 )
@@ -53,7 +54,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _run(kind: str) -> Callable[..., None]:
-    """Return the function of the command that runs recipes of a kind."""
+    """Return the command's function, which runs recipes of a kind."""
 
     def run(
         ctx: typer.Context,

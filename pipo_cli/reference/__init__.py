@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from the code: every command and every key of every recipe.
+"""The pages of docs/ that are generated from the code: every command, and every key of every recipe.
 
 `python -m pipo_cli.reference` (`make docs`) writes them; a test compares them with the code.
 """

@@ -1,4 +1,4 @@
-"""`python -m pipo_cli.reference`: bring the generated pages of docs/ up to date."""
+"""`python -m pipo_cli.reference` writes the generated pages of docs/."""
 
 import sys
 

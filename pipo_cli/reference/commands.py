@@ -25,7 +25,7 @@ def command_reference() -> str:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Yield `pipo` itself and all its commands by the words that call them; groups come before what is in them."""
+    """Yield `pipo` and all its commands by the words that call them; a group comes before its commands."""
     yield from _below("pipo", typer.main.get_command(app))
 
 

@@ -1,4 +1,4 @@
-"""A field of a schema in words: what may stand there and within which limits, read from its JSON schema."""
+"""A schema's field in words: its type and limits, read from its JSON schema."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ Schema = Mapping[str, Any]
 
 
 def type_words(schema: Schema, links: Mapping[str, str], named: str | None = None) -> str:
-    """Return what may stand in a field: `integer or null`, or its words, or a link to the keys of a mapping.
+    """Return the type of a field: `integer or null`, or its words, or a link to the keys of a mapping.
 
     `links` are the keys' links by model name; `named` is what a text names (model, data), where it names an input.
     """
@@ -19,7 +19,7 @@ def type_words(schema: Schema, links: Mapping[str, str], named: str | None = Non
 
 
 def limits(schema: Schema) -> list[str]:
-    """Return the bounds of a field's numbers, the lengths of its lists and the form of its texts."""
+    """Return the limits of a field: of its numbers, the lengths of its lists, the pattern of its texts."""
     found = list(dict.fromkeys(_limits(schema)))
     return [
         limit for limit in found if limit.removeprefix("each ") == limit or limit.removeprefix("each ") not in found

@@ -19,7 +19,7 @@ def code(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return one line of running text in which nothing is taken for HTML and pages of docs/ are links."""
+    """Return one line of text, with HTML characters escaped and pages of docs/ as links."""
     line = " ".join(text.split()).replace("<", "&lt;")
     return re.sub(r"\bdocs/([\w-]+\.md)", r"[\1](\1)", line)
 
@@ -30,7 +30,7 @@ def anchor(heading: str) -> str:
 
 
 def value(item: Any) -> str:
-    """Return a value as a recipe writes it: YAML on one line."""
+    """Return a value as YAML on one line, as in a recipe."""
     if item is None or isinstance(item, bool):
         return {None: "null", True: "true", False: "false"}[item]
     if isinstance(item, float):

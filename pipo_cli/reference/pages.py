@@ -1,4 +1,4 @@
-"""Which pages are generated, and how what is written by hand stays in them."""
+"""The generated pages, each with a beginning that is written by hand."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +14,10 @@ PAGES: dict[str, Callable[[], str]] = {"cli.md": command_reference, "recipes.md"
 
 
 def page(name: str) -> str:
-    """Return the page as it should be: its hand-written beginning up to the mark, then what the code says.
+    """Return the page: its hand-written beginning up to the mark, then the generated part.
 
-    Raises MissingInputError when the page or its mark is not there, as in an installation without docs/.
+    Raises:
+        MissingInputError: if the page or its mark is absent, as in an installation without docs/.
     """
     path = DOCS / name
     if not path.is_file():

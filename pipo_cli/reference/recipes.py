@@ -38,7 +38,7 @@ def models_in(annotation: Any) -> list[Model]:
 
 
 def _places() -> dict[Model, list[tuple[str, str]]]:
-    """Return, for each model inside the kinds' schemas, where it stands: kind and dotted key."""
+    """Return, for each model inside the kinds' schemas, the places where it occurs: kind and dotted key."""
     places: dict[Model, list[tuple[str, str]]] = {}
     for kind, root in KINDS.items():
         for model, key in _inside(root, ""):
@@ -54,7 +54,7 @@ def _inside(model: Model, prefix: str) -> Iterator[tuple[Model, str]]:
 
 
 def _heading(places: list[tuple[str, str]]) -> str:
-    """Return `train: optimizer`, `eval, bench: arms` or `rollout: problems, build: worked`: never the same twice."""
+    """Return places as text: `train: optimizer`, `eval, bench: arms` or `rollout: problems, build: worked`."""
     kinds: dict[str, list[str]] = {}
     for kind, key in places:
         kinds.setdefault(key, []).append(kind)

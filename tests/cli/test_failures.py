@@ -72,4 +72,4 @@ def test_debug_shows_the_traceback_before_or_behind_the_command(calls: Calls) ->
         code, _, err = pipo(*words)
         assert code == 1
         assert "Traceback" in err
-        assert err.rstrip().endswith("again with --debug shows where")
+        assert err.rstrip().endswith("the same with --debug shows where")

@@ -271,7 +271,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a/b@", "a/b@../x", "qwen3.5-4b@/x", "a/b@x/../y", "a/b@x@y", "a/b@-x", "tiny@x"])
 def test_what_is_no_revision_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="not a revision"):
+    with pytest.raises(UsageError, match="(no|not a) revision"):
         download([name])
 
 

@@ -141,12 +141,12 @@ def test_the_plan_and_the_result_in_words(hub: LocalHub) -> None:
     code, out, err = pipo(*words, "--dry-run")
     assert code == 0, err
     assert ["test.jsonl", "3.00", "kB", "3.00", "kB"] in [line.split() for line in out.splitlines()]
-    assert "3.00 kB in all, 3.00 kB to be transferred" in out
+    assert "3.00 kB in all, 3.00 kB to transfer" in out
     assert out.endswith("dry run: nothing was downloaded or written\nnext: pipo download a/data --kind data\n")
     code, out, _ = pipo(*words)
-    assert "(2 files, 3.00 kB, 3.00 kB transferred, checksums right)" in out
+    assert "(2 files, 3.00 kB, 3.00 kB transferred, checksums correct)" in out
     assert out.endswith("next: pipo train recipes/sft.yaml data.train=a/data --dry-run\n")
-    assert "(2 files, 3.00 kB, nothing transferred, checksums right)" in pipo(*words)[1]
+    assert "(2 files, 3.00 kB, nothing transferred, checksums correct)" in pipo(*words)[1]
 
 
 def test_the_next_commands_exist() -> None:

@@ -151,7 +151,7 @@ def test_no_threshold_within_the_margin_is_said() -> None:
 
 def test_doubt_is_said() -> None:
     text = "".join(conclusions({"eval": evaluation(arm("pipo", 0.5, 0.87, 1.8, half=0.04))}, {}))
-    assert "more problems are needed to be sure" in text
+    assert "only more problems would settle it" in text
 
 
 def test_pair_models_are_compared_at_the_thresholds_of_both() -> None:
