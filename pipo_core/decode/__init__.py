@@ -1,5 +1,5 @@
-"""Decoding: one file a method (`regular`, `pair`), over shared row caches and sampling.
+"""Decoding: one file per method (`regular`, `mtp`, `eagle`, `pair`), over shared sequence caches and sampling.
 
-Contract: a method has a state for the running rows, ``prefill`` that starts rows, ``step`` that advances all of them by
-one slot, and states that rows can join and leave. Nothing here knows of requests, text or budgets.
+A method's ``prefill`` starts sequences and its ``step`` advances all running ones; sequences can join and leave its
+state. Nothing here knows of requests, text or budgets.
 """

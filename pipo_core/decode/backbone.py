@@ -1,7 +1,7 @@
-"""The decode pass: one new position a sequence, through the model and its caches.
+"""The decode pass: one new position per sequence, through the model and its caches.
 
-It computes what `Qwen3_5TextModel` computes, from the same parameters. The arithmetic is in `layers`. Where adapters
-stand around the layers, their own forward runs instead.
+It computes the same as `Qwen3_5TextModel`, from the same parameters. The arithmetic is in `layers`. If adapters wrap
+the layers, the stock layers' forward runs instead.
 """
 
 import importlib.util
@@ -72,12 +72,12 @@ def mtp_pass(
 
 
 def _is_bare(layer: Any) -> bool:
-    """Whether a layer's weights are all there is to it; adapters stand around its modules and must run with them."""
+    """Return whether no adapter wraps a module of the layer: adapters must run with the layer."""
     return isinstance(layer.mlp.down_proj, nn.Linear)
 
 
 def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: SequenceCache) -> torch.Tensor:
-    """Return what `decode_pass` does, by the modules' own forward."""
+    """Return the result of `decode_pass`, computed by the stock modules' forward."""
     hidden: torch.Tensor = text(
         inputs_embeds=inputs[:, None],
         position_ids=cache.positions(),
@@ -91,7 +91,7 @@ def _stock_pass(text: Qwen3_5TextModel, inputs: torch.Tensor, cache: SequenceCac
 def _stock_mtp_pass(
     model: Qwen3_5ForCausalPIPO, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor, cache: SequenceCache
 ) -> torch.Tensor:
-    """Return what `mtp_pass` does, by the modules' own forward."""
+    """Return the result of `mtp_pass`, computed by the stock modules' forward."""
     drafted: torch.Tensor = model.mtp(
         token_embeddings[:, None],
         backbone_hidden[:, None],
@@ -105,7 +105,7 @@ def _stock_mtp_pass(
 def compress(model: Qwen3_5ForCausalPIPO, pair_embeddings: torch.Tensor) -> torch.Tensor:
     """Return the latents ``z_i``, ``[B, H]``, of pairs of embeddings, ``[B, 2, H]``, by either kind of compressor."""
     compressor: Any = model.compressor
-    if not isinstance(compressor, MLPCompressor | LinearCompressor):  # what trains in full stands in a wrapper
+    if not isinstance(compressor, MLPCompressor | LinearCompressor):  # PEFT wraps modules that train in full
         wrapped: torch.Tensor = compressor(pair_embeddings)
         return wrapped
     run = kernels_for(model, len(pair_embeddings))
@@ -145,7 +145,7 @@ def project(model: Qwen3_5ForCausalPIPO, hidden: torch.Tensor, weight: torch.Ten
 def _angles(
     rotary: Any, inputs: torch.Tensor, cache: SequenceCache
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Return cosines and sines ``[B, 1, R]`` of the positions, and a mask where some sequence may not see all."""
+    """Return cosines and sines ``[B, 1, R]`` of the positions, and a mask if a sequence may not see all positions."""
     cos, sin = rotary(inputs, cache.positions()[None])
     return cos, sin, None if cache.count == 1 and cache.block == 1 else cache.mask()
 

@@ -1,8 +1,8 @@
-"""Sequence caches: what the layers remember of the running sequences, in buffers that sequences join and leave.
+"""Sequence caches: the layers' states of the running sequences, in buffers that sequences join and leave.
 
-The running sequences are the first ``count`` entries of each buffer. The last one takes the place of one that leaves,
-so retiring costs the copy of one sequence and no allocation. Buffers grow when more or longer sequences come. They are
-inference tensors: steps and changes of sequences run under ``torch.inference_mode``.
+The running sequences are the first ``count`` entries of each buffer. When one leaves, the last one moves into its
+entry, so retiring costs the copy of one sequence and no allocation. Buffers grow when more or longer sequences join.
+They are inference tensors: steps and changes of sequences run under ``torch.inference_mode``.
 
 The stock Qwen3.5 layers see a `SequenceCache` as their cache while decoding. Prefill runs on a stock
 ``DynamicCache``, whose states are copied in.
@@ -106,9 +106,9 @@ class SequenceCache:
         count: running sequences.
         lengths: positions stored, ``[count]``.
         indices: ``0 … count − 1``.
-        longest: the largest of ``lengths``, known without asking the device.
-        serial: changes when the layers get other buffers, and with nothing else: between two changes all tensors of
-            ``count`` sequences stay where they are, so that a recorded pass (`graphs`) can be replayed.
+        longest: the largest of ``lengths``, known without synchronising with the device.
+        serial: changes only when the layers get other buffers. Between two changes all tensors of ``count`` sequences
+            keep their addresses, so a recorded pass (`graphs`) can be replayed.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class SequenceCache:
         return self.lengths[:, None] + torch.arange(width, device=self.device)
 
     def seen(self, width: int = 1) -> int:
-        """Return how many positions the layers get to see when ``width`` new ones come; a mask says which count."""
+        """Return how many positions the layers are given with ``width`` new ones; a mask tells which are valid."""
         return self.longest + width if self.block == 1 else self.capacity
 
     def mask(self, width: int = 1) -> torch.Tensor:
@@ -231,9 +231,11 @@ class SequenceCache:
 
     @torch.inference_mode()
     def join(self, other: "SequenceCache") -> None:
-        """Append the sequences of ``other``, which gives them up, making room for more or longer ones if needed."""
+        """Append the sequences of ``other``, which must not be used afterwards; buffers grow if needed."""
         needed, positions = self.count + other.count, other.longest + 1
-        if not self.count and self.capacity > 2 * other.capacity:  # blocks of longer sequences, which all would see
+        if (
+            not self.count and self.capacity > 2 * other.capacity
+        ):  # buffers of longer sequences, whose positions all would read
             self._move(needed, other.capacity)
         elif needed > self.max_sequences or positions > self.capacity:
             limit = max([positions, *self._max_positions[: self.count], *other._max_positions])
@@ -279,7 +281,7 @@ class SequenceCache:
             self._move(self.count, min(self._grown(needed), max(needed, *self._max_positions)))
 
     def _move(self, max_sequences: int, capacity: int) -> None:
-        """Move to larger or smaller buffers, one at a time, so that only one is there twice."""
+        """Replace the buffers by larger or smaller ones, one at a time, so that only one exists twice."""
         capacity = self._whole(capacity)
         self.max_sequences, self.capacity = max_sequences, capacity
         self._renew_index()
@@ -303,7 +305,7 @@ class SequenceCache:
         return max(self.capacity if needed <= self.capacity or self.block > 1 else 2 * self.capacity, needed)
 
     def _renew_index(self) -> None:
-        """Note that buffers are new, and make those of `lengths` and `indices`."""
+        """Change `serial` after buffers were replaced, and make new ones for `lengths` and `indices`."""
         self.serial = next(_SERIALS)
         self._places = torch.zeros(self.max_sequences, dtype=torch.long, device=self.device)
         self._numbers = torch.arange(self.max_sequences, device=self.device)

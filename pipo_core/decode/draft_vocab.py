@@ -1,9 +1,9 @@
-"""A reduced vocabulary for drafts: the second LM head over some thousands of rows instead of all.
+"""A reduced vocabulary for drafts: the second projection uses some thousands of the LM head's rows instead of all.
 
-Probabilities are exact over the set: the logits are those of the full head, the others are left out before penalties,
-top-k and top-p. A token outside it cannot be drafted, and the gate, which sees ``h_i`` and ``m_i`` and not the token,
-does not know that: where one should follow, another is written in its place. So the set must hold nearly all that is
-ever written (docs/results/tiny.md shows what happens otherwise).
+The logits of the set are those of the full head; the others are left out before penalties, top-k and top-p. A token
+outside the set cannot be drafted. The gate sees ``h_i`` and ``m_i`` but not the token, so it does not know that: where
+such a token should follow, a wrong draft may be kept. So the set must hold nearly all tokens that are ever written
+(docs/results/tiny.md shows what happens otherwise).
 """
 
 from collections.abc import Iterable

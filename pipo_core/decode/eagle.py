@@ -1,6 +1,6 @@
 """Speculative decoding with the model's own MTP head: a chain of drafts, verified in one pass; lossless.
 
-The baseline ``eagle`` (SGLang's NEXTN). One step, with the pending token ``x_P`` drawn but not read yet::
+The baseline ``eagle`` (SGLang's NEXTN). One step, with the pending token ``x_P`` sampled but not read yet::
 
     1. m_1 = MTP(h_{P−1}, e(x_P)),   d_1 = argmax LMHead(m_1)
        m_{j+1} = MTP(m_j, e(d_j)),   d_{j+1} = argmax LMHead(m_{j+1})

@@ -1,9 +1,9 @@
-"""Recorded passes: on a GPU, a decode step of few sequences costs more to launch than to compute.
+"""Recorded passes: on a GPU, launching a decode step of few sequences takes longer than computing it.
 
 A step of a 4B model is some thousand small kernels of a few microseconds each. A CUDA graph launches them all at once,
 provided that every shape and address is the same each time. So caches hold whole blocks of positions
-(`SequenceCache.block`), what changes from step to step lies in tensors (lengths, tokens), and a pass is recorded for
-each number of sequences and set of buffers. The first call runs as it is, which also compiles and tunes its kernels.
+(`SequenceCache.block`), values that change from step to step are in tensors (lengths, tokens), and a pass is recorded
+for each number of sequences and set of buffers. The first call runs unrecorded, which also compiles and tunes kernels.
 The second call is recorded. All later calls replay the recording until a cache moves to other buffers, once a block.
 """
 
@@ -31,7 +31,7 @@ class PassRunner(Protocol):
 
 
 def run_plainly(function: Pass, *arguments: Any) -> Any:
-    """Run a pass as it is."""
+    """Run a pass without recording it."""
     return function(*arguments)
 
 
@@ -63,7 +63,7 @@ class CudaRecorder:
 
 
 class _Entry:
-    """What is known of a pass at one number of sequences."""
+    """The calls and the recording of a pass at one number of sequences."""
 
     def __init__(self, serials: tuple[int, ...]) -> None:
         self.serials = serials
@@ -72,7 +72,7 @@ class _Entry:
 
 
 class Graphs:
-    """Runs passes of up to `FEW_SEQUENCES` sequences from recordings, and larger ones as they are.
+    """Runs passes of up to `FEW_SEQUENCES` sequences from recordings, and larger ones unrecorded.
 
     While the number of sequences grows beyond its maximum so far, each arrival makes new buffers, and passes are
     recorded again.
@@ -94,7 +94,7 @@ class Graphs:
         key = (function, *(tensor.shape for tensor in tensors))
         entry = self._entries.get(key)
         if entry is None or entry.serials != serials:
-            # Recordings of buffers that are gone hold memory and can never be used again, at any number of sequences.
+            # Recordings on freed buffers hold memory and cannot be used again, at any number of sequences.
             self._entries = {
                 other: known
                 for other, known in self._entries.items()

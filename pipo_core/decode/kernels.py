@@ -1,7 +1,7 @@
-"""How the layers' arithmetic runs: plain, or compiled for the machine.
+"""The layers' arithmetic: plain, or compiled for the machine.
 
-A matrix times one vector is bound by the memory's bandwidth. On a CPU a stock product reaches half of it, and
-`multiply_and_sum`, compiled, nearly all. On a GPU the stock product is near the bound already; compiling joins the many
+A matrix times one vector is bound by the memory's bandwidth. On a CPU a stock product reaches half of it, and the
+compiled `multiply_and_sum` nearly all. On a GPU the stock product is near the bound already; compiling fuses the many
 small operations around it.
 """
 
@@ -32,7 +32,7 @@ class Kernels(NamedTuple):
 def multiply_and_sum(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return ``x · Wᵀ``, ``[1, N]``, of one vector ``[1, K]``, summed in fp32: fast when compiled, and only then."""
     vector = x[0].float()
-    vector = vector.as_strided(vector.shape, vector.stride())  # else it is computed anew for each sum
+    vector = vector.as_strided(vector.shape, vector.stride())  # otherwise it is computed again for each sum
     return (weight.float() * vector).sum(-1).to(x.dtype)[None]
 
 

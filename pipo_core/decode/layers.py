@@ -1,11 +1,11 @@
 """The layers' arithmetic for one new position a sequence, written out for speed, as functions of their weights.
 
-What `Qwen3_5DecoderLayer` computes, without what one position does not need: the depthwise convolution is a
-multiply-and-sum over its four inputs (as a convolution in bf16 it is very slow on CPUs without AVX-512-BF16), the query
-heads that share a key head are read as queries of one head (no copy of the keys), and the recurrent state is read and
+They compute the same as `Qwen3_5DecoderLayer`, with three shortcuts for one position. The depthwise convolution is a
+multiply-and-sum over its four inputs (as a convolution in bf16 it is very slow on CPUs without AVX-512-BF16). The query
+heads that share a key head are read as queries of one head, without copies of the keys. The recurrent state is read and
 written in place.
 
-How a matrix is applied is an argument, for that is what differs between machines (see `kernels`).
+The matrix product is an argument, because its fastest form depends on the machine (see `kernels`).
 """
 
 from collections.abc import Callable

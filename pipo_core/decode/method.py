@@ -1,7 +1,7 @@
-"""What a decoding method is: it starts sequences from prompts and advances all of them by one step.
+"""The base class of decoding methods: a method starts sequences from prompts and advances all of them step by step.
 
-Each method is one class in a file of its own beside this one; `registry` opens them by name. A method holds the model
-and its own settings, its state holds what belongs to the running sequences.
+Each method is one class in its own file beside this one; `registry` opens them by name. The method holds the model and
+its settings; its state holds the running sequences.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from pipo_core.recipes.methods import MethodSpec
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What one step writes for every sequence: at least one token, and as many more as drafts were kept.
+    """The tokens that one step writes for every sequence: one, and one for each kept draft.
 
     Attributes:
         tokens: ``[B, W]``; sequence ``b`` wrote the first ``counts[b]``. Rejected drafts follow where the method
@@ -44,7 +44,7 @@ class StepOutput:
 
 
 class PerSequence(Protocol):
-    """A part of a running state that knows how sequences come and go, such as a cache or the sampler."""
+    """A part of a running state that sequences can join and leave, such as a cache or the sampler."""
 
     def join(self, other: Any) -> None:
         """Append the sequences of ``other``."""
@@ -105,14 +105,14 @@ def _kept(part: Any, indices: Sequence[int]) -> Any:
 
 @dataclass(frozen=True)
 class StepLoad:
-    """What decides how many bytes a step moves, beside the model's sizes.
+    """The conditions of a step that decide, with the model's sizes, how many bytes it moves.
 
     Attributes:
         context: tokens before the step, in each sequence.
         batch: sequences.
-        acceptance: the share of drafts kept, where a gate keeps them.
+        acceptance: the share of drafts kept, for methods with a gate.
         drafts: the option of that name.
-        draft_vocab: rows of the draft's LM head; all where None.
+        draft_vocab: rows of the draft's LM head; None for all.
     """
 
     context: int = 0
@@ -131,8 +131,8 @@ class Method(ABC, Generic[StateT]):
 
     Attributes:
         model: the network.
-        pad_id: the PAD: it makes prompts even, and takes a rejected draft's place in a slot.
-        run: how steps run their passes. A prefill runs its own plainly: its buffers are not yet those of the steps.
+        pad_id: the PAD, which makes prompts even and takes a rejected draft's place in a slot.
+        run: runs the passes of steps. A prefill's passes are never recorded, because its buffers are temporary.
         block: positions of a block of the caches; see `SequenceCache`.
     """
 
@@ -161,7 +161,7 @@ class Method(ABC, Generic[StateT]):
     def open_reader(
         self, prompts: Sequence[Sequence[int]], settings: PrefillSettings, chunk: int | None = None
     ) -> PromptReader:
-        """Return what reads the prompts, a single one ``chunk`` positions at a time."""
+        """Return a reader of the prompts; a single prompt is read ``chunk`` positions at a time."""
         return PromptReader(
             self.model,
             prompts,
@@ -177,14 +177,20 @@ class Method(ABC, Generic[StateT]):
     def prefill(
         self, prompts: Sequence[Sequence[int]], settings: PrefillSettings, *, reader: PromptReader | None = None
     ) -> tuple[StateT, StepOutput]:
-        """Return the sequences of the prompts and what each writes first; ``reader`` may have read them in pieces."""
+        """Return the started sequences and their first output.
+
+        Args:
+            prompts: token ids.
+            settings: of the sequences.
+            reader: a reader that has read the prompts, or a part of them; None to read them now.
+        """
         read = (reader or self.open_reader(prompts, settings)).read()
         sampler = Sampler(settings.sampling, prompts, self.model.config.vocab_size, self.model.device)
         return self._start(read, sampler)
 
     @abstractmethod
     def _start(self, read: PromptReader, sampler: Sampler) -> tuple[StateT, StepOutput]:
-        """Return the sequences of prompts that were read, and what each writes first."""
+        """Return the sequences of prompts that were read, and their first output."""
 
     @abstractmethod
     def step(self, state: StateT) -> StepOutput:
@@ -193,13 +199,13 @@ class Method(ABC, Generic[StateT]):
     @classmethod
     @abstractmethod
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return how many weights a step reads at least."""
+        """Return the least number of weights that a step reads."""
 
     @classmethod
     @abstractmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return the bytes of keys and values that a step reads at least for one sequence."""
+        """Return the least bytes of keys and values that a step reads for one sequence."""
 
     def recorded(self, graphs: Graphs | None = None, block: int = BLOCK) -> Self:
-        """Return this method with steps of few sequences replayed from recordings: on a GPU, CUDA graphs."""
+        """Return this method with steps of few sequences replayed from recordings (on a GPU: CUDA graphs)."""
         return replace(self, run=graphs or Graphs(), block=block)

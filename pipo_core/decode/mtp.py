@@ -1,6 +1,6 @@
 """Unverified multi-token prediction: the uncompressed model writes a token, its MTP head one more, which is kept.
 
-The baseline ``mtp`` of the paper's tables: two tokens a step, and whatever errors the head makes stay. On the
+The baseline ``mtp`` of the paper's tables: two tokens a step; errors of the head stay in the text. On the
 uncompressed model the head sees ``(h_t, e(x_{t+1}))`` and predicts ``x_{t+2}``; its cache has an entry for every
 position.
 """

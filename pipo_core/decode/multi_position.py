@@ -1,9 +1,9 @@
 """Speculative passes: several new positions a sequence, of which each sequence accepts some.
 
-Verifying drafts needs that: of the positions that a step reads, each sequence accepts those whose drafts were right.
-Keys and values of the others are overwritten later, but a recurrent state only goes forward. So gated-delta layers keep
-what each position adds (`recurrence.Inputs`), and `SequenceCache.commit` applies as many of them as each sequence
-accepts. For one position a sequence `backbone.decode_pass` is faster.
+Verifying drafts needs this: of the positions that a step reads, each sequence accepts those whose drafts were right.
+Keys and values of the others are overwritten later, but a recurrent state cannot go back. So gated-delta layers return
+the inputs that each position adds to their states (`recurrence.Inputs`), and `SequenceCache.commit` applies as many as
+each sequence accepts. For one position per sequence, `backbone.decode_pass` is faster.
 
 Source of the recurrence: Yang et al., *Gated Delta Networks*, arXiv 2412.06464::
 

@@ -38,8 +38,8 @@ class PairState(RunningState):
 
     Attributes:
         cache: the backbone's, over slots.
-        mtp_cache: the MTP block's own keys and values over the same slots; None where τ ≥ 1, for then no draft is
-            kept and the block need not run at all.
+        mtp_cache: the MTP block's keys and values over the same slots; None if τ ≥ 1, because then no draft is kept
+            and the block does not run.
         ends: the ids that end each sequence.
         pair: the slot that each sequence reads next, ``[B, 2]``.
     """
@@ -55,9 +55,9 @@ class PairMethod(Method[PairState]):
 
     Attributes:
         tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
-        draft_vocab: the ids that drafts come from; all where None.
-        acceptance: for measuring, the share of drafts that is kept, whatever their confidence; None: as τ says.
-        sample_rejected: whether rejected drafts are sampled too: distillation learns from them.
+        draft_vocab: the ids that drafts come from; None for all.
+        acceptance: for measurements, the share of drafts to keep at random; None to keep them by threshold.
+        sample_rejected: whether rejected drafts are sampled, too, because distillation learns from them.
 
     Raises:
         UsageError: if τ is not a number.
@@ -184,9 +184,9 @@ def _draft(
 
 
 def _can_choose(drafted: torch.Tensor) -> bool:
-    """Whether only the wanted ones of ``[B, H]`` are projected.
+    """Return whether only the wanted ones of ``[B, H]`` are projected.
 
-    Which those are is known on the device alone. For a single sequence it is worth waiting for, since half of the LM
-    heads' work may fall away, and a CPU has nothing to wait for. Several sequences on a GPU are all projected.
+    Only the device knows which ones are wanted. For a single sequence the synchronisation pays, because it can save
+    half of the LM heads' work; on a CPU there is none. Several sequences on a GPU are all projected.
     """
     return not drafted.is_cuda or len(drafted) == 1

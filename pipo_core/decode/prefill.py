@@ -1,8 +1,8 @@
-"""Reading prompts, whole or piece by piece, for every method.
+"""Reads prompts, whole or piece by piece, for every method.
 
 A long prompt is read ``chunk`` positions at a time, so that its activations stay small and the running sequences can
-step in between. A position is a token, or for pair decoding a slot. What comes out does not depend on the pieces (fp32:
-about 1e-4): keys, values and states go on in one stock ``DynamicCache``.
+step in between. A position is a token, or for pair decoding a slot. All pieces share one stock ``DynamicCache``, so the
+result does not depend on the pieces (fp32: within about 1e-4).
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class PromptReader:
     Attributes:
         settings: of the sequences.
         lengths: positions of each prompt.
-        hidden: final-normed hidden states of the last position, ``[B, H]``; there once all is read.
+        hidden: final-normed hidden states of the last position, ``[B, H]``; set once all is read.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PromptReader:
 
     @torch.inference_mode()
     def open_cache(self) -> SequenceCache:
-        """Return the backbone's cache, filled with the prompts. The reader lets go of them."""
+        """Return the backbone's cache, filled with the prompts; the reader drops its own."""
         cache = self._empty_cache(self._model.config)
         cache.load(prefill_states(self._cache, self._fills, padded=self._padded), self.lengths)
         self._cache = DynamicCache(config=self._model.config)
@@ -133,7 +133,7 @@ class PromptReader:
 
     @torch.inference_mode()
     def open_mtp_cache(self) -> SequenceCache:
-        """Return the MTP block's cache, filled with all positions but the last. The reader lets go of them."""
+        """Return the MTP block's cache, filled with all positions but the last; the reader drops its own."""
         cache = self._empty_cache(self._model.mtp.config)
         states = [torch.cat(pieces, dim=2) for pieces in zip(*self._mtp_pieces, strict=True)]
         if self._padded:
@@ -156,7 +156,7 @@ class PromptReader:
 
 
 def _computed_dtype(model: Qwen3_5ForCausalPIPO) -> torch.dtype:
-    """Return the number format in which the model computes: not its weights' where a trainer keeps those in fp32."""
+    """Return the number format in which the model computes; under autocast it differs from that of its weights."""
     kind = model.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)

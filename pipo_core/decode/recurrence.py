@@ -1,4 +1,4 @@
-"""What a gated-delta layer remembers, and how one position changes it."""
+"""The states of a gated-delta layer, and the update of one position."""
 
 from typing import NamedTuple
 
@@ -10,8 +10,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         conv: inputs of the convolution, ``[B, C, W]``.
-        decay: ``g``, logarithm of what is kept, ``[B, W, heads]`` fp32, as are all below.
-        beta: how much of the difference is written, ``[B, W, heads]``.
+        decay: ``g``, the logarithm of the decay, ``[B, W, heads]``; fp32, as are all below.
+        beta: ``β``, the write strength, ``[B, W, heads]``.
         k: normalised keys, ``[B, W, heads, Dk]``.
         v: values, ``[B, W, heads, Dv]``.
     """

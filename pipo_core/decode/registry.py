@@ -1,4 +1,4 @@
-"""Opening a decoding method by its name."""
+"""Opens a decoding method by its name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,13 +35,13 @@ def open_method(
         model: the network.
         pad_id: the tokenizer's PAD.
         tau: confidence threshold.
-        acceptance: keep this share of the drafts by a coin, for measuring; None leaves it to the confidence.
-        draft_vocab: where drafts come from; None takes the whole vocabulary.
+        acceptance: for measurements, the share of drafts to keep at random; None to keep them by threshold.
+        draft_vocab: the ids that drafts come from; None for all.
         drafts: length of the chain of drafts.
 
     Raises:
         UsageError: for another name, or an option that the method does not have.
-        CheckpointError: if parts that the method needs are untrained, for they would decide at random.
+        CheckpointError: if parts that the method needs were not in the checkpoint and so are untrained.
     """
     if name not in METHOD_CLASSES:
         raise UsageError(f"unknown decoding method {name!r}", hint=f"use one of {', '.join(METHODS)}")

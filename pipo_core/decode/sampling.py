@@ -1,4 +1,4 @@
-"""Sampling: from logits to tokens, with noise that belongs to the request and not to the batch."""
+"""Sampling: from logits to tokens, with noise that depends on the request and not on the batch."""
 
 import math
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class SamplingParams:
 
 @dataclass
 class _Counts:
-    """What the penalties look at: how often each token is in the output, and whether it is in the prompt."""
+    """Counts for the penalties: how often each token is in the output, and whether it is in the prompt."""
 
     output: torch.Tensor  # [B, V] int32
     in_prompt: torch.Tensor  # [B, V] bool
@@ -117,10 +117,10 @@ class Sampler:
         Args:
             logits: of the sequences ``indices``, or of all of them.
             place: 0 for a slot's first token, 1 for its draft. Noise is keyed by (seed, slot, place), so a sequence
-                gets the same tokens whoever else is in the batch and whether or not earlier drafts were projected.
+                gets the same tokens whatever else is in the batch, and whether or not earlier drafts were projected.
             indices: of the sequences that are sampled, ``[N]``.
             ahead: slots between the current one and the one that is sampled for.
-            vocabulary: the ids that the logits are of, ``[V]``; all where None.
+            vocabulary: the ids that the logits are of, ``[V]``; None for all.
         """
         sampled = self._sample(self._penalised(logits.float(), indices, vocabulary), place, indices, ahead)
         return sampled if vocabulary is None else vocabulary[sampled]
@@ -219,7 +219,7 @@ class Sampler:
             counts = counts.of_ids(vocabulary)
         presence, frequency, repetition = settings[:, 3:4], settings[:, 4:5], settings[:, 5:6]
         written = counts.output > 0
-        # Over the whole vocabulary these passes cost as much as a layer: what no sequence asks for is left out.
+        # A filter over the whole vocabulary costs as much as a layer, so those that no sequence asks for are skipped.
         if self._repetition:
             seen = written | counts.in_prompt
             scores = torch.where(seen, torch.where(scores > 0, scores / repetition, scores * repetition), scores)
@@ -227,7 +227,7 @@ class Sampler:
         return scores - frequency * counts.output if self._frequency else scores
 
     def noise(self, place: int, indices: torch.Tensor | None = None, ahead: int = 0) -> torch.Tensor:
-        """Return the requests' noise in [0, 1), ``[N, 1]``, of a place in a slot; see `draw`."""
+        """Return the requests' noise in [0, 1), ``[N, 1]``, of a place in a slot; see `keyed_uniform`."""
         seeds, slots = self._seeds, self._slots
         if indices is not None:
             chosen = indices.cpu().numpy()
