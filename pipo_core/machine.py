@@ -1,4 +1,4 @@
-"""What a stage ran on: machine and versions, found without importing any of them."""
+"""Facts about the machine and the installed versions, found without importing the packages."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("pipo", "torch", "transformers", "ms-swift")
 
 
 def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that decides results; absent ones are left out."""
+    """Return the versions of Python and of the packages that affect results; absent packages are left out."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | float | list[str]]:
-    """Return the processor, the cores this process may use, memory in GiB, GPUs and operating system."""
+    """Return the processor, the number of cores for this process, memory in GiB, GPUs and operating system."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -33,7 +33,7 @@ def machine() -> dict[str, str | int | float | list[str]]:
 
 
 def clocks() -> list[str]:
-    """Return what the GPUs' driver says of their clocks, one line each, or the cores' current MHz on a CPU."""
+    """Return the clocks of each GPU, one line each, as the driver reports them; without a GPU, each core's MHz."""
     words = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
     try:
         asked = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)
@@ -47,7 +47,7 @@ def clocks() -> list[str]:
 
 
 def peak_memory() -> float:
-    """Return the most memory (GiB, resident) that this process, or any ended child of it, has held so far."""
+    """Return the peak resident memory in GiB of this process or of any of its ended children, the larger one."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return round(max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20, 3)
 
@@ -62,7 +62,7 @@ def _cpu_name() -> str:
 
 
 def _gpus() -> list[str]:
-    # The driver's own listing: asking torch would import it, and a skipped stage must stay quick.
+    # Read from the driver: asking torch would import it, and a skipped stage must be quick.
     names = []
     for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,7 +1,7 @@
-"""How a job tells what it does, without knowing who listens: a terminal, a log, a test.
+"""Messages and progress of jobs, independent of where they are shown: on a terminal, in a log, in a test.
 
-A job reports to a `Reporter`. Long work moves a `Progress`, which counts and tells each listener a `ProgressEvent`;
-a terminal, a log and a journal differ only in their listeners.
+A job reports to a `Reporter`. Long work advances a `Progress`, which counts units and sends a `ProgressEvent` to each
+listener. A terminal, a log and a journal differ only in their listeners.
 """
 
 import time
@@ -15,17 +15,17 @@ Phase = Literal["begin", "move", "end"]
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """How far a piece of work is at one moment.
+    """The state of a piece of work at one moment.
 
     Attributes:
-        phase: what happened: the work begins, moves on or ends.
-        title: what is done.
+        phase: whether the work begins, moves on or ends.
+        title: the name of the work.
         unit: the word for one unit.
-        total: units in all; None if not known.
+        total: units in all; None if unknown.
         done: units done in all.
-        done_here: units done by this process; work that is resumed begins in the middle.
-        seconds: what `done_here` units took.
-        time: when this was, on a clock that only goes forward.
+        done_here: units done by this process; resumed work begins with more than 0 done.
+        seconds: the time that `done_here` units took.
+        time: when this was, on a monotonic clock.
         figures: the latest value of each figure, by name.
     """
 
@@ -41,7 +41,7 @@ class ProgressEvent:
 
     @property
     def rate(self) -> float | None:
-        """Units a second; None before the first."""
+        """Return the units per second; None before the first."""
         return self.done_here / self.seconds if self.done_here > 0 and self.seconds > 0 else None
 
 
@@ -49,7 +49,7 @@ Listener = Callable[[ProgressEvent], None]
 
 
 class Progress:
-    """Counts units of work and tells its listeners. A context manager: leaving it ends the progress."""
+    """Counts units of work and informs its listeners. A context manager: leaving it ends the progress."""
 
     def __init__(
         self,
@@ -62,11 +62,11 @@ class Progress:
         """Count towards `total` units.
 
         Args:
-            title: what is done.
-            total: units in all; None if not known.
+            title: the name of the work.
+            total: units in all; None if unknown.
             unit: the word for one unit.
-            listeners: called with every event, in their order.
-            clock: seconds that only go forward.
+            listeners: called in this order with every event.
+            clock: a monotonic clock in seconds.
         """
         self._title, self._total, self._unit, self._clock = title, total, unit, clock
         self._listeners = [*listeners]
@@ -76,7 +76,7 @@ class Progress:
         self._began = clock()
 
     def listen(self, listener: Listener) -> None:
-        """Tell `listener`, too, from the next event on."""
+        """Add a listener, which gets the events from the next one on."""
         self._listeners.append(listener)
 
     def __enter__(self) -> Self:
@@ -87,24 +87,24 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """End, whatever happened."""
+        """End, also after an exception."""
         self._tell("end")
 
     def advance(self, n: int = 1, **figures: float) -> None:
         """Count `n` more units as done.
 
         Args:
-            n: units.
-            figures: new values of figures that are shown behind the count.
+            n: the number of units.
+            figures: new values of the figures that are shown behind the count.
         """
         self._move_to(self._done + n, figures)
 
     def update(self, done: int, **figures: float) -> None:
-        """State that `done` units are done in all; what the first call states was done before this process.
+        """Set the number of units that are done in all. The first call sets those done before this process.
 
         Args:
-            done: units.
-            figures: new values of figures that are shown behind the count.
+            done: the number of units.
+            figures: new values of the figures that are shown behind the count.
         """
         if not self._moved:
             self._done_before, self._began = done, self._clock()
@@ -133,30 +133,36 @@ class Progress:
 
 
 class Reporter(Protocol):
-    """What a job reports to."""
+    """Takes the messages and progress of a job."""
 
     def info(self, msg: str) -> None:
-        """Say a line that the user wants to read."""
+        """Show a line that the user wants to read."""
         ...
 
     def warn(self, msg: str) -> None:
-        """Say a line that the user should act on."""
+        """Show a line that the user should act on."""
         ...
 
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
-        """Return the progress of new work over `total` units (None: not known); the caller enters it."""
+        """Return a progress for new work, which the caller enters.
+
+        Args:
+            title: the name of the work.
+            total: units in all; None if unknown.
+            unit: the word for one unit.
+        """
         ...
 
 
 class SilentReporter:
-    """Says nothing: the default for use as a library and for tests."""
+    """Shows nothing: the default for use as a library and for tests."""
 
     def info(self, msg: str) -> None:
-        """Say nothing."""
+        """Ignore the line."""
 
     def warn(self, msg: str) -> None:
-        """Say nothing."""
+        """Ignore the line."""
 
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
-        """Return a progress that nobody listens to."""
+        """Return a progress without listeners."""
         return Progress(title, total, unit)

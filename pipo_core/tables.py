@@ -7,14 +7,19 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Text in cells; every row has as many as there are columns."""
+    """A table of texts.
+
+    Attributes:
+        title: the subject of the figures and how they were measured; may be empty.
+        columns: the headers.
+        rows: the cells; every row has one for each column.
+        words: the columns with words, which are aligned left; the others have figures and are aligned right.
+    """
 
     title: str
-    """What the figures are of and how they were taken; may be empty."""
     columns: list[str]
     rows: list[list[str]]
     words: tuple[int, ...] = (0,)
-    """The columns that hold words and stand to the left; the others hold figures and stand to the right."""
 
 
 def markdown(table: Table) -> str:
@@ -26,7 +31,7 @@ def markdown(table: Table) -> str:
 
 
 def without_empty_columns(table: Table) -> Table:
-    """Return the table without the columns in which no row says anything (`ABSENT`)."""
+    """Return the table without the columns that are `ABSENT` in every row."""
     shown = [number for number in range(len(table.columns)) if any(row[number] != ABSENT for row in table.rows)]
     return Table(
         table.title,

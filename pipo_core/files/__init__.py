@@ -1,7 +1,7 @@
-"""Files that are whole or absent: a final name never belongs to something partial.
+"""Atomic files: a file or folder with its final name is always complete.
 
-Every writer here writes to a sibling first, flushes it to the disk and renames it. Two writers of one name are kept
-apart by `FolderLock`, and by nothing else. A full disk is reported with the path that could not be written.
+Every writer here writes to a temporary name beside the final one, flushes to the disk and renames. Only `FolderLock`
+keeps two writers of one name apart. A full disk is reported with the path that could not be written.
 """
 
 from pipo_core.files.atomic import new_file, write_atomic

@@ -10,11 +10,15 @@ from typing import BinaryIO
 from pipo_core.files.disk_space import writing
 
 PARTIAL = ".partial"
-"""Suffix of hidden temporary names; whatever has it is not finished."""
+"""Suffix of hidden temporary names: such a file or folder is not complete."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
-    """Write `data` (text as UTF-8) so that `path` holds the old content or all of the new, never less."""
+    """Write `data` (text as UTF-8); after a crash `path` holds either the old content or all of the new.
+
+    Raises:
+        MachineError: if the disk is full.
+    """
     with new_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
@@ -23,7 +27,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a temporary file beside `path` that replaces `path` if the block succeeds.
 
-    On an error the temporary file is removed. What a killed process left is removed by `remove_partial`.
+    After an error in the block the temporary file is removed. `remove_partial` removes those of killed processes.
 
     Args:
         path: the final name; its folder is created.
@@ -47,7 +51,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def partial_beside(path: Path) -> Path:
-    """Return a new hidden name in the folder of `path`, for what will become `path`."""
+    """Return a new hidden name beside `path`, for a file or folder that will be renamed to it."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{PARTIAL}")
 
 

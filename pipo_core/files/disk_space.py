@@ -1,4 +1,4 @@
-"""Errors of a full disk, recognised whoever raises them and reported with the path that could not be written."""
+"""Recognises errors of a full disk, whichever library raises them, and reports the path that could not be written."""
 
 import errno
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def writing(path: Path) -> Iterator[None]:
     """Raise MachineError with the name `path` when the block fails because the disk is full.
 
     Args:
-        path: what the block writes.
+        path: the file or folder that the block writes.
 
     Raises:
         MachineError: if the disk is full or its quota used up; any other error of the block passes through.
@@ -36,8 +36,8 @@ def full_disk(error: BaseException, path: Path) -> MachineError | None:
     """Return the error to report when `error` comes from a full disk, None for any other error.
 
     Args:
-        error: what was raised while `path` was written.
-        path: named in the message.
+        error: an exception that was raised while `path` was written.
+        path: the path to name in the message.
     """
     reason = _REASONS.get(error.errno or 0) if isinstance(error, OSError) else None
     if reason is None and any(part in str(error) for part in _MESSAGES_WITHOUT_ERRNO):

@@ -1,4 +1,4 @@
-"""Short hashes that say whether settings, files or folders are the same as before."""
+"""Short hashes of settings, files and folders, to tell whether they are the same as before."""
 
 import hashlib
 import json
@@ -10,15 +10,15 @@ _HEX_DIGITS = 16
 
 
 def fingerprint(obj: object) -> str:
-    """Return 16 hex digits that are equal for equal JSON-able objects, whatever the order of their keys."""
+    """Return a hash of 16 hex digits of an object that JSON can hold; the order of keys does not matter."""
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:_HEX_DIGITS]
 
 
 def file_fingerprint(path: Path) -> str:
-    """Return 16 hex digits of a file's content, or of a folder's relative names and contents.
+    """Return a hash of 16 hex digits of a file's content, or of a folder's relative names and contents.
 
-    Hidden files and folders (locks, temporary ones) do not count.
+    Hidden files and folders (locks, temporary ones) are left out.
 
     Raises:
         MissingInputError: if `path` is absent.

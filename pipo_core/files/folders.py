@@ -1,4 +1,4 @@
-"""Folders that are replaced in one step, and what killed writers leave behind."""
+"""Folders that are replaced in one step, and the removal of what killed writers left."""
 
 import errno
 import fcntl
@@ -19,12 +19,12 @@ _ASIDE = ".aside"
 def new_folder(final: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside `final` that replaces `final` if the block succeeds.
 
-    A process that is killed leaves the old folder or the new one. On an error the temporary folder is removed.
-    One that a killed process left is removed by the next call for the same `final`: a living writer holds a
-    lock on its folder, a dead one does not.
+    After a kill at any moment, `final` is the old folder or the new one. After an error in the block the temporary
+    folder is removed. A temporary folder of a killed process is removed by the next call for the same `final`: it is
+    recognised because a living writer holds a lock on its folder.
 
     Args:
-        final: the name that the folder gets; its parent is created.
+        final: the name for the folder; its parent is created.
 
     Raises:
         MachineError: if the disk is full.
@@ -48,7 +48,7 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def fsync_tree(folder: Path) -> None:
-    """Flush everything in `folder`, and the folder itself, to the disk."""
+    """Flush a folder with all its files and subfolders to the disk."""
     for inner, _, names in os.walk(folder, topdown=False):
         for name in names:
             fsync(Path(inner, name))
@@ -56,13 +56,15 @@ def fsync_tree(folder: Path) -> None:
 
 
 def remove_partial(folder: Path, *, deep: bool = True) -> None:
-    """Remove the temporary files and folders that killed writers left in `folder`; nobody may be writing there.
+    """Remove the temporary files and folders that killed writers left in a folder.
+
+    No other process may be writing there.
 
     Args:
         folder: where to look.
-        deep: look in the folders below it too.
+        deep: whether to look in its subfolders, too.
     """
-    # All names first: a walk would stumble over a folder that goes while it is under way.
+    # All names are collected first: a walk fails at a folder that is removed during the walk.
     for path in [*(folder.rglob if deep else folder.glob)(f".*{PARTIAL}")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -71,7 +73,7 @@ def remove_partial(folder: Path, *, deep: bool = True) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove `folder`, which exists: its name goes first, so that it never belongs to a part of it."""
+    """Remove an existing folder; it is renamed first, so that its name never belongs to a part of it."""
     _clean_up_after_killed(folder)
     doomed = partial_beside(folder)
     folder.rename(doomed)
@@ -79,13 +81,13 @@ def remove_folder(folder: Path) -> None:
 
 
 def _replace(final: Path, temporary: Path) -> None:
-    """Give the folder `temporary` the name `final`, and remove the folder that had it."""
+    """Rename the folder `temporary` to `final`, and remove the folder that had this name."""
     aside = _aside(final)
     if not final.exists():
         temporary.rename(final)
     elif not _exchange(temporary, final):
-        # A folder that is not empty cannot be renamed over. A process killed between these two lines leaves
-        # no `final`, and the next call puts the old one back.
+        # A folder that is not empty cannot be replaced by a rename. If the process is killed between these two lines,
+        # there is no `final`, and the next call puts the old folder back.
         final.rename(aside)
         temporary.rename(final)
     fsync(final.parent)
@@ -94,12 +96,12 @@ def _replace(final: Path, temporary: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap the names of two paths in a single step; return False where the system cannot do that.
+    """Swap the names of two paths in a single step; return False if the system cannot do that.
 
     Raises:
         OSError: if the swap fails for any other reason.
     """
-    import ctypes  # imported here: only this needs it, and not every command comes here
+    import ctypes  # imported here, because most commands do not need it
 
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
@@ -119,7 +121,7 @@ def _aside(final: Path) -> Path:
 
 
 def _clean_up_after_killed(final: Path) -> None:
-    """Put back or remove the folder that was moved aside for `final`, and remove the temporary ones of dead writers."""
+    """Put back or remove the old folder that was set aside, and remove the temporary folders of killed writers."""
     aside = _aside(final)
     if aside.exists() and final.exists():
         shutil.rmtree(aside, ignore_errors=True)

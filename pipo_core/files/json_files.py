@@ -13,7 +13,7 @@ def write_json(path: Path, obj: object) -> None:
 
     Args:
         path: the file.
-        obj: what JSON can hold.
+        obj: an object that JSON can hold.
 
     Raises:
         ValueError: for NaN and infinities, which JSON does not have.

@@ -1,4 +1,4 @@
-"""JSON-lines files that are appended to and survive a kill at any byte."""
+"""JSON-lines files that rows are appended to; a kill at any byte loses at most the rows of the last call."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _BLOCK_BYTES = 1 << 16
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append `rows` to the JSON-lines file at `path`, one line each, and flush them to the disk.
 
-    A last line that a killed writer left half-written is cut off first, so it never ends up in the middle.
+    An incomplete last line of a killed writer is cut off first, so it never ends up in the middle.
 
     Args:
         path: the file; it and its folder are created.
@@ -36,7 +36,7 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSON-lines file, without blank lines and without a last line that a killed writer cut off.
+    """Return the rows of a JSON-lines file, without blank lines and without an incomplete last line.
 
     Raises:
         MissingInputError: if the file is absent, or a line before the last is not a JSON object.
@@ -60,7 +60,7 @@ def _append_text(path: Path, text: str) -> None:
         unfinished = _after_last_newline(file)
         if unfinished and _parse_object(unfinished) is None:
             file.truncate(file.seek(0, os.SEEK_END) - len(unfinished))
-        elif unfinished:  # written by hand: a whole row that only lacks its newline
+        elif unfinished:  # a complete row without its newline, as written by hand
             text = "\n" + text
         file.write(text.encode())
         file.flush()

@@ -1,4 +1,4 @@
-"""Locks that keep a folder to one process at a time."""
+"""Locks that reserve a folder for one process at a time."""
 
 import fcntl
 import os
@@ -13,31 +13,31 @@ _POLL_SECONDS = 0.1
 
 
 def lock_of(folder: Path) -> Path:
-    """Return the folder to lock for `folder`: beside it, since `folder` may be moved while the lock is held."""
+    """Return the folder to lock in place of `folder`, which itself may be moved while the lock is held."""
     return folder.parent / ".locks" / folder.name
 
 
 def workers_lock_of(folder: Path) -> Path:
     """Return the folder that the worker processes of a job lock while they write into `folder`.
 
-    A worker may outlive the process that started it by a little; the next start waits until this lock is free.
+    A worker can outlive the process that started it for a short time; the next start waits until this lock is free.
     """
     return lock_of(folder) / "workers"
 
 
 class FolderLock:
-    """A context manager that keeps a folder to one pipo process, through a lock on `folder/.lock`.
+    """A context manager that reserves a folder for one pipo process, through a lock on `folder/.lock`.
 
-    The kernel drops the lock when the process ends, however it ends, so no stale lock can stay behind.
+    The kernel releases the lock when the process ends, however it ends, so there are no stale locks.
     """
 
     def __init__(self, folder: Path, *, patience: float = 0.0, about: Path | None = None) -> None:
         """Make a lock that is not held yet.
 
         Args:
-            folder: what to lock; created on entering.
+            folder: the folder to lock; created on entering.
             patience: seconds to wait for another holder.
-            about: what the lock protects, for the message; `folder` if absent.
+            about: the folder that the lock protects, for the message; `folder` if absent.
         """
         self.folder = folder
         self._about = about or folder
