@@ -1,4 +1,4 @@
-"""Reads what documents say, and whether it is so: links, `pipo` command lines, recipe keys, printed messages."""
+"""Checks documents against the code: links, `pipo` command lines, recipe keys, printed messages."""
 
 import ast
 import contextlib
@@ -87,7 +87,7 @@ def _commands_in(lines: list[str]) -> Iterator[str]:
 
 
 def command_problems(line: str) -> list[str]:
-    """What is wrong with a documented command line: unknown commands, options, recipes, keys or names.
+    """The problems of a documented command line: unknown commands, options, recipes, keys or names.
 
     Words in capitals stand for something of the reader's, `a|b` for either, `[x]` for what may be left out,
     and names that begin with `my` for files of the reader's own.
@@ -128,7 +128,11 @@ def _problems(words: list[str]) -> list[str]:
 
 
 def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
-    """Load what the arguments name; yield what is in no catalog. Raises PipoError for the rest."""
+    """Load the recipes that the arguments name; yield names that are in no catalog.
+
+    Raises:
+        PipoError: if a recipe, key or kind is unknown.
+    """
     words = [*([values["recipe"]] if values.get("recipe") else []), *(values.get("overrides") or [])]
     if path == "pipo recipes schema":
         known_model(values["kind"])

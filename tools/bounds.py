@@ -35,7 +35,7 @@ def newest(requirements: Iterable[str]) -> list[str]:
 
 
 def main(words: list[str]) -> None:
-    """Print the lines for the end of the ranges that the only word names."""
+    """Print the lines for `lowest` or `newest`, the only word of the command line."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     requirements = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     (end,) = words

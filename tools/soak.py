@@ -1,7 +1,8 @@
-"""Many clients at once for a while: ``python -m tools.soak --pid PID --address http://127.0.0.1:PORT/v1``.
+"""A soak test of the server: ``python -m tools.soak --pid PID --address http://127.0.0.1:PORT/v1``.
 
-Each client asks again and again, chats and completions, streamed and whole; a tenth of the streams are left half-way.
-Prints JSON: answers, streams left, errors, rows that are not free in the end, and the server's memory.
+Many clients send one request after another for some minutes: chats and completions, streamed and whole. In a tenth of
+the requests the client leaves a stream half-way. Prints JSON: answers, streams left, errors, requests that still run or
+wait at the end, and the server's memory.
 """
 
 import argparse
@@ -20,7 +21,7 @@ LEAVE = 0.1
 
 
 def soak(address: str, model: str, pid: int, *, clients: int, seconds: float, seed: int) -> dict[str, Any]:
-    """Return what became of ``seconds`` of requests from ``clients`` threads."""
+    """Return counts of the requests that ``clients`` threads sent for ``seconds``, errors, and the server's memory."""
     counts: Counter[str] = Counter()
     errors: list[str] = []
     memory: list[float] = []
@@ -52,7 +53,7 @@ def soak(address: str, model: str, pid: int, *, clients: int, seconds: float, se
             while time.monotonic() < until:
                 try:
                     ask(rng, client)
-                except Exception as error:  # noqa: BLE001 - what is counted
+                except Exception as error:  # noqa: BLE001 - every failure is counted
                     errors.append(f"{type(error).__name__}: {error}")
 
     threads = [threading.Thread(target=talk, args=(number,)) for number in range(clients)]
@@ -89,7 +90,7 @@ def _resident_mib(pid: int) -> float:
 
 
 def main() -> None:
-    """Run by hand."""
+    """Parse the command line, run the test and print its result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", required=True)
     parser.add_argument("--pid", type=int, required=True)

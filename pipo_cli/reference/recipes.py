@@ -71,7 +71,7 @@ def _overview() -> str:
 
 def _kind_section(kind: str, model: Model, headings: Headings) -> str:
     free = ", ".join(code(key) for key in neutral_keys(model) if key != "run") if issubclass(model, JobRecipe) else ""
-    line = f"\nA run goes on under another value of {free}; of these its result does not depend.\n" if free else ""
+    line = f"\nThe result does not depend on {free}: a run also goes on after a change of these.\n" if free else ""
     return f"## kind: {kind}\n\n{_body(model, headings)}{line}"
 
 

@@ -44,7 +44,7 @@ class Arm(RecipeModel):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield options that the method does not have, and `tau` and `acceptance` given together."""
+        """An arm takes only its method's options, and tau or acceptance but not both."""
         for option in _OPTIONS:
             if getattr(self, option, None) is not None and option not in METHODS[self.method].options:
                 yield Finding((option,), f"method {self.method} has no {option}; remove it", (("method",),))

@@ -42,7 +42,10 @@ class RecipeModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield every broken rule across this model's fields; each field by itself is valid already."""
+        """Yield every broken rule across this model's fields; each field by itself is valid already.
+
+        A model that has such rules states them in the docstring of its method, which docs/recipes.md shows.
+        """
         yield from ()
 
     @model_validator(mode="after")

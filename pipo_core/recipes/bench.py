@@ -59,7 +59,7 @@ class BenchRecipe(JobRecipe):
     engine: EngineSettings = TorchSettings(batch=1)
 
     def findings(self) -> Iterator[Finding]:
-        """Yield repeated names or numbers, an unknown baseline, and arms without weights or with two kinds of them."""
+        """Arms have different names, and each a checkpoint unless random_weights is given; baseline names an arm."""
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
         for key in ("prompt_tokens", "concurrency", "training_tokens"):

@@ -34,6 +34,6 @@ class BuildRecipe(JobRecipe):
     seed: Seed = 0
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a finding unless exactly one of rollouts and worked is given."""
+        """Give either rollouts or worked."""
         if (self.rollouts is None) == (self.worked is None):
             yield Finding(("rollouts",), "give either rollouts or worked", (("worked",),))

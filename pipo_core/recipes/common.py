@@ -40,7 +40,7 @@ class Budget(RecipeModel):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a finding if there is no limit."""
+        """Give tokens, slots or both."""
         if self.tokens is None and self.slots is None:
             yield Finding(("tokens",), "give tokens, slots or both", (("slots",),))
 
@@ -83,7 +83,7 @@ class TorchSettings(RecipeModel):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a finding if the device has an unknown form; whether this machine has it is checked later."""
+        """The device has one of these forms; whether this machine has it is checked when the job starts."""
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 

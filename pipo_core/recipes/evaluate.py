@@ -51,7 +51,7 @@ class EvalRecipe(JobRecipe):
     engine: EngineSettings = TorchSettings()
 
     def findings(self) -> Iterator[Finding]:
-        """Yield problems that do not suit the suite, repeated names of arms, and an unknown baseline."""
+        """Suite math needs a benchmark, suite tiny takes none; arms have different names; baseline names an arm."""
         yield from self._suite_findings()
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)

@@ -22,7 +22,7 @@ class DistillData(RecipeModel):
     max_prompt: int = Field(
         default=4096, ge=1, description="Longest question in tokens, after the chat layout; longer ones are left out."
     )
-    limit: int | None = Field(default=None, ge=1, description="Use only the first rows; null: all.")
+    limit: int | None = Field(default=None, ge=1, description="Use only the first questions; null: all.")
 
 
 class Rollouts(RecipeModel):
@@ -102,7 +102,7 @@ class DistillRecipe(TrainingRecipe):
     loss: DistillLoss = DistillLoss()
 
     def findings(self) -> Iterator[Finding]:
-        """Yield settings that cannot be combined."""
+        """Give epochs or max_steps; rollout temperature is above 0; zero3 is not possible; a GPU is not given twice."""
         yield from super().findings()
         if self.rollout.sampling.temperature == 0:
             at: Loc = ("rollout", "sampling", "temperature")

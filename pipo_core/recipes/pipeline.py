@@ -32,5 +32,5 @@ class PipelineRecipe(JobRecipe):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield repeated names of stages."""
+        """Stages have different names."""
         yield from unique([stage.name for stage in self.stages], "stages", "stage")

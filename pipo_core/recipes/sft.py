@@ -50,7 +50,7 @@ class PadPhase(RecipeModel):
     until: float = Field(default=1.0, gt=0, le=1, description="Share of the training at which this phase ends.")
 
     def findings(self) -> Iterator[Finding]:
-        """Yield `all_pads` of another kind than segment."""
+        """Only kind segment takes all_pads."""
         if self.all_pads > 0 and self.kind != "segment":
             yield Finding(("all_pads",), "only kind: segment has examples with a PAD in every slot", (("kind",),))
 
@@ -100,7 +100,7 @@ class TrainRecipe(TrainingRecipe):
     loss: Loss = Loss()
 
     def findings(self) -> Iterator[Finding]:
-        """Yield PAD phases without a pair model, out of order, or with a last one that does not end at 1."""
+        """Give epochs or max_steps; PAD phases need objective pipo, a rising until, and 1.0 at the end."""
         yield from super().findings()
         phases = self.pad_augmentation
         if phases and self.objective == "regular":

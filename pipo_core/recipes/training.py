@@ -89,7 +89,7 @@ class Launch(RecipeModel):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Yield several nodes without a master, and a rank that is not below the number of nodes."""
+        """Several nodes need a master; node_rank is below nodes."""
         if self.nodes > 1 and self.master is None:
             yield Finding(("master",), f"{self.nodes} nodes need the host:port of node 0", (("nodes",),))
         if self.node_rank >= self.nodes:
@@ -117,7 +117,7 @@ class TrainingRecipe(JobRecipe):
     launch: Launch = Launch()
 
     def findings(self) -> Iterator[Finding]:
-        """Yield a finding unless exactly one of epochs and max_steps is given."""
+        """Give either epochs or max_steps."""
         if self.epochs is not None and self.max_steps is not None:
             yield Finding(("max_steps",), "give epochs or max_steps, not both", (("epochs",),))
         if self.epochs is None and self.max_steps is None:

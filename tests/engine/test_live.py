@@ -67,7 +67,7 @@ def test_streams_are_read_asynchronously(engine: Any) -> None:
 def test_refusals_reach_whoever_submitted(engine: Any) -> None:
     live = LiveEngine(engine("regular"))
     stream = live.submit(greedy(1, max_tokens=3000))
-    with pytest.raises(UsageError, match="already here"):
+    with pytest.raises(UsageError, match="running or waiting already"):
         live.submit(greedy(1))
     with pytest.raises(UsageError, match="vocabulary"):
         live.submit(greedy(2, prompt_ids=(10**6,)))

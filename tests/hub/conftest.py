@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub.local_hub import LocalHub, serving
-from tests.hub.samples import Ears
+from tests.hub.samples import RecordingReporter
 
 
 @pytest.fixture
@@ -22,5 +22,5 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
 
 
 @pytest.fixture
-def ears() -> Ears:
-    return Ears()
+def recording() -> RecordingReporter:
+    return RecordingReporter()

@@ -49,8 +49,8 @@ class Bar:
             self.stood.append(event.done)
 
 
-class Ears:
-    """A reporter that keeps everything."""
+class RecordingReporter:
+    """A reporter that records its messages and bars."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

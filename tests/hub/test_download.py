@@ -13,7 +13,7 @@ from pipo_core.hub.cache import find_cached
 from pipo_core.hub.download import download
 from pipo_core.recipes.catalog import find_name
 from tests.hub.local_hub import LocalHub
-from tests.hub.samples import WANTED, Ears, sharded_model
+from tests.hub.samples import WANTED, RecordingReporter, sharded_model
 
 QWEN = "Qwen/Qwen3.5-4B"
 DATA = {"data/sft_all.jsonl": b'{"messages": []}\n' * 9000, "data/rl_0.5.jsonl": b"{}\n", "README.md": b"data\n"}
@@ -23,16 +23,16 @@ def blobs(tmp_path: Path) -> list[str]:
     return sorted(file.name for file in tmp_path.glob("hub/*/blobs/*"))
 
 
-def test_a_sharded_model_comes_whole_under_its_short_name(hub: LocalHub, ears: Ears) -> None:
+def test_a_sharded_model_comes_whole_under_its_short_name(hub: LocalHub, recording: RecordingReporter) -> None:
     files = sharded_model()
     repo = hub.add(QWEN, files)
-    [item] = download(["qwen3.5-4b"], reporter=ears)
+    [item] = download(["qwen3.5-4b"], reporter=recording)
     assert {path.name: path.read_bytes() for path in item.path.iterdir()} == {name: files[name] for name in WANTED}
     assert (item.name, item.source) == ("qwen3.5-4b", f"{hub.endpoint}/{QWEN}")
     assert (item.commit, item.checked) == (repo.commit, True)
     total = sum(len(files[name]) for name in WANTED)
     assert item.bytes == item.missing == total == sum(request.sent for request in hub.contents())
-    assert [(bar.total, bar.unit, bar.stood[-1]) for bar in ears.bars] == [(total, "byte", total)]
+    assert [(bar.total, bar.unit, bar.stood[-1]) for bar in recording.bars] == [(total, "byte", total)]
     # The cache is huggingface_hub's own in every respect: it finds all files and all checksums.
     named = find_name(QWEN, "model")
     assert named is not None
@@ -42,14 +42,14 @@ def test_a_sharded_model_comes_whole_under_its_short_name(hub: LocalHub, ears: E
     assert set(verdict.missing_paths) == files.keys() - WANTED
 
 
-def test_what_is_there_is_checked_and_not_fetched_again(hub: LocalHub, ears: Ears) -> None:
+def test_what_is_there_is_checked_and_not_fetched_again(hub: LocalHub, recording: RecordingReporter) -> None:
     hub.add(QWEN, sharded_model())
     download(["qwen3.5-4b"])
     hub.requests.clear()
-    [item] = download([QWEN], reporter=ears)
+    [item] = download([QWEN], reporter=recording)
     assert hub.contents() == []
-    assert (item.missing, item.checked, ears.said) == (0, True, [])
-    assert [(bar.title, bar.stood[-1]) for bar in ears.bars] == [(f"{QWEN}: checking", item.bytes)]
+    assert (item.missing, item.checked, recording.said) == (0, True, [])
+    assert [(bar.title, bar.stood[-1]) for bar in recording.bars] == [(f"{QWEN}: checking", item.bytes)]
 
 
 def test_data_is_one_file_of_its_repository(hub: LocalHub) -> None:
@@ -134,15 +134,17 @@ def test_a_file_damaged_on_the_way_gets_no_name(hub: LocalHub, tmp_path: Path, n
 
 
 @pytest.mark.parametrize("name", ["model-00002-of-00002.safetensors", "config.json"])
-def test_a_file_damaged_on_the_disk_is_named_and_fetched_anew(hub: LocalHub, ears: Ears, name: str) -> None:
+def test_a_file_damaged_on_the_disk_is_named_and_fetched_anew(
+    hub: LocalHub, recording: RecordingReporter, name: str
+) -> None:
     files = sharded_model()
     hub.add(QWEN, files)
     [item] = download([QWEN])
     place = (item.path / name).resolve()
     place.write_bytes(bytes(len(files[name])))
     hub.requests.clear()
-    [mended] = download([QWEN], reporter=ears)
-    assert ears.said == [f"{QWEN}: {name} in the cache is damaged and is fetched again"]
+    [mended] = download([QWEN], reporter=recording)
+    assert recording.said == [f"{QWEN}: {name} in the cache is damaged and is fetched again"]
     assert (mended.path / name).read_bytes() == files[name]
     assert sum(request.sent for request in hub.contents()) == mended.missing == len(files[name])
 
@@ -205,7 +207,7 @@ def test_what_the_hub_refuses_is_said(hub: LocalHub, monkeypatch: pytest.MonkeyP
 
 
 def test_without_a_way_to_the_hub_the_cache_must_do(
-    hub: LocalHub, ears: Ears, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    hub: LocalHub, recording: RecordingReporter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     hub.add(QWEN, sharded_model())
     [item] = download(["qwen3.5-4b"])
@@ -213,10 +215,10 @@ def test_without_a_way_to_the_hub_the_cache_must_do(
     with monkeypatch.context() as offline:
         offline.setattr(constants, "HF_HUB_OFFLINE", True)
         for dry_run in (False, True):
-            [held] = download(["qwen3.5-4b"], reporter=ears, dry_run=dry_run)
+            [held] = download(["qwen3.5-4b"], reporter=recording, dry_run=dry_run)
             assert (held.path, held.commit, held.bytes) == (item.path, item.commit, item.bytes)
             assert (held.checked, held.missing, held.then) == (False, 0, item.then)
-        assert "cannot be reached" in ears.said[0]
+        assert "cannot be reached" in recording.said[0]
         with pytest.raises(MissingInputError, match="HF_HUB_OFFLINE forbids") as caught:
             download(["qwen3.5-9b"])
         assert caught.value.hint == "HF_HUB_OFFLINE=0 pipo download qwen3.5-9b"
@@ -271,7 +273,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a/b@", "a/b@../x", "qwen3.5-4b@/x", "a/b@x/../y", "a/b@x@y", "a/b@-x", "tiny@x"])
 def test_what_is_no_revision_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="(no|not a) revision"):
+    with pytest.raises(UsageError, match=r"(no|not a) revision"):
         download([name])
 
 

@@ -8,7 +8,7 @@ from pipo_core.errors import MissingInputError
 from pipo_core.hub import transfer
 from pipo_core.hub.download import download
 from tests.hub.local_hub import LocalHub
-from tests.hub.samples import Ears, sharded_model
+from tests.hub.samples import RecordingReporter, sharded_model
 
 SHARD = "model-00001-of-00002.safetensors"
 
@@ -40,7 +40,9 @@ def test_a_lost_connection_is_taken_up_where_it_broke(hub: LocalHub) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_the_next_call_goes_on_from_the_bytes_that_came(hub: LocalHub, ears: Ears, tmp_path: Path) -> None:
+def test_the_next_call_goes_on_from_the_bytes_that_came(
+    hub: LocalHub, recording: RecordingReporter, tmp_path: Path
+) -> None:
     files = sharded_model()
     hub.add("a/b", files)
     hub.break_after = {SHARD: 0}
@@ -53,16 +55,18 @@ def test_the_next_call_goes_on_from_the_bytes_that_came(hub: LocalHub, ears: Ear
     hub.requests.clear()
     [planned] = download(["a/b"], dry_run=True)
     assert {file.name: file.missing for file in planned.files}[SHARD] == len(files[SHARD]) - 123_456
-    [item] = download(["a/b"], reporter=ears)
+    [item] = download(["a/b"], reporter=recording)
     assert (item.path / SHARD).read_bytes() == files[SHARD]
     assert asked_for(hub, SHARD) == [("bytes=123456-", len(files[SHARD]) - 123_456)]
     assert item.missing == sum(request.sent for request in hub.contents())
     # What was there before does not count as this call's pace.
-    assert ears.bars[-1].stood[0] == 123_456
-    assert ears.bars[-1].stood[-1] == ears.bars[-1].total
+    assert recording.bars[-1].stood[0] == 123_456
+    assert recording.bars[-1].stood[-1] == recording.bars[-1].total
 
 
-def test_a_server_without_ranges_sends_the_whole_file_again(hub: LocalHub, ears: Ears, tmp_path: Path) -> None:
+def test_a_server_without_ranges_sends_the_whole_file_again(
+    hub: LocalHub, recording: RecordingReporter, tmp_path: Path
+) -> None:
     files = sharded_model()
     hub.add("a/b", files)
     hub.ranges = False
@@ -70,9 +74,9 @@ def test_a_server_without_ranges_sends_the_whole_file_again(hub: LocalHub, ears:
     place = partial(tmp_path, files[SHARD])
     place.parent.mkdir(parents=True)
     place.write_bytes(b"x" * 1000)
-    [item] = download(["a/b"], reporter=ears)
+    [item] = download(["a/b"], reporter=recording)
     assert (item.path / SHARD).read_bytes() == files[SHARD]
-    assert (ears.bars[-1].stood[0], ears.bars[-1].stood[-1]) == (1000, planned.bytes)
+    assert (recording.bars[-1].stood[0], recording.bars[-1].stood[-1]) == (1000, planned.bytes)
 
 
 @pytest.mark.parametrize("left", [b"x" * 500, b"x" * 900_001])

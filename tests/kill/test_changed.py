@@ -39,11 +39,11 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
     Path("base/config.json").write_text("{}")
     Path("rows.jsonl").write_text(ROW)
     settings = {"kind": "train", "model": "./base", "data": {"train": "rows.jsonl"}, "max_steps": 1}
-    Path("lesson.yaml").write_text(json.dumps(settings))
-    pipeline = {"kind": "pipeline", "run": "line", "stages": [{"name": "first", "recipe": "lesson.yaml"}]}
+    Path("small.yaml").write_text(json.dumps(settings))
+    pipeline = {"kind": "pipeline", "run": "line", "stages": [{"name": "first", "recipe": "small.yaml"}]}
     Path("line.yaml").write_text(json.dumps(pipeline))
 
-    def run(*words: str, fail: str = "", verb: str = "train", recipe: str = "lesson.yaml") -> tuple[int, str]:
+    def run(*words: str, fail: str = "", verb: str = "train", recipe: str = "small.yaml") -> tuple[int, str]:
         LAST["fail"] = fail
         result = CliRunner().invoke(app, [verb, recipe, *words])
         return result.exit_code, result.stderr
@@ -62,7 +62,7 @@ def state(folder: Path) -> Mapping[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-RUN = Path("outputs/lesson")
+RUN = Path("outputs/small")
 FASTER = "optimizer.learning_rate=0.5"
 FASTEST = "optimizer.learning_rate=0.75"
 
@@ -76,17 +76,17 @@ def test_a_changed_recipe_is_refused_with_what_changed_and_two_ways_on(
     code, err = train(FASTER, "batch.per_device=2")
     assert code == 2
     assert err.splitlines() == [
-        "pipo: outputs/lesson/train holds another training:",
+        "pipo: outputs/small/train holds another training:",
         "  batch.per_device was 1 and is 2",
         "  optimizer.learning_rate was 0.0001 and is 0.5",
         "  try: add --restart to start again (the old training becomes train.previous), "
         "or run=NAME to train in another folder",
     ]
     assert state(RUN) == before, "nothing is touched"
-    plan = CliRunner().invoke(app, ["train", "lesson.yaml", FASTER, "--dry-run", "--json"])
+    plan = CliRunner().invoke(app, ["train", "small.yaml", FASTER, "--dry-run", "--json"])
     assert json.loads(plan.stdout)["action"] == "cannot start"
     assert "--restart" in json.loads(plan.stdout)["next"]
-    found = CliRunner().invoke(app, ["train", "lesson.yaml", FASTER, "--json"])
+    found = CliRunner().invoke(app, ["train", "small.yaml", FASTER, "--json"])
     assert json.loads(found.stdout)["problems"] == ["optimizer.learning_rate was 0.0001 and is 0.5"]
     assert train()[0] == 0, "the recipe that it was made from goes on"
     assert train(FASTER, "run=other")[0] == 0

@@ -1,4 +1,4 @@
-"""What must hold for anything that a user may hand over: one function an area, one mutation a call.
+"""Properties that must hold for any input of a user: one function per area, one mutation per call.
 
 Each draws a case from a `Random`, tries it, and returns ``taken`` or ``refused``; anything else raises.
 """
@@ -58,7 +58,7 @@ def override(rng: Random) -> str:
 
 
 def parsed(text: str, name: str, overrides: Sequence[str] = ()) -> str:
-    """Parse a recipe; what is taken can be written and read again, what is refused is told line by line."""
+    """Parse a recipe; check that a valid one can be written and read again, and that errors are one line each."""
     try:
         found = parse_recipe(text, name, overrides)
     except RecipeError as error:
@@ -99,7 +99,7 @@ class Checkpoint:
         self.raw = {name: (source / name).read_bytes() for name in names}
 
     def tried(self, name: str, raw: bytes, use: Callable[[Path], None]) -> str:
-        """Put `raw` into the file `name` and use the folder; a refusal is one line that names it."""
+        """Write `raw` to the file `name` and use the folder; check that an error is one line that names the folder."""
         file = self.folder / name
         file.write_bytes(raw)
         try:
@@ -129,7 +129,7 @@ def tokenizer_folder(folder: Path) -> Checkpoint:
 
 
 def weights(rng: Random, checkpoint: Checkpoint) -> str:
-    """A damaged weight file: what loads in spite of it has the numbers that the file holds under its names."""
+    """A damaged weight file: if it loads, the model has the file's numbers under the file's names."""
     name = "model.safetensors"
     raw = mutations.safetensors(rng, checkpoint.raw[name])
 
@@ -209,7 +209,7 @@ def chat(rng: Random) -> str:
 
 
 def training(rng: Random, template: Any) -> str:
-    """Odd texts in a training row: the prompt is that of decoding, and the answer has its own marks alone.
+    """Odd texts in a training example: its prompt equals that of decoding, and its answer has only its own marks.
 
     `template` is ms-swift's with the tiny world's tokenizer.
     """

@@ -1,4 +1,4 @@
-"""A long hunt for inputs that crash or hang, run by hand: ``python -m tools.fuzz.campaign --seconds 1200``.
+"""A long search for inputs that crash or hang, run by hand: ``python -m tools.fuzz.campaign --seconds 1200``.
 
 It prints one JSON object: cases by area, how many were taken, refused or aborted inside a library, and every finding
 once, with the seed that shows it again (``--area NAME --case SEED``).
@@ -49,7 +49,7 @@ def open_areas(folder: Path) -> dict[str, Callable[[Random], str]]:
 
 
 def hunt(case: Callable[[Random], str], name: str, seed: str, seconds: float) -> dict[str, Any]:
-    """Try cases for `seconds` of CPU time and return what came of them."""
+    """Try cases for `seconds` of CPU time and return their results."""
     outcomes: Counter[str] = Counter()
     findings: dict[str, dict[str, Any]] = {}
     began = _cpu_time()
@@ -116,7 +116,7 @@ def _swapped(area: Callable[[Random, Any], str], place: Any, rng: Random) -> str
 
 
 def _forked(area: Callable[[Random], str], rng: Random) -> str:
-    """Try a case in a process of its own: a damaged file can abort the tokenizers library, and all that use it."""
+    """Try a case in its own process, because a damaged file can make the tokenizers library abort its process."""
     ours, theirs = os.pipe()
     pid = os.fork()
     if not pid:

@@ -138,7 +138,7 @@ def value(rng: Random, depth: int = 0) -> Any:
 
 
 def tree(rng: Random, root: Any) -> Any:
-    """Return `root`, a tree of dictionaries and lists, with one thing changed."""
+    """Return `root`, a tree of dictionaries and lists, with one mutation."""
     root = copy.deepcopy(root)
     places = _places(root)
     if not places:
@@ -163,7 +163,7 @@ def tree(rng: Random, root: Any) -> Any:
 
 
 def text(rng: Random, whole: str) -> str:
-    """Return a text with one thing changed, without looking at what it means."""
+    """Return a text with one mutation of its characters, whatever they mean."""
     at, to = sorted((rng.randrange(len(whole) + 1), rng.randrange(len(whole) + 1)))
     lines = whole.splitlines(keepends=True) or [""]
     line = rng.randrange(len(lines))
@@ -189,7 +189,7 @@ def text(rng: Random, whole: str) -> str:
 
 
 def data(rng: Random, whole: bytes) -> bytes:
-    """Return bytes with one thing changed: some flipped, cut off, taken out, doubled or put in."""
+    """Return bytes with one mutation: some flipped, cut off, removed, doubled or inserted."""
     at, to = sorted((rng.randrange(len(whole) + 1), rng.randrange(len(whole) + 1)))
     match rng.randrange(6):
         case 0:
@@ -211,7 +211,7 @@ def data(rng: Random, whole: bytes) -> bytes:
 
 
 def recipe(rng: Random, whole: str) -> str:
-    """Return a recipe's text with one thing changed, in its meaning or in its letters."""
+    """Return a recipe's text with one mutation, of its values or of its characters."""
     if rng.randrange(2):
         return text(rng, whole)
     changed = tree(rng, yaml.safe_load(whole))
@@ -224,7 +224,7 @@ def recipe(rng: Random, whole: str) -> str:
 
 
 def override(rng: Random, whole: str) -> str:
-    """Return a change as it stands on the command line: sensible, nearly so, or not at all."""
+    """Return a change of the command line: a valid one, one that is nearly valid, or nonsense."""
     keys = _dotted(yaml.safe_load(whole))
     key = rng.choice(keys)
     match rng.randrange(5):
@@ -243,7 +243,7 @@ def override(rng: Random, whole: str) -> str:
 
 
 def json_file(rng: Random, raw: bytes, known: tuple[str, ...] = ()) -> bytes:
-    """Return a JSON file's content with one thing changed, in its meaning or in its bytes."""
+    """Return a JSON file's content with one mutation, of its values or of its bytes."""
     if not rng.randrange(4):
         return data(rng, raw)
     root = json.loads(raw)
@@ -255,7 +255,7 @@ def json_file(rng: Random, raw: bytes, known: tuple[str, ...] = ()) -> bytes:
 
 
 def safetensors(rng: Random, raw: bytes) -> bytes:
-    """Return a safetensors file's content with one thing changed in its length, header or data."""
+    """Return a safetensors file's content with one mutation of its length, header or data."""
     (length,) = struct.unpack("<Q", raw[:8])
     header, body = json.loads(raw[8 : 8 + length]), raw[8 + length :]
     names = [name for name in header if name != "__metadata__"]

@@ -24,7 +24,7 @@ HINT = "  try: free space there, then give the same command again"
 
 
 def fill(world: World, title: str, parts: int, disk: Path) -> dict[str, Any]:
-    """Run one command with ``parts`` parts of the space that it needs and return how often it ended as it should."""
+    """Run one command with ``parts`` parts of the space that it needs and return how often it ended correctly."""
     name, before = COMMANDS[title]
     said, log, out = world.folder / "said.txt", world.folder / "steps.log", disk / "out"
 

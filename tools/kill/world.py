@@ -1,4 +1,4 @@
-"""Small commands, run as processes of their own with a fault at a chosen step, and what they must leave."""
+"""Runs small commands, each in its own process with a fault at a chosen step, and checks the files that they leave."""
 
 import hashlib
 import json
@@ -24,13 +24,13 @@ _TIMES = (
     *("seconds", "tokens_per_second", "ttft_s", "time_s", "resumed_from_step", "ckpt"),
     *("rollout_share", "teacher_share", "student_share"),
 )
-"""What differs from run to run, or says where it lies."""
+"""Files that differ from run to run, or that contain their own path."""
 _LIBRARY_TIMES = ("elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
 _NOTES = (
     *("log.txt", "worker.log", "events.jsonl", "job.json", "recipe.yaml", "complete.json"),
     *("args.json", "training_args.bin", "README.md", "logging.jsonl"),  # of the libraries
 )
-"""Files with times and places in them."""
+"""Files with times and paths in them."""
 
 Contents = dict[str, Any]
 Step = tuple[str, int, str, str]
@@ -48,7 +48,7 @@ class Done:
 
 
 class World:
-    """Models, rows and recipes in a folder, and the commands that they are for."""
+    """Models, data and recipes in a folder, and the commands that use them."""
 
     def __init__(self, folder: Path) -> None:
         """Make everything; it takes seconds."""
@@ -156,7 +156,7 @@ def pipo(words: list[str], plan: dict[str, Any] | None = None) -> Done:
 
 
 def start(words: list[str], plan: dict[str, Any] | None = None) -> "subprocess.Popen[str]":
-    """Start `pipo` in a process group of its own, with Python's handler of Ctrl-C."""
+    """Start `pipo` in its own process group, with Python's handler of Ctrl-C."""
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(FAULTS), str(CHECKOUT)])}
     variables["PIPO_TESTS_FAULT"] = json.dumps(plan or fault(Path("/nowhere"), Path(os.devnull)))
     return subprocess.Popen(
@@ -211,7 +211,7 @@ def _below(name: str, known: Contents) -> Contents:
 
 
 def contents(out: Path, name: str = "") -> Contents:
-    """Return what must be equal after a kill and without one: files by relative path, without times and places.
+    """Return the files that must be equal with and without a kill, by relative path, without times and paths.
 
     Of checkpoints it holds the newest and that there is one: a training that stops early makes one there, which may
     stay beside the last. ``name`` leads the paths.
@@ -231,12 +231,12 @@ def contents(out: Path, name: str = "") -> Contents:
 
 
 def leftovers(out: Path) -> list[str]:
-    """Return what no finished command may leave."""
+    """Return the files that a finished command must not leave."""
     return [str(path) for path in out.rglob("*") if path.name.endswith((".partial", ".aside"))]
 
 
 def check_killed(out: Path, allowed: list[Contents], steps: list[Step]) -> None:
-    """Assert that a killed run left nothing half under a final name, and a checkpoint if it had made one.
+    """Assert that a killed run left no partial file under a final name, and the checkpoint that it had made.
 
     ``allowed`` is what there was before and what there is in the end. Files that grow are judged by what the same
     command makes of them.
@@ -288,7 +288,7 @@ def _plain(value: Any) -> Any:
 
 
 def before_merge_again(world: World, out: Path) -> None:
-    """A merge that was killed when its model was there and its record not: the model is replaced."""
+    """A merge that was killed after its model was written and before its record: the model is replaced."""
     shutil.copytree(world.folder / "whole" / "merge", out)
     record = out / "r" / "merge" / "stage.json"
     write_json(record, {**read_json(record), "state": "running"})
@@ -306,7 +306,7 @@ def before_rollout_changed(world: World, out: Path) -> None:
 
 
 def _make_adapter(base: Path, folder: Path) -> Path:
-    """Write an adapter as a training leaves it, with random weights, and return the folder of the run."""
+    """Write an adapter with random weights, laid out as by a training, and return the folder of the run."""
     import torch
     from peft import LoraConfig, get_peft_model
 

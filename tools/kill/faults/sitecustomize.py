@@ -1,4 +1,4 @@
-"""What Python loads at the start of each process that these tests spy on: a fault at a chosen step.
+"""Loaded by Python at the start of each observed process: counts steps and causes a fault at a chosen one.
 
 A step is a call that changes the file system below one folder: a file opened for writing, a write of ours, a rename, a
 removal, a new folder, a flush. Each process counts its own, so that the same step comes at the same place in every run.
@@ -18,7 +18,7 @@ from typing import Any
 
 PLAN = "PIPO_TESTS_FAULT"
 _EVENTS = {"os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 2, "os.truncate": None}
-"""Calls that are steps, and where among their arguments the folder's handle stands, if there may be one."""
+"""Calls that are steps, each with the position of the folder's handle among its arguments, if it has one."""
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _TORN_BYTES = 7
 
@@ -40,7 +40,7 @@ class Fault:
         os.write(self.log, f"{role} pid {os.getpid()}\n".encode())
 
     def arm(self) -> None:
-        """Watch from now on; this cannot be undone."""
+        """Observe this process from now on; this cannot be undone."""
         os.fsync = self.flush  # type: ignore[assignment] # its parameter has another name
         io.open = self.open  # what paths open with; files that libraries open are flushed by us
         sys.addaudithook(self._hear)
@@ -105,7 +105,7 @@ class Fault:
 
 
 class _Written:
-    """A file that tells of writes before they happen."""
+    """A file that announces writes before they happen."""
 
     def __init__(self, file: Any, tell: Callable[[Callable[[], None]], None]) -> None:
         self._file, self._tell = file, tell
@@ -121,7 +121,7 @@ class _Written:
         return self._file.__exit__(*error)
 
     def write(self, data: Any) -> int:
-        """Write, or only half of it if it is the last thing that is done."""
+        """Write, or write only half if the process is killed in this step."""
 
         def half() -> None:
             self._file.write(data[: len(data) // 2])
@@ -136,14 +136,14 @@ def _open_path(handle: int) -> str:
 
 
 def _tear(path: str) -> None:
-    """Cut the end off a file: as it may be found when its flush never came to an end."""
+    """Cut off the end of a file, as after a flush that was not completed."""
     if os.path.isfile(path):  # noqa: PTH113
         size = os.path.getsize(path)  # noqa: PTH202
         os.truncate(path, max(0, size - _TORN_BYTES))
 
 
 def arm(plan: dict[str, Any], role: str) -> Fault:
-    """Let the plan (`root`, `log`, `role`, `at`, `act`) hold for this process."""
+    """Apply a plan (`root`, `log`, `role`, `at`, `act`) to this process."""
     # Shells let background jobs ignore SIGINT, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     fault = Fault(plan)
