@@ -18,10 +18,11 @@ from pipo_core.errors import PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.methods import Decoding
+from tests.canned_engine import CannedEngine
 
 
 @dataclass
-class FakeEngine:
+class FakeEngine(CannedEngine):
     """A machine whose every step takes `step` seconds and prefill `prefill` a token, times `Clock.factor`."""
 
     clock: "Clock"
@@ -31,9 +32,6 @@ class FakeEngine:
     prefill: float
     tokenizer: PreTrainedTokenizerFast
     reports = Reports(device="cpu")
-
-    def close(self) -> None:
-        pass
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
@@ -73,9 +71,9 @@ class Clock:
         self.ticks += 1
         return 1.0 + ((self.ticks - 1) // self.arms) * 0.5
 
-    def open(self, source: Path, decoding: Decoding, settings: Any) -> FakeEngine:
+    def open(self, source: Path | str, decoding: Decoding, settings: Any) -> FakeEngine:
         assert settings.batch == 1
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(Path(source))
         if decoding.method == "regular":
             return FakeEngine(self, "regular", [1], step=0.010, prefill=0.0010, tokenizer=tokenizer)
         pattern = [2] if decoding.tau == 0 else [2, 1]
@@ -186,8 +184,8 @@ def test_what_cannot_be_measured_is_refused(models: Path, tmp_path: Path) -> Non
         run_bench(recipe(models, arms=arms, baseline="pipo"), tmp_path, open_engine=Clock().open)
 
     class Lazy(Clock):
-        def open(self, source: Path, decoding: Decoding, settings: Any) -> FakeEngine:
-            return FakeEngine(self, "lazy", [10**6], 1, 1, load_tokenizer(source))
+        def open(self, source: Path | str, decoding: Decoding, settings: Any) -> FakeEngine:
+            return FakeEngine(self, "lazy", [10**6], 1, 1, load_tokenizer(Path(source)))
 
     with pytest.raises(PipoError, match="after the first step"):
         run_bench(recipe(models), tmp_path, open_engine=Lazy().open)

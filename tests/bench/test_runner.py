@@ -10,15 +10,14 @@ from pipo_core.bench.roofline import step_bytes
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
 from pipo_core.decode.method import StepLoad
-from pipo_core.engine import torch_opening
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_json
-from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.recipes.bench import BenchRecipe
 from tests.tiny import make_model
 
 ENGINE = {"device": "cpu", "precision": "fp32", "threads": 1}
-ARMS = [
+ARMS: list[dict[str, Any]] = [
     {"name": "regular", "method": "regular"},
     {"name": "mtp", "method": "mtp"},
     {"name": "eagle", "method": "eagle"},
@@ -48,7 +47,7 @@ def recipe(**changes: Any) -> BenchRecipe:
 @pytest.fixture
 def small_shape(monkeypatch: pytest.MonkeyPatch, reference: Qwen3_5ForCausalPIPO) -> None:
     """Stands in for the published shape."""
-    monkeypatch.setattr(torch_opening, "random_shape_model", lambda name, **options: reference)
+    monkeypatch.setattr("pipo_core.engine.torch_opening.random_shape_model", lambda name, **options: reference)
 
 
 @pytest.mark.usefixtures("small_shape")
@@ -78,8 +77,12 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
 
 def test_a_checkpoint_is_loaded_once_for_all_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = []
-    load = torch_opening.load_checkpoint
-    monkeypatch.setattr(torch_opening, "load_checkpoint", lambda path, **at: loaded.append(path) or load(path, **at))
+
+    def load(path: Path, **at: Any) -> Qwen3_5ForCausalPIPO:
+        loaded.append(path)
+        return load_checkpoint(path, **at)
+
+    monkeypatch.setattr("pipo_core.engine.torch_opening.load_checkpoint", load)
     ckpt = str(make_model(tmp_path / "pair", layout="pipo"))
     arms = [{**arm, "ckpt": ckpt} for arm in ARMS[:4]]
     run_bench(recipe(arms=arms, random_weights=None, prompt_tokens=[9], concurrency=[]), tmp_path)

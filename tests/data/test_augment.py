@@ -1,6 +1,7 @@
 """Augmentation changes the slots of a row, never its text."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,19 +22,21 @@ from pipo_core.data.augment import (
     split,
 )
 
+Conversation = tuple[np.ndarray, np.ndarray]  # ids and labels
+
 PAD = 7  # also an ordinary token in the rows below: PADs are told by the mask alone
 
 
 @dataclass(frozen=True)
 class Phase:
-    kind: str = "split"
+    kind: Literal["split", "segment"] = "split"
     rho_max: float = 0.25
     all_pads: float = 0.0
     until: float = 1.0
 
 
 @st.composite
-def conversations(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def conversations(draw: st.DrawFn) -> Conversation:
     """Rows with a prompt, an answer and, at times, further turns without a loss in between."""
     parts = draw(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=4))
     learned = np.array([flag for flag, length in [(False, draw(st.integers(1, 9))), *parts] for _ in range(length)])
@@ -97,7 +100,7 @@ def test_the_share_of_shifted_prompts_is_the_one_asked_for() -> None:
 
 
 @given(conversations())
-def test_pairs_have_pads_for_parity_only(conversation):
+def test_pairs_have_pads_for_parity_only(conversation: Conversation) -> None:
     ids, labels = conversation
     row = pair(ids, labels, pad_id=PAD)
     check(row, ids, labels)
@@ -106,7 +109,7 @@ def test_pairs_have_pads_for_parity_only(conversation):
 
 
 @given(conversations(), rhos, seeds)
-def test_split_splits_the_stated_number_of_pairs(conversation, rho, seed):
+def test_split_splits_the_stated_number_of_pairs(conversation: Conversation, rho: float, seed: int) -> None:
     ids, labels = conversation
     plain = pair(ids, labels, pad_id=PAD)
     row = split(ids, labels, pad_id=PAD, rho=rho, rng=np.random.default_rng(seed))
@@ -124,14 +127,14 @@ def test_split_splits_the_stated_number_of_pairs(conversation, rho, seed):
 
 
 @given(conversations(), rhos, seeds)
-def test_segment_keeps_the_text(conversation, rho, seed):
+def test_segment_keeps_the_text(conversation: Conversation, rho: float, seed: int) -> None:
     ids, labels = conversation
     row = segment(ids, labels, pad_id=PAD, rho=rho, rng=np.random.default_rng(seed))
     check(row, ids, labels)
 
 
 @given(conversations(), seeds)
-def test_segment_at_its_ends(conversation, seed):
+def test_segment_at_its_ends(conversation: Conversation, seed: int) -> None:
     ids, labels = conversation
     rng = np.random.default_rng(seed)
     assert [a.tolist() for a in segment(ids, labels, pad_id=PAD, rho=0.0, rng=rng)] == [
@@ -142,7 +145,7 @@ def test_segment_at_its_ends(conversation, seed):
     assert alone.pads[prompt + prompt % 2 :].reshape(-1, 2)[:, 1].all()
 
 
-def test_segment_draws_single_slots_at_the_stated_rate():
+def test_segment_draws_single_slots_at_the_stated_rate() -> None:
     ids = np.arange(20_000)
     labels = ids.copy()
     labels[0] = IGNORED
@@ -154,7 +157,9 @@ def test_segment_draws_single_slots_at_the_stated_rate():
 
 
 @given(conversations(), seeds, st.integers(0, 5), st.sampled_from(["split", "segment"]))
-def test_draws_depend_on_seed_epoch_and_row_alone(conversation, seed, epoch, kind):
+def test_draws_depend_on_seed_epoch_and_row_alone(
+    conversation: Conversation, seed: int, epoch: int, kind: Literal["split", "segment"]
+) -> None:
     ids, labels = conversation
     phase = Phase(kind, rho_max=0.5)
 
@@ -167,7 +172,7 @@ def test_draws_depend_on_seed_epoch_and_row_alone(conversation, seed, epoch, kin
     assert all((a == b).all() for a, b in zip(first, draw(), strict=True))
 
 
-def test_epochs_seeds_and_rows_draw_differently():
+def test_epochs_seeds_and_rows_draw_differently() -> None:
     ids = np.arange(60)
     labels = ids.copy()
     labels[:3] = IGNORED
@@ -181,7 +186,7 @@ def test_epochs_seeds_and_rows_draw_differently():
     assert len(masks) == 4
 
 
-def test_all_pads_is_the_share_of_rows_at_rho_one():
+def test_all_pads_is_the_share_of_rows_at_rho_one() -> None:
     phase = Phase("segment", rho_max=0.2, all_pads=0.4)
     labels = np.arange(40)
     labels[:2] = IGNORED
@@ -193,7 +198,7 @@ def test_all_pads_is_the_share_of_rows_at_rho_one():
     assert alone / 1000 == pytest.approx(0.4, abs=0.05)
 
 
-def test_rho_is_uniform_up_to_its_end():
+def test_rho_is_uniform_up_to_its_end() -> None:
     rates = []
     for row in range(300):
         ids = np.arange(400) + 400 * row
@@ -207,7 +212,7 @@ def test_rho_is_uniform_up_to_its_end():
     assert max(rates) > 0.24
 
 
-def test_phases_follow_one_another():
+def test_phases_follow_one_another() -> None:
     phases = [Phase("split", until=0.5), Phase("segment", until=1.0)]
     assert choose_phase(phases, 0.0).kind == "split"
     assert choose_phase(phases, 0.499).kind == "split"
@@ -215,13 +220,13 @@ def test_phases_follow_one_another():
     assert choose_phase(phases, 1.0).kind == "segment"
 
 
-def test_row_key_is_the_same_everywhere():
+def test_row_key_is_the_same_everywhere() -> None:
     # Fixed by the algorithm, BLAKE2b over little-endian 64-bit ids: another machine must draw the same PADs.
     assert row_key([1, 2, 3]) == row_key(np.array([1, 2, 3], dtype=np.int32))
     assert row_key([1, 2, 3]) != row_key([3, 2, 1])
     assert row_generator(0, 0, [1]).random() != row_generator(0, 1, [1]).random()
 
 
-def test_mismatched_labels_are_refused():
+def test_mismatched_labels_are_refused() -> None:
     with pytest.raises(ValueError, match="match"):
         pair([1, 2, 3], [1, 2], pad_id=PAD)

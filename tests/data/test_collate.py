@@ -12,7 +12,7 @@ PAD = 9
 
 
 @given(st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=12), min_size=1, max_size=6))
-def test_rows_lie_on_the_left_and_pads_have_no_label(token_rows):
+def test_rows_lie_on_the_left_and_pads_have_no_label(token_rows: list[list[int]]) -> None:
     rows = [(np.array(ids), np.array(ids)) for ids in token_rows]
     batch = collate_regular(rows, pad_id=PAD)
     width = max(map(len, token_rows))
@@ -22,7 +22,7 @@ def test_rows_lie_on_the_left_and_pads_have_no_label(token_rows):
         assert batch.labels[index].tolist() == ids + [IGNORED] * (width - len(ids))
 
 
-def test_pair_batches_have_an_even_length():
+def test_pair_batches_have_an_even_length() -> None:
     rows = [pair(range(length), [IGNORED, *range(1, length)], pad_id=PAD) for length in (3, 8, 5)]
     batch = collate_pairs(rows, pad_id=PAD)
     assert batch.input_ids.shape == (3, 10)  # one PAD for the prompt of one token, one for the seven behind it
@@ -31,12 +31,12 @@ def test_pair_batches_have_an_even_length():
         assert (batch.labels[index, row.labels.size :] == IGNORED).all()
 
 
-def test_odd_rows_are_refused_for_pairs():
+def test_odd_rows_are_refused_for_pairs() -> None:
     odd = PairedRow(np.arange(3), np.arange(3), np.zeros(3, dtype=bool))
     with pytest.raises(ValueError, match="even"):
         collate_pairs([odd], pad_id=PAD)
 
 
-def test_an_empty_batch_is_refused():
+def test_an_empty_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="row"):
         collate_regular([], pad_id=PAD)

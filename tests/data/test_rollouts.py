@@ -17,14 +17,15 @@ from pipo_core.engine import Completion, Request, request_seed
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.recipes.build import BuildRecipe
-from pipo_core.recipes.methods import Decoding
+from pipo_core.recipes.methods import Decoding, MethodName
 from pipo_core.recipes.rollout import RolloutRecipe
+from tests.canned_engine import CannedEngine
 
 COUNT, SAMPLES = 5, 3
 
 
 @dataclass
-class FakeEngine:
+class FakeEngine(CannedEngine):
     """Answers the last request first; the text is the seed, so that equal seeds show."""
 
     stop_after: int | None = None
@@ -36,9 +37,6 @@ class FakeEngine:
     def open(self, *how: Any) -> "FakeEngine":
         self.opened.append(how)
         return self
-
-    def close(self) -> None:
-        pass
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         batch = list(requests)
@@ -84,7 +82,7 @@ def recipe(teacher: Path, **settings: Any) -> RolloutRecipe:
     )
 
 
-def even(text: str, answer: str) -> bool:
+def even(text: str, answer: object) -> bool:
     return int(text[-1]) % 2 == 0 if text[-1].isdigit() else False
 
 
@@ -192,7 +190,9 @@ def test_text_that_utf8_cannot_hold_survives(tmp_path: Path, roll: Callable[...,
 
 
 @pytest.mark.parametrize("method", ["regular", "pipo"])
-def test_the_engine_is_opened_for_the_method(teacher: Path, roll: Callable[..., dict[str, Any]], method: str) -> None:
+def test_the_engine_is_opened_for_the_method(
+    teacher: Path, roll: Callable[..., dict[str, Any]], method: MethodName
+) -> None:
     engine = FakeEngine()
     roll(engine, method=method, engine={"batch": 2})
     [(ckpt, decoding, settings)] = engine.opened

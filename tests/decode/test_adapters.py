@@ -26,7 +26,8 @@ def adapted(reference: Qwen3_5ForCausalPIPO) -> Qwen3_5ForCausalPIPO:
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name or "modules_to_save" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    return wrapped.get_base_model()
+    adapted: Qwen3_5ForCausalPIPO = wrapped.get_base_model()
+    return adapted
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.5])

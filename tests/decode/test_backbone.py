@@ -53,7 +53,7 @@ def make_model(
         compressor_type=compressor_type,
     )
     torch.manual_seed(0)
-    model = random_weights(config, dtype=dtype).eval()
+    model: Qwen3_5ForCausalPIPO = random_weights(config, dtype=dtype).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -79,7 +79,7 @@ def filled(config: Qwen3_5TextConfig, lengths: list[int], dtype: torch.dtype = t
     ],
 )
 @torch.inference_mode()
-def test_the_pass_equals_the_stock_model(shape: dict[str, int], lengths: list[int]) -> None:
+def test_the_pass_equals_the_stock_model(shape: dict[str, Any], lengths: list[int]) -> None:
     model = make_model(**shape)
     ours, stock = (filled(model.config, lengths) for _ in range(2))
     for step in range(5):
@@ -117,7 +117,7 @@ def test_the_draft_pass_equals_the_block() -> None:
             hidden[:, None],
             position_ids=stock.positions(),
             attention_mask=stock.mask(),
-            cache=stock,  # type: ignore[arg-type]
+            cache=stock,
         )[:, 0]
         torch.testing.assert_close(backbone.mtp_pass(model, embeddings, hidden, ours), expected, atol=1e-5, rtol=1e-5)
         ours.advance()

@@ -167,7 +167,7 @@ def _small_vocabulary() -> Qwen3_5ForCausalPIPO:
     config = load_checkpoint(Path(__file__).parent.parent / "fixtures" / "reference-a").config
     config.vocab_size = 5
     torch.manual_seed(4)
-    model = Qwen3_5ForCausalPIPO(config).double().eval()
+    model: Qwen3_5ForCausalPIPO = Qwen3_5ForCausalPIPO(config).double().eval()
     model.lm_head.weight = torch.nn.Parameter(torch.randn(5, config.hidden_size, dtype=torch.float64) * 0.1)
     return model
 

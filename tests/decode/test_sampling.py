@@ -1,5 +1,7 @@
 """Sampling against distributions worked out by hand, and noise that belongs to the request."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -52,7 +54,7 @@ def test_rows_with_different_settings_share_a_batch() -> None:
 def test_penalties_count_output_and_repetition_counts_the_prompt_too() -> None:
     logits = torch.tensor([[1.0, 0.9, 0.8, -0.1]])
 
-    def first_choice(prompt: tuple[int, ...], output: list[int], **penalty: float) -> int:
+    def first_choice(prompt: tuple[int, ...], output: list[int], **penalty: Any) -> int:
         sampler = Sampler([SamplingParams(temperature=0.0, **penalty)], [prompt], 4, CPU)
         for token in output:
             sampler.count(torch.tensor([token]))
@@ -86,7 +88,8 @@ def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
         return tokens
 
     sampler = Sampler(params[:1], [()], 50, CPU)
-    running, tokens = [0], {0: [], 1: [], 2: []}
+    running = [0]
+    tokens: dict[int, list[int]] = {0: [], 1: [], 2: []}
     clock = {0: 0, 1: 0, 2: 0}
     for step in range(12):
         if step == 3:

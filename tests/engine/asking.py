@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Delta, Request
@@ -19,6 +19,25 @@ def ask(number: int, length: int = 9, **changes: Any) -> Request:
 def greedy(number: int, length: int = 9, **changes: Any) -> Request:
     """Return a greedy request."""
     return ask(number, length, sampling=SamplingParams(temperature=0.0), **changes)
+
+
+class Counts(NamedTuple):
+    """What a torch engine counts of every answer, see `Completion`."""
+
+    slots: int
+    drafts: int
+    kept: int
+    per_step: list[int]
+
+
+def counts(completion: Completion) -> Counts:
+    """Return the counts of a completion and check that all of them are there."""
+    slots, drafts, kept = completion.slots, completion.drafts, completion.kept
+    assert slots is not None
+    assert drafts is not None
+    assert kept is not None
+    assert completion.slot_token_counts is not None
+    return Counts(slots, drafts, kept, completion.slot_token_counts)
 
 
 def run(engine: TorchEngine, requests: Iterable[Request]) -> dict[str, Completion]:
@@ -43,7 +62,8 @@ def last(deltas: list[Delta]) -> Completion:
     assert "".join(delta.text for delta in deltas) == completion.text
     tokens = [token for delta in deltas for token in delta.tokens]
     assert [token.token_id for token in tokens if token.kind != "rejected"] == completion.token_ids
-    assert sum(token.kind == "rejected" for token in tokens) <= completion.drafts - completion.kept
+    figures = counts(completion)
+    assert sum(token.kind == "rejected" for token in tokens) <= figures.drafts - figures.kept
     return completion
 
 

@@ -21,11 +21,11 @@ VARIANTS = [("regular", None), ("mtp", None), ("eagle", None), ("pipo", 0.5), ("
 
 def texts(
     method: Method[Any], tokenizer: PreTrainedTokenizerFast, *, batch: int, requests: int
-) -> dict[str, tuple[tuple[int, ...], int]]:
+) -> dict[str, tuple[tuple[int, ...], int | None]]:
     """Return tokens and slots of requests of several lengths; some come late, one is cancelled."""
     engine = TorchEngine(method, tokenizer, batch=batch, prefill_chunk=24)
     wanted = [ask(number, 3 + 5 * number % 17, max_tokens=9 + 7 * number % 30) for number in range(requests)]
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], int | None]] = {}
     for request in wanted[: requests // 2]:
         engine.add(request)
     late = wanted[requests // 2 :]
@@ -82,6 +82,7 @@ def test_blocks_are_promised_whole(random_model: Qwen3_5ForCausalPIPO, tokenizer
     engine = TorchEngine(method, tokenizer, batch=2)
     engine.add(ask(1, 9, max_tokens=100))
     engine.step()
+    assert engine._state is not None
     cache = engine._state.cache
     assert cache.capacity == 128
     while engine.has_work:
@@ -121,6 +122,7 @@ def test_kept_buffers_make_room_for_what_they_hold_up(
         recorded = method.recorded(Graphs(recorder), block=64)
         engine = TorchEngine(recorded, tokenizer, batch=4, memory=plan, prefill_chunk=512)
         run(engine, [ask(number, 30, max_tokens=20) for number in range(4)])
+        assert engine._state is not None
         assert engine._state.cache.max_sequences > 1
         long = ask(9, 250, max_tokens=50)
         assert run(engine, [long])["9"].token_ids == run(TorchEngine(method, tokenizer, batch=1), [long])["9"].token_ids

@@ -26,7 +26,7 @@ def bytes_of(cache: SequenceCache) -> int:
 def test_costs_are_those_of_the_caches(reference: Any, with_mtp: bool, dtype: torch.dtype) -> None:
     config = reference.config
     cost = sequence_cost(config, dtype, with_mtp=with_mtp)
-    options = {"max_sequences": 3, "dtype": dtype, "device": torch.device("cpu")}
+    options: dict[str, Any] = {"max_sequences": 3, "dtype": dtype, "device": torch.device("cpu")}
     sizes = []
     for capacity in (40, 140):
         caches = [SequenceCache(config, capacity=capacity, **options)]

@@ -11,7 +11,7 @@ from pipo_core.chat import Detokenizer
 from pipo_core.decode.prefill import PromptReader
 from pipo_core.engine import CapacityError, Completion, Request
 from pipo_core.errors import UsageError
-from tests.engine.asking import ask, assert_idle, by_step, greedy, last, run
+from tests.engine.asking import ask, assert_idle, by_step, counts, greedy, last, run
 
 METHODS = ["regular", "pipo"]
 
@@ -220,8 +220,9 @@ def test_statistics_count_what_was_written(engine: Any) -> None:
     stepped = engine("pipo", tau=0.5)
     written = _completions(stepped, [ask(n, max_tokens=30) for n in range(6)])
     stats = stepped.stats()
-    assert stats.tokens == sum(sum(completion.slot_token_counts) for completion in written.values())
-    assert stats.drafts == sum(completion.drafts for completion in written.values())
-    assert 0 < stats.kept == sum(completion.kept for completion in written.values()) < stats.drafts
+    figures = [counts(completion) for completion in written.values()]
+    assert stats.tokens == sum(sum(answer.per_step) for answer in figures)
+    assert stats.drafts == sum(answer.drafts for answer in figures)
+    assert 0 < stats.kept == sum(answer.kept for answer in figures) < stats.drafts
     assert (stats.free, stats.waiting) == (4, 0)
     assert stats.steps > 15

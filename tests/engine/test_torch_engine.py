@@ -11,7 +11,7 @@ from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.registry import open_method
 from pipo_core.decode.sampling import Sampler
 from pipo_core.errors import CheckpointError, UsageError
-from tests.engine.asking import ask, run
+from tests.engine.asking import ask, counts, run
 
 
 @pytest.mark.parametrize("method", ["regular", "pipo"])
@@ -29,7 +29,7 @@ def test_texts_do_not_depend_on_batch_size_or_company(engine: Any, method: str) 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8])
 def test_token_budgets_are_exact_odd_or_even(engine: Any, tau: float, tokens: int) -> None:
     for completion in run(engine(tau=tau), [ask(n, max_tokens=tokens) for n in range(5)]).values():
-        assert len(completion.token_ids) == tokens == sum(completion.slot_token_counts)
+        assert len(completion.token_ids) == tokens == sum(counts(completion).per_step)
         assert completion.finish_reason == "length"
 
 
@@ -42,9 +42,10 @@ def test_slot_budgets(engine: Any, tau: float, tokens: int) -> None:
 
 def test_counts_agree_and_pads_are_nowhere(engine: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     for completion in run(engine(tau=0.5), [ask(n, max_tokens=40) for n in range(6)]).values():
-        assert 0 < completion.kept < completion.drafts <= completion.slots
-        assert completion.slots + completion.kept == len(completion.token_ids)
-        assert completion.slot_token_counts.count(2) == completion.kept
+        slots, drafts, kept, per_step = counts(completion)
+        assert 0 < kept < drafts <= slots
+        assert slots + kept == len(completion.token_ids)
+        assert per_step.count(2) == kept
         assert completion.text == tokenizer.decode(completion.token_ids, skip_special_tokens=True)
 
 
@@ -58,8 +59,9 @@ def test_an_end_in_place_one_drops_its_draft_and_in_place_two_counts_if_kept(eng
         assert ended.finish_reason == "stop"
         assert ended.token_ids == free[:position]
         assert ended.slots == position // 2 + 1
-        assert ended.slot_token_counts[-1] == place
-        assert ended.kept == sum(count == 2 for count in ended.slot_token_counts)
+        per_step = counts(ended).per_step
+        assert per_step[-1] == place
+        assert ended.kept == per_step.count(2)
 
 
 def test_an_end_as_a_draft_ends_the_text_only_if_it_is_kept(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +79,8 @@ def test_an_end_as_a_draft_ends_the_text_only_if_it_is_kept(engine: Any, monkeyp
     ).values():
         assert completion.finish_reason == "stop"
         assert completion.kept == 1
-        assert completion.slot_token_counts == [1] * (completion.slots - 1) + [2]
-        slots.append(completion.slots)
+        slots.append(counts(completion).slots)
+        assert completion.slot_token_counts == [1] * (slots[-1] - 1) + [2]
     assert max(slots) > 1  # some drafts were rejected before, and the text went on
 
 
@@ -128,7 +130,7 @@ def test_stop_strings_across_a_pair_boundary(engine: Any, tokenizer: PreTrainedT
         assert ended.text == free.text[: free.text.index(stop)]
         assert ended.token_ids == free.token_ids[: len(ended.token_ids)]
         assert len(ended.token_ids) <= start + 3
-        assert sum(ended.slot_token_counts) == len(ended.token_ids)  # nothing after the stop is counted
+        assert sum(counts(ended).per_step) == len(ended.token_ids)  # nothing after the stop is counted
 
 
 def _is_plain(text: str) -> bool:

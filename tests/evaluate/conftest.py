@@ -12,6 +12,7 @@ from pipo_core.data.tiny.tokenizer import train_tokenizer
 from pipo_core.engine import Completion, Request
 from pipo_core.recipes.methods import Decoding
 from pipo_core.reporting import SilentReporter
+from tests.canned_engine import CannedEngine
 
 
 @cache
@@ -27,14 +28,13 @@ def answers() -> dict[str, str]:
 
 
 @dataclass
-class FakeEngine:
+class FakeEngine(CannedEngine):
     """Answers with a set skill. Causal, drawn from (seed, method), only cut by limits: as engines must be."""
 
     method: str
     skill: float
     stop_after: int | None = None
     lose: int = 0
-    end_ids: frozenset[int] = frozenset({0})
     seen: list[Request] = field(default_factory=list)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
@@ -46,9 +46,6 @@ class FakeEngine:
             if number == self.stop_after:
                 raise KeyboardInterrupt
             yield self.answer(request)
-
-    def close(self) -> None:
-        pass
 
     def answer(self, request: Request) -> Completion:
         draw = random.Random(f"{request.sampling.seed}-{self.method}")

@@ -42,6 +42,7 @@ def test_a_cut_answer_is_the_one_of_the_smaller_limit(
     ends = set()
     for short in engine.generate(small):
         whole = long[short.id]
+        assert short.slot_token_counts is not None
         row = {
             "slot_token_counts": whole.slot_token_counts,
             "finish_reason": whole.finish_reason,

@@ -1,7 +1,7 @@
 r"""The math suite on made-up questions in the form of its benchmark: rows of text called problem, answer, id."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import find_recipe
 from pipo_core.recipes.methods import Decoding
+from tests.canned_engine import CannedEngine
 
 ARMS = [{"name": "a", "method": "regular", "ckpt": "x/y"}]
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -149,15 +150,11 @@ def test_the_shipped_recipe_has_the_papers_values() -> None:
     assert [arm.decodings() for arm in shipped.arms] == [[Decoding("regular")], [Decoding("pipo", tau=0.95)]]
 
 
-class HostileEngine:
+class HostileEngine(CannedEngine):
     """Answers every request at once: the right box for sample 0, and one that cannot be evaluated for sample 1."""
 
-    def close(self) -> None:
-        pass
-
-    def generate(self, requests: Any) -> Any:
-        asked: list[Request] = list(requests)
-        for request in asked:
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        for request in list(requests):
             name, _, sample = request.id.partition("#")
             right = dict(zip(("math-0", "math-1", "math-2"), ("1", "3", "6"), strict=True))[name]
             content = right if sample == "0" else "9^{9^{9^{9}}}"

@@ -43,6 +43,7 @@ def changed(recipe: EvalRecipe, **changes: Any) -> EvalRecipe:
 
 
 def arm(results: dict[str, Any], label: str) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = [entry for entry in results["arms"] if entry["label"] == label]
     return found
 
@@ -222,7 +223,8 @@ def test_a_run_killed_while_grading_asks_nothing_again(
 def test_grading_is_tried_again_and_then_marked(
     recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge, broken = MathGrader.grade, []
+    judge = MathGrader.grade
+    broken: list[str] = []
 
     def sometimes(self: MathGrader, text: str, answer: object) -> bool | None:
         if answer in ("3", "4") and (answer == "3" or broken.count(text) == 0):

@@ -18,6 +18,7 @@ def test_the_tiny_suite_asks_held_out_problems_as_training_does_and_grades_their
         assert len({problem.id for problem in problems}) == 40
         for problem in problems:
             assert suite.prompt(problem) == [{"role": "user", "content": user_message(problem)}]
+            assert isinstance(problem.answer, str)
             assert suite.judge(f"… \\boxed{{{problem.answer}}}", problem.answer)
             assert not suite.judge(f"… \\boxed{{{int(problem.answer) + 1}}}", problem.answer)
             assert suite.judge(problem.answer, problem.answer) is False

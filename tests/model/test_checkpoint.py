@@ -121,7 +121,7 @@ def test_sharded_and_untied(reference_folder: Path, tmp_path: Path, monkeypatch:
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
     again = load_checkpoint(tmp_path / "sharded")
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
-    assert not torch.equal(again.lm_head.weight, again.get_input_embeddings().weight)
+    assert not torch.equal(again.lm_head.weight, again.text_model.embed_tokens.weight)
     next((tmp_path / "sharded").glob("model-00002*")).unlink()
     with pytest.raises(CheckpointError, match="model-00002"):
         load_checkpoint(tmp_path / "sharded")
@@ -241,7 +241,7 @@ def test_a_damaged_draft_vocabulary_is_refused(tmp_path: Path, content: str) -> 
 def test_a_missing_draft_vocabulary_is_reported_with_what_writes_it(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json") as caught:
         read_draft_vocab(tmp_path)
-    assert "pipo train" in caught.value.hint
+    assert "pipo train" in (caught.value.hint or "")
 
 
 def test_a_load_builds_its_empty_model_once(reference_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

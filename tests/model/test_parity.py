@@ -31,7 +31,8 @@ SCALARS = {
 
 @pytest.fixture(scope="module")
 def cases(reference_folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(reference_folder / "cases.safetensors")
+    loaded: dict[str, torch.Tensor] = load_file(reference_folder / "cases.safetensors")
+    return loaded
 
 
 @pytest.mark.parametrize("case", CASES)

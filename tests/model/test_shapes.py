@@ -63,7 +63,7 @@ def test_random_weights_have_the_spread_of_transformers_own(reference_folder: Pa
         else:
             assert one.std().item() == pytest.approx(two.std().item(), rel=5 / one.numel() ** 0.5), name
             assert abs(one.mean() - two.mean()) < 5 * two.std() * (2 / one.numel()) ** 0.5, name
-    assert torch.equal(ours.compressor.mlp[0].weight, torch.eye(2 * config.hidden_size))
+    assert torch.equal(ours.get_parameter("compressor.mlp.0.weight"), torch.eye(2 * config.hidden_size))
     for name, buffer in ours.named_buffers():
         assert torch.equal(buffer, theirs.get_buffer(name)), name
 

@@ -57,13 +57,14 @@ def test_images_and_empty_stops_are_refused() -> None:
 
 def test_any_body_is_read_or_refused() -> None:
     draw = random.Random(5)
-    odd = [None, True, -1, 0, 2**70, 1e400, -0.5, "", "\ud800", [], {}, [[]], {"a": {}}, [None], "x" * 999]
+    odd: list[Any] = [None, True, -1, 0, 2**70, 1e400, -0.5, "", "\ud800", [], {}, [[]], {"a": {}}, [None], "x" * 999]
     keys = [*CompletionBody.model_fields, *ChatBody.model_fields, *UNSUPPORTED, "\ud800", ""]
     refused = 0
+    shapes: list[type[ChatBody | CompletionBody]] = [ChatBody, CompletionBody]
     for _ in range(500):
         body = CHAT | {draw.choice(keys): draw.choice(odd) for _ in range(draw.randint(0, 3))}
         try:
-            read_body(draw.choice([ChatBody, CompletionBody]), draw.choice([body, body, draw.choice(odd)]))
+            read_body(draw.choice(shapes), draw.choice([body, body, draw.choice(odd)]))
         except BodyError as error:
             refused += 1
             json.dumps(error_body(error.message, param=error.param), ensure_ascii=False).encode()

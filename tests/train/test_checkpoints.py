@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from pipo_core.train.checkpoints import (
 )
 
 
-def make(folder, step, *, marked=True, made_by="a"):
+def make(folder: Path, step: int, *, marked: bool = True, made_by: str = "a") -> Path:
     checkpoint = folder / f"checkpoint-{step}"
     (checkpoint / "shards").mkdir(parents=True)
     (checkpoint / "model.safetensors").write_bytes(b"w" * step)
@@ -29,7 +30,7 @@ def make(folder, step, *, marked=True, made_by="a"):
     return checkpoint
 
 
-def test_the_newest_complete_checkpoint_is_chosen_by_step(tmp_path):
+def test_the_newest_complete_checkpoint_is_chosen_by_step(tmp_path: Path) -> None:
     assert newest_complete(tmp_path / "absent", "a") is None
     assert newest_complete(tmp_path, "a") is None
     make(tmp_path, 9)
@@ -41,7 +42,7 @@ def test_the_newest_complete_checkpoint_is_chosen_by_step(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "remove", "marker"])
-def test_a_damaged_checkpoint_is_skipped(tmp_path, damage):
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, damage: str) -> None:
     older = make(tmp_path, 5)
     newer = make(tmp_path, 7)
     if damage == "truncate":
@@ -53,13 +54,13 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path, damage):
     assert newest_complete(tmp_path, "a") == older
 
 
-def test_other_settings_are_refused(tmp_path):
+def test_other_settings_are_refused(tmp_path: Path) -> None:
     make(tmp_path, 5, made_by="b")
     with pytest.raises(UsageError, match="checkpoint-5 was trained with other settings"):
         newest_complete(tmp_path, "a")
 
 
-def test_incomplete_checkpoints_are_removed(tmp_path):
+def test_incomplete_checkpoints_are_removed(tmp_path: Path) -> None:
     make(tmp_path, 5)
     make(tmp_path, 6, marked=False)
     (tmp_path / "args.json").write_text("{}")
@@ -67,11 +68,11 @@ def test_incomplete_checkpoints_are_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["args.json", "checkpoint-5"]
 
 
-def names(folder):
+def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path):
+def test_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path: Path) -> None:
     for age, step in enumerate((2, 10, 9)):
         checkpoint = make(tmp_path, step)
         os.utime(checkpoint, (1000 - age, 1000 - age))
@@ -79,7 +80,7 @@ def test_the_newest_are_kept_by_step_whatever_the_clock_says(tmp_path):
     assert names(tmp_path) == ["checkpoint-10", "checkpoint-9"]
 
 
-def test_incomplete_checkpoints_do_not_count_among_those_kept(tmp_path):
+def test_incomplete_checkpoints_do_not_count_among_those_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         make(tmp_path, step, marked=step < 3)
     keep_newest(tmp_path, 2)
@@ -88,11 +89,13 @@ def test_incomplete_checkpoints_do_not_count_among_those_kept(tmp_path):
 
 
 @pytest.mark.parametrize("files", range(5))
-def test_a_checkpoint_that_was_half_removed_when_the_process_was_killed_is_not_resumed(tmp_path, monkeypatch, files):
+def test_a_checkpoint_that_was_half_removed_when_the_process_was_killed_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int
+) -> None:
     make(tmp_path, 1)
     make(tmp_path, 2)
 
-    def remove_some(path):
+    def remove_some(path: Path) -> None:
         for file in sorted(path.rglob("*"), key=lambda file: file.name)[:files]:
             if file.is_file():
                 file.unlink()
@@ -107,7 +110,7 @@ def test_a_checkpoint_that_was_half_removed_when_the_process_was_killed_is_not_r
     assert names(tmp_path) == ["checkpoint-2"] if files else ["checkpoint-1", "checkpoint-2"]
 
 
-def test_a_checkpoint_holds_the_rows_of_the_log(tmp_path):
+def test_a_checkpoint_holds_the_rows_of_the_log(tmp_path: Path) -> None:
     make(tmp_path, 4)
     assert logged(tmp_path, 4) == []
     assert logged(tmp_path, 5) == []

@@ -1,12 +1,13 @@
 """Events cross the border between the processes."""
 
 import io
+from pathlib import Path
 
 from pipo_core.errors import CheckpointError, PipoError
 from pipo_core.train.events import EventWriter, as_error, parse_event
 
 
-def test_errors_cross_the_process_border_with_kind_and_hint(tmp_path):
+def test_errors_cross_the_process_border_with_kind_and_hint(tmp_path: Path) -> None:
     file = tmp_path / "events"
     with file.open("w") as stream:
         events = EventWriter(stream, on_lost=lambda: None)
@@ -14,6 +15,9 @@ def test_errors_cross_the_process_border_with_kind_and_hint(tmp_path):
         events.error(ValueError("first\nsecond"))
         events.write("log", loss=float("nan"))
     mine, other, log = (parse_event(line) for line in file.read_text().splitlines())
+    assert mine is not None
+    assert other is not None
+    assert log is not None
     error = as_error(mine)
     assert isinstance(error, CheckpointError)
     assert (error.message, error.hint) == ("no weights", "pipo download")
@@ -24,9 +28,9 @@ def test_errors_cross_the_process_border_with_kind_and_hint(tmp_path):
     assert parse_event("[1]") is None
 
 
-def test_a_reader_that_went_away_asks_for_a_stop():
+def test_a_reader_that_went_away_asks_for_a_stop() -> None:
     class Closed(io.StringIO):
-        def write(self, text):
+        def write(self, text: str) -> int:
             raise BrokenPipeError
 
     lost = []

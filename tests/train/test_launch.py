@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.launch import command, environment
 from tests.tiny import recipe
 from tests.train.trainings import (
@@ -12,11 +13,11 @@ from tests.train.trainings import (
 JOB = Path("out/job.json")
 
 
-def make(rows="train.jsonl", **changes):
+def make(rows: Path | str = "train.jsonl", **changes: object) -> TrainRecipe:
     return recipe(Path("model"), Path(rows), **changes)
 
 
-def test_one_process_needs_no_torchrun():
+def test_one_process_needs_no_torchrun() -> None:
     assert command(make(), JOB) == [sys.executable, "-m", "pipo_core.train.worker", "out/job.json"]
     variables = environment(make(), {"CUDA_VISIBLE_DEVICES": "3,4", "PYTHONPATH": "/x"})
     assert variables["CUDA_VISIBLE_DEVICES"] == "3"
@@ -24,7 +25,7 @@ def test_one_process_needs_no_torchrun():
     assert variables["PYTHONPATH"].split(":")[1] == "/x"
 
 
-def test_processes_of_one_node_find_each_other_alone():
+def test_processes_of_one_node_find_each_other_alone() -> None:
     settings = make(launch={"processes": 8})
     line = " ".join(command(settings, JOB)[1:])
     assert line == (
@@ -35,14 +36,16 @@ def test_processes_of_one_node_find_each_other_alone():
     assert "OMP_NUM_THREADS" not in variables
 
 
-def test_nodes_meet_at_the_master():
+def test_nodes_meet_at_the_master() -> None:
     settings = make(launch={"processes": 4, "nodes": 2, "node_rank": 1, "master": "10.0.0.1:29500"})
     line = " ".join(command(settings, JOB))
     for part in ("--nnodes 2", "--nproc-per-node 4", "--master-addr 10.0.0.1", "--master-port 29500", "--node-rank 1"):
         assert part in line
 
 
-def test_a_teacher_on_a_gpu_of_its_own_starts_under_torchrun_and_sees_all_gpus(student, teacher, rows, tmp_path):
+def test_a_teacher_on_a_gpu_of_its_own_starts_under_torchrun_and_sees_all_gpus(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path
+) -> None:
     near = distill_recipe(student, teacher, rows)
     far = distill_recipe(student, teacher, rows, teacher_device="cuda:1")
     assert environment(near, {"CUDA_VISIBLE_DEVICES": "2,3"})["CUDA_VISIBLE_DEVICES"] == "2"

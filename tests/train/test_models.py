@@ -1,5 +1,8 @@
 """Checks of checkpoint folders."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from pipo_core.errors import MissingInputError
@@ -10,7 +13,7 @@ from pipo_core.train.models import base_name
 from pipo_core.train.supervisor import finished
 
 
-def test_a_base_is_called_by_its_record_its_hub_id_or_its_folder(tmp_path):
+def test_a_base_is_called_by_its_record_its_hub_id_or_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "models--Qwen--Qwen3.5-4B" / "snapshots" / "abc"
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -23,20 +26,20 @@ def test_a_base_is_called_by_its_record_its_hub_id_or_its_folder(tmp_path):
     assert base_name(plain) == "my-model"
 
 
-def _base_folder_of(folder):
+def _base_folder_of(folder: Path) -> object:
     return _base_folder(MergeRecipe(run="m", source="x/y"), folder)
 
 
-def _finished_in(folder):
+def _finished_in(folder: Path) -> object:
     return finished(folder, folder, "print")
 
 
-def _layout_of(folder):
+def _layout_of(folder: Path) -> object:
     return _layout(folder, set())
 
 
 @pytest.mark.parametrize("call", [base_name, _base_folder_of, _finished_in, _layout_of])
-def test_json_that_is_not_an_object_is_refused_by_its_file(tmp_path, call):
+def test_json_that_is_not_an_object_is_refused_by_its_file(tmp_path: Path, call: Callable[[Path], object]) -> None:
     for name in ("config.json", "adapter_config.json", RESULT, ADAPTER_RECORD):
         (tmp_path / name).write_text("[]")
     if call is _finished_in:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,9 @@ from tests.train.trainings import (
 )
 
 
-def test_a_process_distils_and_a_second_call_has_nothing_to_do(student, teacher, rows, tmp_path):
+def test_a_process_distils_and_a_second_call_has_nothing_to_do(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path
+) -> None:
     settings = distill_recipe(student, teacher, rows, max_steps=1, offload=True)
     listener = Listener()
     summary = run_distill(settings, tmp_path, reporter=listener, made_by="test")
@@ -30,7 +33,7 @@ def test_a_process_distils_and_a_second_call_has_nothing_to_do(student, teacher,
     assert run_distill(settings, tmp_path, made_by="test") == summary
 
 
-def test_processes_can_be_traded_for_accumulation(student, teacher, rows, tmp_path):
+def test_processes_can_be_traded_for_accumulation(student: Path, teacher: Path, rows: Path, tmp_path: Path) -> None:
     """Two processes learn what one learns in two micro-batches: from the same rollouts, with the mean gradient."""
     made = []
     for name, batch, processes in (("deep", {"accumulation": 2}, 1), ("wide", {}, 2)):
@@ -47,7 +50,9 @@ def test_processes_can_be_traded_for_accumulation(student, teacher, rows, tmp_pa
     assert max((made[0][name] - before[name]).abs().max().item() for name in before) > 1e-4
 
 
-def test_questions_that_are_too_long_are_reported_with_the_key_of_a_distillation(student, teacher, tmp_path):
+def test_questions_that_are_too_long_are_reported_with_the_key_of_a_distillation(
+    student: Path, teacher: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "train.jsonl"
     asked = [[{"role": "user", "content": text}] for text in ("1+2", "3+4", "1" * 80)]
     file.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in asked))
@@ -57,7 +62,9 @@ def test_questions_that_are_too_long_are_reported_with_the_key_of_a_distillation
     assert any("1 rows are longer than data.max_prompt" in line for line in listener.said)
 
 
-def test_models_that_do_not_fit_are_refused_before_anything_runs(student, teacher, rows, tmp_path):
+def test_models_that_do_not_fit_are_refused_before_anything_runs(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path
+) -> None:
     other = shutil.copytree(teacher, tmp_path / "other")
     text = (other / "tokenizer.json").read_text()
     (other / "tokenizer.json").write_text(text.replace('"!":0', '"☃":0').replace('"!": 0', '"☃": 0'))
@@ -73,7 +80,7 @@ def test_models_that_do_not_fit_are_refused_before_anything_runs(student, teache
     assert not (tmp_path / "job.json").exists()
 
 
-def test_rows_without_a_question_are_refused_by_their_line(student, teacher, tmp_path):
+def test_rows_without_a_question_are_refused_by_their_line(student: Path, teacher: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "train.jsonl", 2)
     rows.write_text(rows.read_text() + '{"messages": [{"role": "assistant", "content": "4"}]}\n')
     with pytest.raises(MissingInputError, match=r"train.jsonl:3: no user turn"):

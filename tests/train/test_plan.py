@@ -1,9 +1,11 @@
 """The plan of a training: rows, steps, tokens, and what is missing."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.plan import longest_row, plan
 from pipo_core.train.worker.sft_examples import encode_examples
 from tests.tiny import recipe, write_rows
@@ -12,7 +14,7 @@ from tests.train.trainings import (
 )
 
 
-def make(rows="train.jsonl", **changes):
+def make(rows: Path | str = "train.jsonl", **changes: object) -> TrainRecipe:
     return recipe(Path("model"), Path(rows), **changes)
 
 
@@ -29,7 +31,7 @@ def make(rows="train.jsonl", **changes):
         ({"max_steps": None, "epochs": 1.0, "batch": {"per_device": 1}, "launch": {"processes": 4}}, 2),
     ],
 )
-def test_the_plan_counts_rows_and_steps(tmp_path, changes, steps):
+def test_the_plan_counts_rows_and_steps(tmp_path: Path, changes: dict[str, Any], steps: int) -> None:
     rows = write_rows(tmp_path / "train.jsonl", 10)
     planned = plan(make(rows, **changes), tmp_path)
     assert planned["rows"] == 10
@@ -37,7 +39,7 @@ def test_the_plan_counts_rows_and_steps(tmp_path, changes, steps):
     assert plan(make(tmp_path / "absent.jsonl", **changes), tmp_path)["rows"] is None
 
 
-def test_the_plan_counts_tokens_once_they_are_there(tmp_path, base_model):
+def test_the_plan_counts_tokens_once_they_are_there(tmp_path: Path, base_model: Path) -> None:
     rows = write_rows(tmp_path / "train.jsonl", 10)
     settings = recipe(base_model, rows, max_steps=None, epochs=1.0, batch={"per_device": 3})
     before = plan(settings, tmp_path)
@@ -56,7 +58,7 @@ def test_the_plan_counts_tokens_once_they_are_there(tmp_path, base_model):
     assert after["steps"] == 3
 
 
-def test_the_plan_says_what_is_not_installed(tmp_path, monkeypatch):
+def test_the_plan_says_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = recipe(Path("qwen3.5-0.8b"), Path("rows.jsonl"), precision="bf16", launch={"deepspeed": "zero2"})
     monkeypatch.setattr("pipo_core.train.plan.importlib.util.find_spec", lambda name: None)
     planned = plan(settings, tmp_path)
@@ -68,5 +70,7 @@ def test_the_plan_says_what_is_not_installed(tmp_path, monkeypatch):
     assert planned["missing"] == []
 
 
-def test_the_longest_row_of_a_distillation_is_its_question_and_two_tokens_a_slot(student, teacher, rows):
+def test_the_longest_row_of_a_distillation_is_its_question_and_two_tokens_a_slot(
+    student: Path, teacher: Path, rows: Path
+) -> None:
     assert longest_row(distill_recipe(student, teacher, rows)) == 64 + 2 * 6

@@ -1,6 +1,7 @@
 """Rows are checked before anything starts."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,13 +25,13 @@ from tests.train.data_rows import GOOD, conversation, write
         (conversation(("user", "1+1"), ("assistant", "")), "empty"),
     ],
 )
-def test_a_bad_row_is_named_by_file_and_line(tmp_path, bad, complaint):
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, bad: object, complaint: str) -> None:
     file = write(tmp_path / "train.jsonl", GOOD, "", bad if isinstance(bad, str) else json.dumps(bad))
     with pytest.raises(MissingInputError, match=rf"train\.jsonl:3: .*{complaint}"):
         check_rows(file)
 
 
-def test_rows_are_counted_up_to_the_limit(tmp_path):
+def test_rows_are_counted_up_to_the_limit(tmp_path: Path) -> None:
     file = write(tmp_path / "train.jsonl", GOOD, "", GOOD, GOOD)
     assert check_rows(file) == 3
     assert check_rows(file, limit=2) == 2

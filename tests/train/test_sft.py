@@ -6,13 +6,13 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipo_core.data.augment import IGNORED
 from pipo_core.errors import CheckpointError, Interrupted, MissingInputError, PipoError
 from pipo_core.files import read_jsonl
-from pipo_core.train import supervisor
 from pipo_core.train.sft import run_train
 from pipo_core.train.token_cache import examples_folder
 from pipo_core.train.worker.sft_examples import encode_examples
@@ -27,7 +27,7 @@ from tests.train.trainings import (
 )
 
 
-def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
+def test_ctrl_c_saves_and_the_same_call_goes_on(base_model: Path, rows: Path, tmp_path: Path) -> None:
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
     settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000}, log_every_steps=1)
     out = tmp_path / "stage"
@@ -36,7 +36,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     listener = Listener(at=2, act=press_ctrl_c)
     with pytest.raises(Interrupted, match=r"stopped after step \d+, with a checkpoint") as caught:
         run_train(settings, out, reporter=listener, made_by="test")
-    assert "again" in caught.value.hint
+    assert "again" in (caught.value.hint or "")
     assert listener.reached["tokenize train"] == len(rows.read_text().splitlines())
     assert signal.getsignal(signal.SIGINT) is before
     stopped_at = int(str(caught.value).split("step ")[1].split(",")[0])
@@ -67,7 +67,7 @@ def test_ctrl_c_saves_and_the_same_call_goes_on(base_model, rows, tmp_path):
     assert (out / "worker.log").stat().st_size == log_size
 
 
-def test_sigterm_is_a_stop_too(base_model, rows, tmp_path):
+def test_sigterm_is_a_stop_too(base_model: Path, rows: Path, tmp_path: Path) -> None:
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
     settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000})
     out = tmp_path / "stage"
@@ -80,13 +80,15 @@ def test_sigterm_is_a_stop_too(base_model, rows, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_save_that_fails_after_ctrl_c_is_an_error_and_not_a_clean_stop(base_model, rows, tmp_path):
+def test_a_save_that_fails_after_ctrl_c_is_an_error_and_not_a_clean_stop(
+    base_model: Path, rows: Path, tmp_path: Path
+) -> None:
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
     settings = recipe(base_model, rows, data=data, max_steps=60, save={"every_steps": 1000})
     out = tmp_path / "stage"
     out.mkdir()
 
-    def press_when_nothing_can_be_saved():
+    def press_when_nothing_can_be_saved() -> None:
         (out / "checkpoints").mkdir(exist_ok=True)
         for step in range(1, 61):
             (out / "checkpoints" / f"checkpoint-{step}").write_text("in the way")
@@ -99,7 +101,7 @@ def test_a_save_that_fails_after_ctrl_c_is_an_error_and_not_a_clean_stop(base_mo
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, {**LORA, "dropout": 0.0}], ids=["full", "lora"])
-def test_processes_train_as_one(base_model, tmp_path, tuning):
+def test_processes_train_as_one(base_model: Path, tmp_path: Path, tuning: dict[str, Any]) -> None:
     """Two processes do what one does that accumulates two micro-batches, whatever those hold.
 
     Rows differ in length, so the ranks' means are over different numbers of positions; half of them have no labelled
@@ -121,7 +123,7 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
     }
     single = recipe(base_model, rows, batch={"per_device": 1, "accumulation": 2}, **changes)
     double = recipe(base_model, rows, batch={"per_device": 1}, launch={"processes": 2, "threads": 1}, **changes)
-    folder = examples_folder(Path(single.data.cache), rows, base_model, max_length=256, limit=None)
+    folder = examples_folder(Path(single.data.cache or ""), rows, base_model, max_length=256, limit=None)
     encode_examples(rows, folder, encode=lambda row: next(made), max_length=256, limit=None, progress=lambda done: None)
     logs = [event for event in train_here(single, tmp_path / "single") if event["event"] == "log"]
     out = tmp_path / "double"
@@ -137,8 +139,10 @@ def test_processes_train_as_one(base_model, tmp_path, tuning):
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 2e-5
 
 
-def test_bad_input_is_refused_before_a_process_starts(base_model, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor.subprocess, "Popen", None)
+def test_bad_input_is_refused_before_a_process_starts(
+    base_model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipo_core.train.supervisor.subprocess.Popen", None)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         run_train(recipe(tmp_path, rows), tmp_path, made_by="test")
     bad = tmp_path / "bad.jsonl"

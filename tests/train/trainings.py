@@ -4,7 +4,9 @@ import io
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,6 +16,7 @@ from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.reporting import Progress, SilentReporter
 from pipo_core.train.events import EventWriter
 from pipo_core.train.worker.opd_examples import (
+    Rollout,
     lay_out_rollout,
 )
 from pipo_core.train.worker.process import Job, train
@@ -32,21 +35,24 @@ TOKENIZER = make_tokenizer()
 class Listener(SilentReporter):
     """Keeps all messages and, once a step of the training is reached, does something."""
 
-    def __init__(self, at=None, act=None):
-        self.said, self.steps, self.figures, self.reached = [], [], {}, {}
+    def __init__(self, at: int | None = None, act: Callable[[], None] | None = None) -> None:
+        self.said: list[str] = []
+        self.steps: list[int] = []
+        self.figures: dict[str, float] = {}
+        self.reached: dict[str, int] = {}
         self._at, self._act = at, act
 
-    def info(self, msg):
+    def info(self, msg: str) -> None:
         self.said.append(msg)
 
-    def warn(self, msg):
+    def warn(self, msg: str) -> None:
         self.said.append(msg)
 
-    def progress(self, title, total, unit="item"):
+    def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
         listener = self
 
         class Bar(Progress):
-            def update(self, done, **figures):
+            def update(self, done: int, **figures: float) -> None:
                 listener.reached[title] = done
                 if title != "train":
                     return
@@ -54,16 +60,19 @@ class Listener(SilentReporter):
                 listener.figures.update(figures)
                 if listener._at is not None and done >= listener._at:
                     listener._at = None
+                    assert listener._act is not None
                     listener._act()
 
         return Bar(title, total, unit)
 
 
-def press_ctrl_c():
+def press_ctrl_c() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def train_here(settings: AnyTraining, out: Path, *, made_by: str = "test", stop_file: str = "stop") -> list[dict]:
+def train_here(
+    settings: AnyTraining, out: Path, *, made_by: str = "test", stop_file: str = "stop"
+) -> list[dict[str, Any]]:
     """Train in this process and return the events."""
     out.mkdir(parents=True, exist_ok=True)
     heard = io.StringIO()
@@ -93,7 +102,7 @@ def distill_recipe(student: Path, teacher: Path, rows: Path, **changes: object) 
     return DistillRecipe.model_validate(settings)
 
 
-def some_rollouts():
+def some_rollouts() -> list[Rollout]:
     """Rows of different lengths: odd and even prompts, kept, rejected and no drafts, PAD's id as text."""
     return [
         lay_out_rollout(
@@ -104,7 +113,8 @@ def some_rollouts():
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(next(folder.glob("*.safetensors")))
+    loaded: dict[str, torch.Tensor] = load_file(next(folder.glob("*.safetensors")))
+    return loaded
 
 
 def differing(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> list[str]:

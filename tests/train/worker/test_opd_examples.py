@@ -1,6 +1,7 @@
 """Distillation's layout: questions, and rollouts in slots."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.train.trainings import (
 )
 
 
-def test_a_rollout_is_laid_out_in_slots_with_its_rejected_drafts_as_labels():
+def test_a_rollout_is_laid_out_in_slots_with_its_rejected_drafts_as_labels() -> None:
     odd, even = some_rollouts()
     assert odd.input_ids == [1, PAD, 3, PAD, 4, 5, 6, PAD, 8, 9, 258, PAD]
     assert odd.labels == [IGNORED] * 4 + [4, 5, 6, 7, 8, 9, 258, IGNORED]
@@ -28,7 +29,7 @@ def test_a_rollout_is_laid_out_in_slots_with_its_rejected_drafts_as_labels():
     assert even.pads == [False, False, False, True, False, False], "a sampled end-of-text is not a PAD"
 
 
-def test_positions_without_pads_are_those_of_a_plain_loop():
+def test_positions_without_pads_are_those_of_a_plain_loop() -> None:
     batch = collate_rollouts(some_rollouts(), PAD)
     text, positions = without_pads(batch.input_ids, batch.pads)
     for row in range(2):
@@ -40,7 +41,7 @@ def test_positions_without_pads_are_those_of_a_plain_loop():
         assert text[row, : len(read)].tolist() == read
 
 
-def test_long_questions_are_left_out_and_counted(tmp_path):
+def test_long_questions_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "train.jsonl", 3)
     long = {"messages": [{"role": "user", "content": "1" * 80}]}
     rows.write_text(json.dumps(long) + "\n" + rows.read_text())

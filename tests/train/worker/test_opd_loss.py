@@ -1,5 +1,7 @@
 """Distillation's loss and gradient against a slow loop."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -13,7 +15,7 @@ from tests.train.trainings import (
 )
 
 
-def test_the_loss_and_its_gradient_are_those_of_a_slow_loop(student, teacher):
+def test_the_loss_and_its_gradient_are_those_of_a_slow_loop(student: Path, teacher: Path) -> None:
     model, other = load_checkpoint(student).double(), load_checkpoint(teacher).double()
     with torch.no_grad():
         for weight in model.parameters():
@@ -32,7 +34,9 @@ def test_the_loss_and_its_gradient_are_those_of_a_slow_loop(student, teacher):
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
 
-    first, draft, gate = [], [], []
+    first: list[torch.Tensor] = []
+    draft: list[torch.Tensor] = []
+    gate: list[torch.Tensor] = []
     for row in rows:
         ids = torch.tensor([row.input_ids])
         made = model.forward_pairs(ids)
@@ -63,7 +67,9 @@ def test_the_loss_and_its_gradient_are_those_of_a_slow_loop(student, teacher):
 
 
 @pytest.mark.parametrize("places", [(), (4,)], ids=["no label", "no draft"])
-def test_a_batch_without_labels_gives_zero_gradients_to_everything(student, teacher, places):
+def test_a_batch_without_labels_gives_zero_gradients_to_everything(
+    student: Path, teacher: Path, places: tuple[int, ...]
+) -> None:
     model = load_checkpoint(student)
     ids = torch.randint(0, 256, (2, 10), generator=torch.Generator().manual_seed(0))
     labels = torch.full_like(ids, IGNORED)

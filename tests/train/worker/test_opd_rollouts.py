@@ -1,6 +1,7 @@
 """Rollouts: what is trained is what was read, and what was sampled."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,12 +21,14 @@ from tests.train.trainings import (
 
 
 @pytest.mark.parametrize("question", ["1+2", "12+2", "é"], ids=["odd", "even", "bytes"])
-def test_training_reads_what_the_rollout_read(student, tmp_path, question):
+def test_training_reads_what_the_rollout_read(student: Path, tmp_path: Path, question: str) -> None:
     """Prompt, ``<think>`` line and parity PAD, token for token: rollout and training see the same slots."""
     messages = [{"role": "user", "content": question}]
     file = tmp_path / "train.jsonl"
     file.write_text(json.dumps({"messages": [*messages, {"role": "assistant", "content": "old"}]}) + "\n")
-    (read,) = read_questions(file, TOKENIZER, max_prompt=99, limit=None, progress=lambda number: None)
+    questions = read_questions(file, TOKENIZER, max_prompt=99, limit=None, progress=lambda number: None)
+    assert len(questions) == 1
+    read = questions[0]
     assert list(read.prompt_ids) == encode_prompt(TOKENIZER, messages)
     assert TOKENIZER.decode(read.prompt_ids).endswith("<think>\n")
 
@@ -33,6 +36,7 @@ def test_training_reads_what_the_rollout_read(student, tmp_path, question):
     engine = student_engine(model, TOKENIZER, tau=0.5, batch=1, max_length=200)
     request = Request("a", read.prompt_ids, SamplingParams(temperature=0), max_slots=5, record=True)
     (answer,) = engine.generate([request])
+    assert answer.record is not None
     row = lay_out_rollout(read.prompt_ids, answer.record, PAD)
     ids = torch.tensor([row.input_ids])
     output = model.forward_pairs(ids)
@@ -44,7 +48,7 @@ def test_training_reads_what_the_rollout_read(student, tmp_path, question):
         assert slot.kept == (output.confidence[0, read_until] >= 0.5)
 
 
-def test_sampling_rejected_drafts_changes_no_text(student):
+def test_sampling_rejected_drafts_changes_no_text(student: Path) -> None:
     model = load_checkpoint(student)
     made = []
     for sample_rejected in (False, True):
@@ -58,14 +62,16 @@ def test_sampling_rejected_drafts_changes_no_text(student):
     for name, plain in made[0].items():
         other = made[1][name]
         assert (plain.token_ids, plain.kept, plain.drafts) == (other.token_ids, other.kept, other.drafts)
-        assert [slot.kept for slot in plain.record] == [slot.kept for slot in other.record]
-    slots = [slot for answer in made[1].values() for slot in answer.record if slot.draft is not None]
+        assert [slot.kept for slot in plain.record or ()] == [slot.kept for slot in other.record or ()]
+    slots = [slot for answer in made[1].values() for slot in answer.record or () if slot.draft is not None]
     assert 0 < sum(slot.kept for slot in slots) < len(slots)
     assert any(slot.draft != PAD for slot in slots if not slot.kept)
 
 
 @pytest.mark.parametrize("kept_in_fp32", ["", "compressor"], ids=["all", "new parts"])
-def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(student, teacher, rows, kept_in_fp32):
+def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(
+    student: Path, teacher: Path, rows: Path, kept_in_fp32: str
+) -> None:
     """On a GPU training is bf16 arithmetic on fp32 weights: all of them, or those beside frozen bf16 ones."""
     model = load_checkpoint(student, dtype=torch.bfloat16).train()
     for name, weight in model.named_parameters():

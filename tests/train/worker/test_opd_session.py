@@ -1,14 +1,18 @@
 """Whole distillations of a few steps in this process."""
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from pipo_core.decode.pair import PairMethod
 from pipo_core.errors import PipoError
 from pipo_core.files import read_json
 from pipo_core.merge import run_merge
 from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.model.outputs import PIPOOutput
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.train.worker.opd_teacher import Teacher
 from tests.train.trainings import (
@@ -21,7 +25,9 @@ from tests.train.trainings import (
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_resuming_equals_never_stopping_and_merges(student, teacher, rows, tmp_path, tuning):
+def test_resuming_equals_never_stopping_and_merges(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path, tuning: dict[str, Any]
+) -> None:
     settings = distill_recipe(student, teacher, rows, tuning=tuning, gradient_checkpointing=True, max_steps=3)
     events = train_here(settings, tmp_path / "whole")
     logs = [event for event in events if event["event"] == "log"]
@@ -55,11 +61,13 @@ def test_resuming_equals_never_stopping_and_merges(student, teacher, rows, tmp_p
     assert differing(weights(merged / "model"), weights(student)), "it learned"
 
 
-def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(student, teacher, rows, tmp_path, monkeypatch):
+def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = Teacher.read
     calls = []
 
-    def failing(self, input_ids, pads):
+    def failing(self: Teacher, input_ids: torch.Tensor, pads: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         hidden = read(self, input_ids, pads)
         return hidden * float("nan") if len(calls) > 2 else hidden
@@ -71,11 +79,14 @@ def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(student, tea
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / "checkpoints" / "checkpoint-1").values())
 
 
-def test_a_nan_gradient_never_reaches_the_weights(student, teacher, rows, tmp_path, monkeypatch):
+def test_a_nan_gradient_never_reaches_the_weights(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     forward = Qwen3_5ForCausalPIPO.forward
 
-    def poisoned(self, *args, **kwargs):
+    def poisoned(self: Qwen3_5ForCausalPIPO, *args: Any, **kwargs: Any) -> PIPOOutput:
         output = forward(self, *args, **kwargs)
+        assert output.loss is not None
         output.loss.register_hook(lambda gradient: gradient * float("nan"))
         return output
 
@@ -85,8 +96,10 @@ def test_a_nan_gradient_never_reaches_the_weights(student, teacher, rows, tmp_pa
     assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
 
 
-def test_an_answer_that_fails_is_reported_by_its_line(student, teacher, rows, tmp_path, monkeypatch):
-    def broken(self, *args, **kwargs):
+def test_an_answer_that_fails_is_reported_by_its_line(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: PairMethod, *args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(PairMethod, "prefill", broken)

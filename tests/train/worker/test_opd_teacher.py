@@ -1,5 +1,7 @@
 """The teacher reads the text without PADs."""
 
+from pathlib import Path
+
 import torch
 
 from pipo_core.model import load_checkpoint
@@ -11,7 +13,7 @@ from tests.train.trainings import (
 )
 
 
-def test_the_teacher_reads_the_text_up_to_each_position(teacher):
+def test_the_teacher_reads_the_text_up_to_each_position(teacher: Path) -> None:
     batch = collate_rollouts(some_rollouts(), PAD)
     reader = Teacher(
         teacher, dtype=torch.float32, student_device=torch.device("cpu"), device=torch.device("cpu"), offload=False

@@ -1,6 +1,7 @@
 """Errors of the training process."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +16,13 @@ from tests.train.trainings import (
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")]
 )
-def test_too_little_memory_without_a_gpu_is_explained(error):
+def test_too_little_memory_without_a_gpu_is_explained(error: Exception) -> None:
     found = _explained(error)
     assert isinstance(found, MachineError)
-    assert "batch.per_device" in found.hint
+    assert "batch.per_device" in (found.hint or "")
 
 
-def test_a_damaged_model_is_named(base_model, rows, tmp_path):
+def test_a_damaged_model_is_named(base_model: Path, rows: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(base_model, broken)
     file = broken / "model.safetensors"

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from safetensors.torch import load_file, save_file
+from torch.multiprocessing.spawn import spawn
 
 from pipo_core.errors import CheckpointError, MachineError
 from pipo_core.files import write_json
@@ -30,7 +31,7 @@ def outcomes(folder: Path, checkpoints: list[str | None]) -> set[str]:
     folder.mkdir()
     context = torch.multiprocessing.get_context("spawn")
     said = context.SimpleQueue()
-    torch.multiprocessing.spawn(start, (str(folder), checkpoints, said), nprocs=2)
+    spawn(start, (str(folder), checkpoints, said), nprocs=2)
     return {said.get(), said.get()}
 
 

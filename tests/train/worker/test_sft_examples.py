@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pipo_core.train.worker.sft_examples import EncodedExamples, encode_examples
 from tests.train.data_rows import GOOD, conversation, encoded, write
 
 
-def test_examples_are_read_as_they_were_encoded(tmp_path):
+def test_examples_are_read_as_they_were_encoded(tmp_path: Path) -> None:
     answers = ["abc", "defgh" * 30, "ij"]
     file = write(tmp_path / "train.jsonl", *(conversation(("user", "?"), ("assistant", text)) for text in answers))
     assert encoded(file, tmp_path / "rows") == [1, 2, 3]
@@ -25,6 +26,7 @@ def test_examples_are_read_as_they_were_encoded(tmp_path):
         assert row.ids.dtype == np.int64
         assert row.augmented
     counts = count_examples(tmp_path / "rows")
+    assert counts is not None
     assert (counts.examples, counts.dropped, counts.tokens) == (2, 1, 5)
     assert counts.bytes == sum(
         file.stat().st_size for file in (tmp_path / "rows").iterdir() if file.name != "rows.json"
@@ -32,7 +34,9 @@ def test_examples_are_read_as_they_were_encoded(tmp_path):
 
 
 @pytest.mark.parametrize("piece", [1 << 24, 3])
-def test_labelled_tokens_are_counted_most_frequent_first(tmp_path, monkeypatch, piece):
+def test_labelled_tokens_are_counted_most_frequent_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
     monkeypatch.setattr("pipo_core.train.worker.sft_examples._COUNTED_TOKENS", piece)
     answers = ["zcab", "zbca", "zaa"]  # the first character has no label
     file = write(tmp_path / "train.jsonl", *(conversation(("user", "?"), ("assistant", text)) for text in answers))
@@ -40,14 +44,14 @@ def test_labelled_tokens_are_counted_most_frequent_first(tmp_path, monkeypatch, 
     assert EncodedExamples(tmp_path / "rows", augmented=True).count_labelled_tokens().ids == list(map(ord, "abc"))
 
 
-def test_encoding_happens_once(tmp_path):
+def test_encoding_happens_once(tmp_path: Path) -> None:
     file = write(tmp_path / "train.jsonl", GOOD, GOOD)
     assert encoded(file, tmp_path / "rows") == [1, 2]
     assert encoded(file, tmp_path / "rows") == []
 
 
 @pytest.mark.parametrize("damage", ["ids.bin", "labelled.bin", "ends.npy", "rows.json", "record"])
-def test_damaged_examples_are_encoded_again(tmp_path, damage):
+def test_damaged_examples_are_encoded_again(tmp_path: Path, damage: str) -> None:
     file = write(tmp_path / "train.jsonl", GOOD, GOOD)
     folder = tmp_path / "rows"
     encoded(file, folder)
@@ -61,7 +65,7 @@ def test_damaged_examples_are_encoded_again(tmp_path, damage):
     assert {item.name: item.read_bytes() for item in folder.iterdir()} == whole
 
 
-def test_of_two_processes_that_need_the_same_examples_one_encodes_them(tmp_path):
+def test_of_two_processes_that_need_the_same_examples_one_encodes_them(tmp_path: Path) -> None:
     file = write(tmp_path / "train.jsonl", *[GOOD] * 50)
     script = (
         "import sys, time; from pathlib import Path; from pipo_core.train.worker.sft_examples import encode_examples\n"
@@ -77,7 +81,7 @@ def test_of_two_processes_that_need_the_same_examples_one_encodes_them(tmp_path)
     assert len(EncodedExamples(tmp_path / "cache" / "rows", augmented=True)) == 50
 
 
-def test_long_files_are_encoded_in_order_on_several_threads(tmp_path):
+def test_long_files_are_encoded_in_order_on_several_threads(tmp_path: Path) -> None:
     rows = [conversation(("user", "?"), ("assistant", f"{index} " + "x" * 50_000)) for index in range(200)]
     file = write(tmp_path / "train.jsonl", *rows)
     assert file.stat().st_size > 8 << 20

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from pipo_core.data.augment import IGNORED
 from pipo_core.errors import MissingInputError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.outputs import PIPOOutput
 from pipo_core.train.trainable import frozen_modules
 from tests.tiny import recipe, write_even_rows, write_rows
 from tests.train.trainings import (
@@ -21,7 +24,9 @@ from tests.train.trainings import (
 )
 
 
-def test_full_fine_tuning_moves_every_weight_and_leaves_a_checkpoint(base_model, rows, tmp_path):
+def test_full_fine_tuning_moves_every_weight_and_leaves_a_checkpoint(
+    base_model: Path, rows: Path, tmp_path: Path
+) -> None:
     events = train_here(recipe(base_model, rows), tmp_path)
     kinds = [event["event"] for event in events]
     assert kinds.index("begin") < kinds.index("log") < kinds.index("save") < kinds.index("done")
@@ -53,7 +58,9 @@ def test_full_fine_tuning_moves_every_weight_and_leaves_a_checkpoint(base_model,
 @pytest.mark.parametrize(
     ("tuning", "grouped"), [({"method": "full"}, True), (LORA, False)], ids=["full, by length", "lora"]
 )
-def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grouped):
+def test_resuming_equals_never_stopping(
+    base_model: Path, rows: Path, tmp_path: Path, tuning: dict[str, Any], grouped: bool
+) -> None:
     batch = {"per_device": 4, "group_by_length": grouped}
     save = {"every_steps": 5, "keep": 4}
     settings = recipe(base_model, rows, tuning=tuning, batch=batch, max_steps=13, save=save, seed=11)
@@ -73,19 +80,22 @@ def test_resuming_equals_never_stopping(base_model, rows, tmp_path, tuning, grou
 
 
 @pytest.mark.parametrize("objective", ["pipo", "regular"])
-def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(base_model, rows, tmp_path, monkeypatch, objective):
+def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(
+    base_model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: Literal["pipo", "regular"]
+) -> None:
     forward = Qwen3_5ForCausalPIPO.forward
     calls = []
 
-    def failing(self, *args, **kwargs):
+    def failing(self: Qwen3_5ForCausalPIPO, *args: Any, **kwargs: Any) -> PIPOOutput:
         output = forward(self, *args, **kwargs)
         calls.append(1)
         if len(calls) > 3:
+            assert output.loss is not None
             output.loss = output.loss * float("nan")
         return output
 
     monkeypatch.setattr(Qwen3_5ForCausalPIPO, "forward", failing)
-    pads = {"pad_augmentation": []} if objective == "regular" else {}
+    pads: dict[str, Any] = {"pad_augmentation": []} if objective == "regular" else {}
     settings = recipe(base_model, rows, objective=objective, max_steps=6, save={"every_steps": 2, "keep": 2}, **pads)
     with pytest.raises(PipoError, match=r"the loss is nan at step 4, on rows of .*jsonl"):
         train_here(settings, tmp_path)
@@ -94,7 +104,7 @@ def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(base_model, 
     assert not (tmp_path / "model").exists()
 
 
-def figures(events):
+def figures(events: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     """Return the figures of each row of the log that do not depend on time, by step."""
     return {
         event["step"]: {name: value for name, value in event.items() if name != "tokens_per_second"}
@@ -103,7 +113,7 @@ def figures(events):
     }
 
 
-def test_a_finished_training_is_not_trained_further(base_model, rows, tmp_path):
+def test_a_finished_training_is_not_trained_further(base_model: Path, rows: Path, tmp_path: Path) -> None:
     settings = recipe(base_model, rows, max_steps=6)
     train_here(settings, tmp_path)
     first = weights(tmp_path / "model")
@@ -113,7 +123,7 @@ def test_a_finished_training_is_not_trained_further(base_model, rows, tmp_path):
     assert differing(first, weights(tmp_path / "model")) == []
 
 
-def test_checkpoints_of_other_settings_are_refused(base_model, rows, tmp_path):
+def test_checkpoints_of_other_settings_are_refused(base_model: Path, rows: Path, tmp_path: Path) -> None:
     train_here(recipe(base_model, rows, max_steps=3), tmp_path)
     with pytest.raises(UsageError, match="other settings"):
         train_here(recipe(base_model, rows, max_steps=3), tmp_path, made_by="other")
@@ -121,7 +131,9 @@ def test_checkpoints_of_other_settings_are_refused(base_model, rows, tmp_path):
 
 @pytest.mark.parametrize("objective", ["pipo", "regular"])
 @pytest.mark.parametrize("places", [(), (4, 6)], ids=["no label", "no second place"])
-def test_batches_without_labels_give_gradients_of_zero_and_not_none(base_model, objective, places):
+def test_batches_without_labels_give_gradients_of_zero_and_not_none(
+    base_model: Path, objective: Literal["pipo", "regular"], places: tuple[int, ...]
+) -> None:
     """Else processes that train together would wait for each other's gradients for ever."""
     model = load_checkpoint(base_model)
     for part in frozen_modules(recipe(base_model, base_model, objective=objective)):
@@ -142,7 +154,7 @@ def test_batches_without_labels_give_gradients_of_zero_and_not_none(base_model, 
         assert still == {"mtp", "confidence_head"}
 
 
-def test_accumulation_is_the_mean_over_the_whole_batch(base_model, tmp_path):
+def test_accumulation_is_the_mean_over_the_whole_batch(base_model: Path, tmp_path: Path) -> None:
     rows = write_even_rows(tmp_path / "train.jsonl", 8)
     logs = []
     for name, batch in [("wide", {"per_device": 4}), ("deep", {"per_device": 2, "accumulation": 2})]:
@@ -155,7 +167,7 @@ def test_accumulation_is_the_mean_over_the_whole_batch(base_model, tmp_path):
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 2e-5
 
 
-def test_other_settings_tokenize_nothing_again(base_model, rows, tmp_path):
+def test_other_settings_tokenize_nothing_again(base_model: Path, rows: Path, tmp_path: Path) -> None:
     data = {"train": str(rows), "max_length": 256, "cache": str(tmp_path / "cache")}
     encoded = []
     for rate, max_length in ((1e-3, 256), (1e-4, 256), (1e-4, 255)):
@@ -171,7 +183,7 @@ def test_other_settings_tokenize_nothing_again(base_model, rows, tmp_path):
     assert encoded == [True, False, True]
 
 
-def test_regular_objective_writes_a_base(base_model, rows, tmp_path):
+def test_regular_objective_writes_a_base(base_model: Path, rows: Path, tmp_path: Path) -> None:
     events = train_here(recipe(base_model, rows, objective="regular"), tmp_path)
     last = [event for event in events if event["event"] == "log"][-1]
     assert last["loss"] == pytest.approx(last["backbone_loss"] + last["mtp_loss"], rel=1e-4)
@@ -185,7 +197,9 @@ def test_regular_objective_writes_a_base(base_model, rows, tmp_path):
 
 
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
-def test_modules_that_the_objective_does_not_run_stay_unchanged(base_model, rows, tmp_path, tuning):
+def test_modules_that_the_objective_does_not_run_stay_unchanged(
+    base_model: Path, rows: Path, tmp_path: Path, tuning: dict[str, Any]
+) -> None:
     train_here(recipe(base_model, rows, objective="regular", tuning=tuning, loss={"mtp": 0.0}), tmp_path)
     if tuning["method"] == "full":
         trained, before = weights(tmp_path / "model"), weights(base_model)
@@ -198,14 +212,14 @@ def test_modules_that_the_objective_does_not_run_stay_unchanged(base_model, rows
         assert still == {name for name in adapter if "lora_B" in name and ".mtp." in name}
 
 
-def test_gradient_checkpointing_changes_nothing(base_model, rows, tmp_path):
+def test_gradient_checkpointing_changes_nothing(base_model: Path, rows: Path, tmp_path: Path) -> None:
     for name, on in [("off", False), ("on", True)]:
         train_here(recipe(base_model, rows, gradient_checkpointing=on, max_steps=2), tmp_path / name)
     a, b = weights(tmp_path / "off" / "model"), weights(tmp_path / "on" / "model")
     assert max((a[name] - b[name]).abs().max().item() for name in a) < 1e-6
 
 
-def test_a_random_compressor_does_not_start_near_the_sum(base_model, rows, tmp_path):
+def test_a_random_compressor_does_not_start_near_the_sum(base_model: Path, rows: Path, tmp_path: Path) -> None:
     """The paper's ablation: with the sum as its start, a compressor is near it after a step; without, it is not."""
     identity = torch.eye(32).repeat(1, 2)
     distances = []
@@ -217,7 +231,7 @@ def test_a_random_compressor_does_not_start_near_the_sum(base_model, rows, tmp_p
     assert distances[1] > 0.5
 
 
-def test_long_rows_are_left_out_and_counted(base_model, tmp_path):
+def test_long_rows_are_left_out_and_counted(base_model: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "train.jsonl", 10)
     long_row = {
         "messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "<think>\n" + "2" * 400}]
@@ -232,7 +246,7 @@ def test_long_rows_are_left_out_and_counted(base_model, tmp_path):
         train_here(recipe(base_model, rows, max_steps=1), tmp_path / "other")
 
 
-def test_validation_is_measured_without_augmentation(base_model, rows, tmp_path):
+def test_validation_is_measured_without_augmentation(base_model: Path, rows: Path, tmp_path: Path) -> None:
     validation = write_rows(tmp_path / "validation.jsonl", 6, seed=9)
     data = {"train": str(rows), "validation": str(validation), "max_length": 256}
     settings = recipe(base_model, rows, data=data, save={"every_steps": 2}, max_steps=4)

@@ -1,6 +1,8 @@
 """What is learned from a conversation: the answer behind ``<think>\\n``, up to the end token."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 from swift.model import get_model_processor
@@ -13,7 +15,7 @@ from pipo_core.train.worker.swift_arguments import MODEL_TYPE, SFT_TEMPLATE
 
 
 @pytest.fixture(scope="module")
-def template(base_model):
+def template(base_model: Path) -> Any:
     swift_plugin.register()
     tokenizer = get_model_processor(str(base_model), model_type=MODEL_TYPE, load_model=False, use_hf=True)[1]
     made = get_template(
@@ -23,12 +25,12 @@ def template(base_model):
     return made
 
 
-def encode(template, *messages):
+def encode(template: Any, *messages: tuple[str, str]) -> tuple[list[int], list[int]]:
     encoded = template.encode({"messages": [{"role": role, "content": content} for role, content in messages]})
     return encoded["input_ids"], encoded["labels"]
 
 
-def generation_prompt(template, *messages):
+def generation_prompt(template: Any, *messages: tuple[str, str]) -> Any:
     return template.tokenizer.apply_chat_template(
         [{"role": role, "content": content} for role, content in messages],
         add_generation_prompt=True,
@@ -38,7 +40,7 @@ def generation_prompt(template, *messages):
 
 
 @pytest.mark.parametrize("answer", ["add 1 and 2\n</think>\n\n3", "\n\nodd start", " 12 34", "no end of thought"])
-def test_the_prompt_is_that_of_generation_and_the_answer_ends_with_the_end_token(template, answer):
+def test_the_prompt_is_that_of_generation_and_the_answer_ends_with_the_end_token(template: Any, answer: str) -> None:
     ids, labels = encode(template, ("user", "1+2"), ("assistant", f"<think>\n{answer}"))
     length = prompt_length(labels)
     assert ids[:length] == generation_prompt(template, ("user", "1+2"))
@@ -48,20 +50,20 @@ def test_the_prompt_is_that_of_generation_and_the_answer_ends_with_the_end_token
     assert ids.count(ids[-1]) == 2, "the user's and the answer's"
 
 
-def test_the_answer_is_written_as_qwens_own_chat_template_does(template):
+def test_the_answer_is_written_as_qwens_own_chat_template_does(template: Any) -> None:
     ids, labels = encode(template, ("user", " 1+2 "), ("assistant", "<think>\nadd them</think>3\n"))
     learned = template.tokenizer.decode(ids[prompt_length(labels) :])
     assert learned == "add them\n</think>\n\n3<|im_end|>"
 
 
-def test_the_whole_of_an_answer_without_a_thought_has_a_loss(template):
+def test_the_whole_of_an_answer_without_a_thought_has_a_loss(template: Any) -> None:
     ids, labels = encode(template, ("user", "1+2"), ("assistant", "3"))
     length = prompt_length(labels)
     assert template.tokenizer.decode(ids[:length]).endswith("<|im_start|>assistant\n")
     assert template.tokenizer.decode(ids[length:]) == "3<|im_end|>"
 
 
-def test_all_answers_have_a_loss_and_no_question_has(template):
+def test_all_answers_have_a_loss_and_no_question_has(template: Any) -> None:
     ids, labels = encode(
         template,
         ("system", "Add."),
@@ -87,7 +89,7 @@ SWITCHES = {
 
 @pytest.mark.parametrize("size", SWITCHES)
 @pytest.mark.parametrize("question", ["1+2", "12+2", "  1+2=?\n"], ids=["one parity", "the other", "white space"])
-def test_training_and_rollouts_read_the_text_of_qwens_template(template, question, size):
+def test_training_and_rollouts_read_the_text_of_qwens_template(template: Any, question: str, size: str) -> None:
     """Qwen3.5's text of a question with a system turn, token for token, however its template asks for the thought."""
     tokenizer = copy.deepcopy(template.tokenizer)
     tokenizer.chat_template = TURNS + PROMPT.replace("SWITCH", SWITCHES[size])
