@@ -9,7 +9,7 @@ import typer
 from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out
 from pipo_cli.session import emit_json, say, session
-from pipo_core.errors import UsageError
+from pipo_core.errors import PipoError, UsageError
 from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 
 
@@ -94,6 +94,9 @@ def serve(
         typer.Option("--api-key-file", metavar="FILE", help="File with the API key that clients must send."),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Most sequences that run at once.")] = 32,
+    max_requests: Annotated[
+        int, typer.Option("--max-requests", min=1, help="Answers in progress or waiting; others get status 429.")
+    ] = 256,
     max_length: MaxLength = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -129,37 +132,56 @@ def serve(
     from pipo_core.engine.live import LiveEngine
     from pipo_core.engine.torch_opening import TorchOpener
     from pipo_core.recipes.common import TorchSettings
-    from pipo_core.serve.openai_api import Service
-    from pipo_core.serve.run import listen
+    from pipo_core.serve.run import is_loopback, listen, local_names, url
     from pipo_core.serve.run import serve as run
+    from pipo_core.serve.service import Service, read_defaults
 
     listening = listen(host, port, has_key=key is not None)
     with listening:
         settings = TorchSettings(batch=batch, device=device, precision=precision.value, max_length=max_length)
         engine = TorchOpener().open(model, Decoding(decoding, tau), settings)
-        service = Service(LiveEngine(engine), engine.tokenizer, served, api_key=key, reasoning=reasoning.value)
-        address = "http://{}:{}/v1".format(*listening.getsockname()[:2])
+        service = Service(
+            LiveEngine(engine),
+            engine.tokenizer,
+            served,
+            api_key=key,
+            reasoning=reasoning.value,
+            defaults=read_defaults(model),
+            # A web page can make a browser call this machine; without a key, the Host header tells it apart.
+            hosts=local_names(host) if key is None and is_loopback(host) else None,
+            max_requests=max_requests,
+        )
+        address = url(listening)
+        sampling = ", ".join(f"{name} {value:g}" for name, value in service.defaults.model_dump().items())
 
         def ready() -> None:
-            _show(ctx, {**plan, "address": address})
+            _show(ctx, {**plan, "address": address, "sampling": f"{sampling}; a request may say otherwise"})
             if not session(ctx).json:
-                said = '{"role": "user", "content": "What is 3 plus 4?"}'
+                said = '{"role": "user", "content": "What is 11+6+2-4?"}'
                 typer.echo(
                     f"try: curl {address}/chat/completions -H 'Content-Type: application/json' "
                     f'-d \'{{"model": "{served}", "messages": [{said}], "max_tokens": 64}}\'',
                     err=True,
                 )
 
-        run(service, listening, drain_seconds=drain_seconds, ready=ready)
-    typer.echo("stopped: every accepted request has ended", err=True)
+        cut_off = run(service, listening, drain_seconds=drain_seconds, ready=ready)
+    if cut_off:
+        raise PipoError(
+            f"stopped: {cut_off} answers were cut off after {drain_seconds} s",
+            hint="--drain-seconds gives accepted answers more time",
+        )
+    typer.echo("stopped: every accepted answer is complete", err=True)
 
 
 def _read_key(file: Path | None) -> str | None:
     if file is None:
         return None
-    key = file.read_text(encoding="utf-8").strip()
-    if not key:
-        raise UsageError(f"{file} is empty; it must hold the API key")
+    key = file.read_text(encoding="utf-8", errors="replace").strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(
+            f"{file} must hold one key: one line of printable ASCII characters without spaces",
+            hint="openssl rand -hex 32 makes one",
+        )
     return key
 
 

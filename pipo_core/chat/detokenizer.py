@@ -18,14 +18,23 @@ _PARTIAL = "\N{REPLACEMENT CHARACTER}"
 class Detokenizer:
     """The text of one answer while it grows, cut before its first stop string.
 
+    Args:
+        tokenizer: the model's.
+        stop: strings that end the text; they are not part of it.
+        behind: stop strings count only behind the first occurrence of this text, and behind the line breaks that
+            follow it; empty if they count from the beginning.
+
     Attributes:
         stopped: whether a stop string was found; the text is then complete.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str] = (), behind: str = "") -> None:
         self.stopped = False
         self._backend = tokenizer.backend_tokenizer
         self._stop = tuple(stop)
+        self._behind = behind  # empty as soon as it was passed
+        self._line_breaks = bool(behind)  # whether line breaks that follow it are still to be passed
+        self._tail = ""  # the newest text, in which it may have begun
         self._window: list[int] = []  # the newest tokens
         self._taken = 0  # characters of the window's text that have left it
         self._held = ""  # decoded text that may be the beginning of a stop string
@@ -44,15 +53,17 @@ class Detokenizer:
 
     def finish(self) -> str:
         """End the text and return the part that was held back."""
-        rest = self._held + self._decode(self._window)[self._taken :]
+        free, rest = self._pass(self._decode(self._window)[self._taken :])
+        rest = self._held + rest
         self._held, self._window, self._taken = "", [], 0
         place = self._find_stop(rest)
-        return rest if place is None else rest[:place]
+        return free + (rest if place is None else rest[:place])
 
     def _release(self, new: str) -> str:
         """Return the final part of the held text and `new`, and hold the rest."""
         if not self._stop:
             return new
+        free, new = self._pass(new)
         text = self._held + new
         place = self._find_stop(text)
         if place is None:
@@ -61,7 +72,24 @@ class Detokenizer:
             self.stopped = True
             self._window, self._taken = [], 0
         self._held = "" if self.stopped else text[place:]
-        return text[:place]
+        return free + text[:place]
+
+    def _pass(self, new: str) -> tuple[str, str]:
+        """Return the part of a new text in which stop strings do not count, and the part in which they do."""
+        begin = 0
+        if self._behind:
+            seen = self._tail + new
+            place = seen.find(self._behind)
+            if place < 0:
+                self._tail = seen[len(seen) - len(self._behind) + 1 :] if len(seen) >= len(self._behind) else seen
+                return new, ""
+            begin = place + len(self._behind) - len(self._tail)
+            self._behind = self._tail = ""
+        if self._line_breaks:
+            rest = new[begin:].lstrip("\n")
+            self._line_breaks = not rest
+            begin = len(new) - len(rest)
+        return new[:begin], new[begin:]
 
     def _find_stop(self, text: str) -> int | None:
         """Return the position of the first stop string, or None."""

@@ -36,6 +36,8 @@ class Request:
         max_slots: budget in slots, one slot a step; None for no such limit. One of the two is needed.
         stop_ids: tokens that end the text; they are not part of it. None for the engine's (`Engine.end_ids`).
         stop: strings that end the text; they are not part of it.
+        stop_behind: they count only behind this text and the line breaks that follow it: ``</think>``, for stop
+            strings that are meant for the answer and not for the thought. Empty if they count from the beginning.
         ignore_end: go on after `stop_ids` (for measuring).
         record: keep every slot in the completion (for distillation).
         messages: a chat instead of `prompt_ids`; the engine lays it out.
@@ -51,6 +53,7 @@ class Request:
     max_slots: int | None = None
     stop_ids: frozenset[int] | None = None
     stop: tuple[str, ...] = ()
+    stop_behind: str = ""
     ignore_end: bool = False
     record: bool = False
     messages: tuple[Mapping[str, str], ...] = ()

@@ -7,8 +7,9 @@ before every step, so a submission waits for at most one step.
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,10 +26,21 @@ class LiveStream:
     """The deltas of one request, to be iterated once, in any thread or with ``async for``.
 
     The iteration ends with the delta that has the completion.
+
+    Attributes:
+        id: the request's.
+        tokens: real tokens written so far; the end token is counted once the request has ended.
+        first_after: seconds from the submission to the first token, or to the end of an answer without one; None
+            before.
+        last_after: seconds from the submission to the newest delta; None before the first.
     """
 
     def __init__(self, request_id: str) -> None:
         self.id = request_id
+        self.tokens = 0
+        self.first_after: float | None = None
+        self.last_after: float | None = None
+        self._submitted = time.monotonic()
         self._deltas: deque[Delta] = deque()
         self._arrived = threading.Condition()
         self._wake: Callable[[], None] | None = None  # wakes an asynchronous reader
@@ -36,6 +48,7 @@ class LiveStream:
 
     def put(self, delta: Delta) -> None:
         """Add a delta; called by the engine's thread."""
+        self._measure(delta)
         with self._arrived:
             self._deltas.append(delta)
             self._arrived.notify()
@@ -84,6 +97,14 @@ class LiveStream:
             raise UsageError(f"request {self.id}: its deltas were read before")
         return completion
 
+    def _measure(self, delta: Delta) -> None:
+        self.last_after = time.monotonic() - self._submitted
+        self.tokens += sum(token.kind != "rejected" for token in delta.tokens)
+        if delta.completion is not None:
+            self.tokens = delta.completion.tokens
+        if self.first_after is None and (delta.tokens or delta.completion is not None):
+            self.first_after = self.last_after
+
     def _take(self) -> Delta:
         delta = self._deltas.popleft()
         self._ended = delta.completion is not None
@@ -95,6 +116,11 @@ class _Submission:
     request: Request
     stream: LiveStream
     accepted: "Future[None]" = field(default_factory=Future)
+
+    def refuse(self, error: Exception) -> None:
+        """Let whoever submitted the request know, unless nobody waits any more."""
+        if self.accepted.set_running_or_notify_cancel():
+            self.accepted.set_exception(error)
 
 
 class LiveEngine:
@@ -118,6 +144,12 @@ class LiveEngine:
     def accepting(self) -> bool:
         """Whether requests are still accepted."""
         return self._accepting
+
+    @property
+    def pending(self) -> int:
+        """How many requests run or wait."""
+        with self._changed:
+            return len(self._streams) + sum(isinstance(wish, _Submission) for wish in self._wishes)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -150,23 +182,39 @@ class LiveEngine:
         submission.accepted.result()
         return submission.stream
 
-    async def submit_async(self, request: Request) -> LiveStream:
-        """Queue a request and return its stream, as `submit` does, without blocking the event loop.
+    async def submit_async(self, requests: Sequence[Request]) -> list[LiveStream]:
+        """Queue requests at once and return their streams, as `submit` does, without blocking the event loop.
+
+        If one is refused, or whoever waits is cancelled, all of them end.
 
         Raises:
             UsageError: if an id is outside the vocabulary, or a request of this id has not ended.
             CapacityError: if its prompt and budget can never fit.
             PipoError: after `drain` or `close`.
         """
-        submission = self._enqueue(request)
-        await asyncio.wrap_future(submission.accepted)
-        return submission.stream
+        submissions = [self._enqueue(request) for request in requests]
+        try:
+            await asyncio.gather(*(asyncio.wrap_future(submission.accepted) for submission in submissions))
+        except BaseException:
+            for request in requests:
+                self.cancel(request.id)
+            raise
+        return [submission.stream for submission in submissions]
 
     def cancel(self, request_id: str) -> None:
         """End a request before the next step; its stream ends with a completion that was ``cancelled``."""
         with self._changed:
             self._wishes.append(request_id)
             self._changed.notify_all()
+
+    def cancel_all(self) -> int:
+        """Take no more requests and end those accepted before the next step; return how many that are."""
+        with self._changed:
+            self._accepting = False
+            pending = [*self._streams, *(wish.request.id for wish in self._wishes if isinstance(wish, _Submission))]
+            self._wishes.extend(pending)
+            self._changed.notify_all()
+            return len(pending)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Accept no more requests and wait for the accepted ones; return whether all of them ended.
@@ -181,10 +229,8 @@ class LiveEngine:
     def close(self) -> None:
         """Cancel the requests that have not ended, and end the thread."""
         with self._changed:
-            self._accepting = False
             self._closing = True
-            self._wishes.extend(self._streams)
-            self._changed.notify_all()
+            self.cancel_all()
         self._thread.join()
 
     def _enqueue(self, request: Request) -> _Submission:
@@ -226,8 +272,8 @@ class LiveEngine:
         if isinstance(wish, str):
             self._engine.cancel(wish)
         elif self._closing:
-            wish.accepted.set_exception(PipoError("the engine takes no more requests: it is shutting down"))
-        else:
+            wish.refuse(PipoError("the engine takes no more requests: it is shutting down"))
+        elif wish.accepted.set_running_or_notify_cancel():  # else nobody waits for it any more
             try:
                 self._engine.add(wish.request)
             except Exception as error:  # noqa: BLE001 - whoever submitted the request gets it
@@ -253,7 +299,7 @@ class LiveEngine:
                 stream.put(Delta(stream.id, completion=lost))
             for wish in self._wishes:
                 if isinstance(wish, _Submission):
-                    wish.accepted.set_exception(PipoError("the engine broke down"))
+                    wish.refuse(PipoError("the engine broke down"))
             self._streams.clear()
             self._wishes.clear()
             self._changed.notify_all()

@@ -14,7 +14,7 @@ from pipo_core.decode.pair import PairMethod
 from pipo_core.decode.registry import open_method
 from pipo_core.engine.memory import free_bytes, plan_memory
 from pipo_core.engine.torch_engine import TorchEngine
-from pipo_core.errors import MachineError
+from pipo_core.errors import MachineError, UsageError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.model.shapes import random_shape_model
@@ -86,10 +86,13 @@ def engine_on(
         ends: the ids that end a text; None for those of the tokenizer.
 
     Raises:
-        UsageError: for an option that the method does not have.
+        UsageError: for an option that the method does not have, or more tokens than the model has positions.
         CheckpointError: if the model lacks parts that the method needs.
         MachineError: if the batch does not fit the memory.
     """
+    positions = int(model.config.max_position_embeddings)
+    if settings.max_length is not None and settings.max_length > positions:
+        raise UsageError(f"max_length is {settings.max_length:,}, and the model was made for {positions:,} positions")
     if settings.compile:
         compile_steps(model)
     ends = end_ids(tokenizer) if ends is None else ends

@@ -30,7 +30,7 @@ class Writer:
         prompt = len(request.prompt_ids)
         self.completion = Completion(request.id, prompt_tokens=prompt, slot_token_counts=self.slot_token_counts)
         self._record: list[Slot] = []
-        self._detokenizer = Detokenizer(tokenizer, request.stop)
+        self._detokenizer = Detokenizer(tokenizer, request.stop, request.stop_behind)
         self._texts: list[str] = []  # texts of the deltas so far
         self._handed_out = 0  # tokens of the deltas so far
         self._started = time.perf_counter()

@@ -1,32 +1,43 @@
 """Counters of the server in Prometheus' text format."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pipo_core.engine import Completion
-from pipo_core.engine.api import EngineStats
+from pipo_core.engine import Completion, EngineStats
+from pipo_core.engine.live import LiveStream
 
 
 @dataclass
 class Metrics:
-    """Counts of the answers so far. PAD is not counted as a token."""
+    """What the server has answered so far. Tokens exclude PAD; times begin when a request arrived."""
 
-    requests: Counter[str] = field(default_factory=Counter)  # by finish reason, or by HTTP status if rejected
+    requests: Counter[str] = field(default_factory=Counter)  # by finish reason, or the status of a refusal
     prompt_tokens: int = 0
     completion_tokens: int = 0
     ttft_seconds: float = 0.0
     seconds: float = 0.0
 
-    def count(self, completion: Completion, prompt_tokens: int) -> None:
-        """Count a finished answer."""
-        self.requests[completion.finish_reason] += 1
+    def count(self, completions: Sequence[Completion], streams: Sequence[LiveStream], prompt_tokens: int) -> None:
+        """Count an accepted body that was answered, or whose client has left.
+
+        Args:
+            completions: of the choices that have ended.
+            streams: of all its choices.
+            prompt_tokens: of its prompts, however many choices share them.
+        """
+        for completion in completions:
+            self.requests[completion.finish_reason] += 1
+        left = len(streams) - len(completions)
+        if left:
+            self.requests["cancelled"] += left
         self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion.tokens
-        self.ttft_seconds += completion.ttft_s
-        self.seconds += completion.time_s
+        self.completion_tokens += sum(stream.tokens for stream in streams)
+        self.ttft_seconds += sum(stream.first_after or 0.0 for stream in streams)
+        self.seconds += sum(stream.last_after or 0.0 for stream in streams)
 
     def text(self, stats: EngineStats) -> str:
-        """Return all counters, and gauges of the engine's state, in Prometheus' text format."""
+        """Return all counters, and the engine's state."""
         lines = ["# TYPE pipo_requests_total counter"]
         lines += [f'pipo_requests_total{{outcome="{name}"}} {count}' for name, count in sorted(self.requests.items())]
         counters = {

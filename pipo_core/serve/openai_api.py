@@ -1,109 +1,37 @@
-"""The HTTP interface: OpenAI's completions and chat completions on a `LiveEngine`, streamed or whole.
+"""The HTTP interface: OpenAI's completions and chat completions on a `LiveEngine`.
 
 Token counts exclude PAD, the token that takes a rejected draft's place: texts, usage and budgets never contain it. When
-a client disconnects, its sequences are cancelled.
+a client disconnects, its requests are cancelled.
 """
 
 import asyncio
 import hmac
 import json
-import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
-from transformers import PreTrainedTokenizerBase
 
-from pipo_core.chat import END_OF_THOUGHT, THOUGHT, ThoughtSplitter, encode_prompt
-from pipo_core.engine import Completion, Delta
-from pipo_core.engine.live import LiveEngine, LiveStream
+from pipo_core.chat import END_OF_THOUGHT, THOUGHT, encode_prompt
 from pipo_core.errors import PipoError, UsageError
-from pipo_core.serve.metrics import Metrics
+from pipo_core.serve.answers import Accepted, answer_in_events, answer_whole
 from pipo_core.serve.requests import to_requests
 from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, error_body, read_body
+from pipo_core.serve.service import Refused, Service
 
-MAX_BODY_BYTES = 16 << 20
-_PATIENCE_SECONDS = 0.5
-"""Seconds between checks that the client of a whole answer is still connected."""
-
-
-@dataclass
-class Service:
-    """A model that is served, and how.
-
-    Attributes:
-        live: the engine.
-        tokenizer: the model's.
-        model: the name that clients must give.
-        api_key: the key that clients must send; None for no check.
-        reasoning: ``separate`` puts a thought into ``reasoning_content``, ``inline`` leaves it in the content.
-        metrics: counters.
-        started: when the server was started, in seconds since 1970.
-    """
-
-    live: LiveEngine
-    tokenizer: PreTrainedTokenizerBase
-    model: str
-    api_key: str | None = None
-    reasoning: Literal["separate", "inline"] = "separate"
-    metrics: Metrics = field(default_factory=Metrics)
-    started: int = field(default_factory=lambda: int(time.time()))
-
-
-@dataclass
-class _Asked:
-    """An accepted body, with one engine stream for each of its choices."""
-
-    body: ChatBody | CompletionBody
-    prompt_tokens: int
-    opens_thought: bool
-    streams: list[LiveStream]
-    id: str
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    @property
-    def is_chat(self) -> bool:
-        return isinstance(self.body, ChatBody)
-
-
-class _Refused(Exception):
-    """A request that is rejected with its own HTTP status and an error body in OpenAI's shape."""
-
-    def __init__(self, status: int, message: str, *, kind: str = "invalid_request_error", **fields: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = error_body(message, kind=kind, **fields)
+_BODY_SECONDS = 30.0
+"""How long a client may take to send a body."""
+_LARGE_BODY = 64 << 10
+"""Larger bodies are parsed in a thread, for parsing them would keep everybody else waiting."""
 
 
 def create_app(service: Service) -> FastAPI:
     """Return the HTTP application that answers with `service`."""
     app = FastAPI(title="pipo", docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.exception_handler(BodyError)
-    async def refused(_: Request, error: BodyError) -> Response:
-        service.metrics.requests["400"] += 1
-        return JSONResponse(error_body(error.message, param=error.param, code=error.code), 400)
-
-    @app.exception_handler(PipoError)
-    async def failed(_: Request, error: PipoError) -> Response:
-        status = 400 if isinstance(error, UsageError) else 503
-        service.metrics.requests[str(status)] += 1
-        kind = "invalid_request_error" if status == 400 else "server_error"
-        return JSONResponse(error_body(error.message, kind=kind), status)
-
-    @app.exception_handler(_Refused)
-    async def turned_away(_: Request, error: _Refused) -> Response:
-        service.metrics.requests[str(error.status)] += 1
-        return JSONResponse(error.body, error.status)
-
-    @app.exception_handler(HTTPException)
-    async def not_served(_: Request, error: HTTPException) -> Response:
-        service.metrics.requests[str(error.status_code)] += 1
-        return JSONResponse(error_body(str(error.detail)), error.status_code, headers=error.headers)
+    _add_error_handlers(app, service)
 
     @app.get("/health")
     async def health() -> Response:
@@ -112,71 +40,137 @@ def create_app(service: Service) -> FastAPI:
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
-        _check_key(service, request)
+        _check_client(service, request)
         return PlainTextResponse(service.metrics.text(service.live.stats()))
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        _check_key(service, request)
+        _check_client(service, request)
         return JSONResponse({"object": "list", "data": [_model(service)]})
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name:path}")
     async def model(request: Request, name: str) -> Response:
-        _check_key(service, request)
+        _check_client(service, request)
         _check_model(service, name)
         return JSONResponse(_model(service))
 
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
-        _check_key(service, request)
-        body = read_body(ChatBody, await _read_json(request))
-        messages = [{"role": message.role, "content": message.text} for message in body.messages]
-        ids = await asyncio.to_thread(encode_prompt, service.tokenizer, messages)
-        return await _answer(service, request, body, ids)
+        _check_client(service, request)
+        body = read_body(ChatBody, await _read_json(service, request))
+        _check_model(service, body.model)
+        _check_size(service, sum(len(message.text) for message in body.messages), "messages")
+        messages = [message.for_template() for message in body.messages]
+        thinking = body.chat_template_kwargs.enable_thinking
+        ids = await asyncio.to_thread(encode_prompt, service.tokenizer, messages, thinking=thinking)
+        if not thinking and _opens_thought(service, ids):
+            param = "chat_template_kwargs.enable_thinking"
+            raise BodyError(f"{param}: the model's chat template always opens a thought", param=param)
+        return await _answer(service, request, body, [ids])
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
-        _check_key(service, request)
-        body = read_body(CompletionBody, await _read_json(request))
+        _check_client(service, request)
+        body = read_body(CompletionBody, await _read_json(service, request))
+        _check_model(service, body.model)
+        _check_size(service, max(map(len, body.prompt)), "prompt")
         encode = service.tokenizer.backend_tokenizer.encode
-        ids = (await asyncio.to_thread(encode, body.prompt, add_special_tokens=False)).ids
-        return await _answer(service, request, body, ids)
+        prompts = [(await asyncio.to_thread(encode, text, add_special_tokens=False)).ids for text in body.prompt]
+        return await _answer(service, request, body, prompts)
 
     return app
+
+
+def _add_error_handlers(app: FastAPI, service: Service) -> None:
+    """Give every error OpenAI's shape, and count it by its status."""
+
+    def answer(status: int, body: dict[str, Any], headers: Any = None) -> Response:
+        service.metrics.requests[str(status)] += 1
+        return JSONResponse(body, status, headers=headers)
+
+    @app.exception_handler(BodyError)
+    async def rejected(_: Request, error: BodyError) -> Response:
+        return answer(400, error_body(error.message, param=error.param, code=error.code))
+
+    @app.exception_handler(PipoError)
+    async def failed(_: Request, error: PipoError) -> Response:
+        if isinstance(error, UsageError):
+            return answer(400, error_body(error.message))
+        return answer(503, error_body(error.message, kind="server_error"))
+
+    @app.exception_handler(Refused)
+    async def turned_away(_: Request, error: Refused) -> Response:
+        return answer(error.status, error.body, {"Retry-After": "1"} if error.status == 429 else None)
+
+    @app.exception_handler(HTTPException)
+    async def not_served(_: Request, error: HTTPException) -> Response:
+        return answer(error.status_code, error_body(str(error.detail)), error.headers)
 
 
 # ---------------------------------------------------------------------- before an answer
 
 
+def _check_client(service: Service, request: Request) -> None:
+    """Raise unless the client knows the key, and calls the server by one of its names.
+
+    A web page can make a browser send requests to a server of the same machine. It cannot choose the ``Host`` header,
+    which then has the page's own name.
+    """
+    if service.hosts is not None and _host_name(request.headers.get("host", "")) not in service.hosts:
+        raise Refused(403, "the Host header is not a name of this server", kind="permission_error")
+    _check_key(service, request)
+
+
+def _host_name(host: str) -> str:
+    """Return the name in a ``Host`` header, in lower case: without port, and an IPv6 address without brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
 def _check_key(service: Service, request: Request) -> None:
     if service.api_key is None:
         return
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    given = given.strip() if scheme.lower() == "bearer" else ""
     # Compared in constant time, so that response times do not reveal how much of a guess was right.
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), service.api_key.encode()):
-        raise _Refused(401, "the API key is wrong or missing", kind="authentication_error", code="invalid_api_key")
+        raise Refused(401, "the API key is wrong or missing", kind="authentication_error", code="invalid_api_key")
 
 
 def _check_model(service: Service, name: str) -> None:
     if name != service.model:
         message = f"there is no model {name!r}; this server has {service.model!r}"
-        raise _Refused(404, message, param="model", code="model_not_found")
+        raise Refused(404, message, param="model", code="model_not_found")
 
 
-async def _read_json(request: Request) -> Any:
+def _check_size(service: Service, characters: int, param: str) -> None:
+    """Raise for a text that cannot fit the context, before it is tokenized."""
+    if characters > service.max_prompt_bytes:
+        message = f"{param}: {characters:,} characters are more than {service.live.max_length:,} tokens of context hold"
+        raise BodyError(message, param=param, code="context_length_exceeded")
+
+
+async def _read_json(service: Service, request: Request) -> Any:
     """Return the parsed JSON body of a request.
 
     Raises:
-        _Refused: if the body is too large; the rest of it is then not read.
+        Refused: if it is not declared as JSON, too large, or too slow; the rest of it is then not read.
         BodyError: if it is not valid JSON.
     """
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "the Content-Type must be application/json")
     raw = bytearray()
-    async for piece in request.stream():
-        raw += piece
-        if len(raw) > MAX_BODY_BYTES:
-            raise _Refused(413, f"the body is larger than {MAX_BODY_BYTES:,} bytes")
     try:
-        return json.loads(raw)
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                raw += piece
+                if len(raw) > service.max_body_bytes:
+                    raise Refused(413, f"the body is larger than {service.max_body_bytes:,} bytes")
+    except TimeoutError:
+        raise Refused(408, f"the body did not arrive within {_BODY_SECONDS:.0f} seconds") from None
+    try:
+        return json.loads(raw) if len(raw) < _LARGE_BODY else await asyncio.to_thread(json.loads, raw)
     except (ValueError, RecursionError):
         raise BodyError("the body is not valid JSON") from None
 
@@ -192,152 +186,34 @@ def _model(service: Service) -> dict[str, Any]:
 
 
 async def _answer(
-    service: Service, request: Request, body: ChatBody | CompletionBody, prompt_ids: Sequence[int]
+    service: Service, request: Request, body: ChatBody | CompletionBody, prompts: Sequence[Sequence[int]]
 ) -> Response:
-    _check_model(service, body.model)
-    name = f"{'chatcmpl' if isinstance(body, ChatBody) else 'cmpl'}-{uuid.uuid4().hex}"
     live = service.live
-    asked = to_requests(body, prompt_ids, name=name, max_length=live.max_length)
-    streams: list[LiveStream] = []
-    try:
-        for one in asked:
-            streams.append(await live.submit_async(one))
-    except BaseException:
-        _cancel(service, streams)
-        raise
-    tail = service.tokenizer.decode(list(prompt_ids[-4:]), skip_special_tokens=False)
-    thinks = isinstance(body, ChatBody) and THOUGHT in tail and END_OF_THOUGHT not in tail
-    accepted = _Asked(body, len(prompt_ids), thinks and service.reasoning == "separate", streams, name)
+    name = f"{'chatcmpl' if isinstance(body, ChatBody) else 'cmpl'}-{uuid.uuid4().hex}"
+    thinks = isinstance(body, ChatBody) and _opens_thought(service, prompts[0])
+    requests = [
+        one
+        for number, prompt in enumerate(prompts)
+        for one in to_requests(
+            body,
+            prompt,
+            name=f"{name}-{number}",
+            max_length=live.max_length,
+            defaults=service.defaults,
+            stop_behind=END_OF_THOUGHT if thinks else "",
+        )
+    ]
+    if live.pending + len(requests) > service.max_requests:
+        raise Refused(429, "too many requests are waiting; try again later", kind="rate_limit_error")
+    separate = thinks and service.reasoning == "separate"
+    streams = await live.submit_async(requests)
+    accepted = Accepted(body, sum(map(len, prompts)), separate, streams, name)
     if body.stream:
-        return StreamingResponse(_events(service, accepted), media_type="text/event-stream")
-    return await _whole(service, request, accepted)
+        return StreamingResponse(answer_in_events(service, accepted), media_type="text/event-stream")
+    return await answer_whole(service, request, accepted)
 
 
-def _cancel(service: Service, streams: Sequence[LiveStream]) -> None:
-    for stream in streams:
-        service.live.cancel(stream.id)
-
-
-# ---------------------------------------------------------------------- a whole answer
-
-
-async def _whole(service: Service, request: Request, asked: _Asked) -> Response:
-    ends = asyncio.gather(*(_collect(stream) for stream in asked.streams))
-    try:
-        while not ends.done():
-            await asyncio.wait([ends], timeout=_PATIENCE_SECONDS)
-            if not ends.done() and await request.is_disconnected():
-                _cancel(service, asked.streams)  # the streams then end
-        completions = await ends
-    except asyncio.CancelledError:
-        _cancel(service, asked.streams)
-        raise
-    for completion in completions:
-        service.metrics.count(completion, asked.prompt_tokens)
-    broken = next((completion for completion in completions if completion.finish_reason == "error"), None)
-    if broken is not None:
-        return JSONResponse(error_body(f"the request failed: {broken.error}", kind="server_error"), 500)
-    choices = [_choice(asked, index, completion) for index, completion in enumerate(completions)]
-    kind = "chat.completion" if asked.is_chat else "text_completion"
-    return JSONResponse({**_head(service, asked, kind), "choices": choices, "usage": _usage(asked, completions)})
-
-
-async def _collect(stream: LiveStream) -> Completion:
-    async for delta in stream:
-        if delta.completion is not None:
-            return delta.completion
-    raise RuntimeError(f"the stream of {stream.id} ended without a completion")
-
-
-def _choice(asked: _Asked, index: int, completion: Completion) -> dict[str, Any]:
-    common = {"index": index, "finish_reason": _reason(completion), "logprobs": None}
-    if not asked.is_chat:
-        return {**common, "text": completion.text}
-    message: dict[str, Any] = {"role": "assistant", "content": completion.text}
-    if asked.opens_thought:
-        splitter = ThoughtSplitter()
-        thought, answer = splitter.feed(completion.text)
-        message = {"role": "assistant", "reasoning_content": thought + splitter.end(), "content": answer}
-    return {**common, "message": message}
-
-
-def _reason(completion: Completion) -> str:
-    return completion.finish_reason if completion.finish_reason in ("stop", "length") else "stop"
-
-
-def _head(service: Service, asked: _Asked, kind: str) -> dict[str, Any]:
-    return {"id": asked.id, "object": kind, "created": asked.created, "model": service.model}
-
-
-def _usage(asked: _Asked, completions: Sequence[Completion]) -> dict[str, int]:
-    written = sum(completion.tokens for completion in completions)
-    return {
-        "prompt_tokens": asked.prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": asked.prompt_tokens + written,
-    }
-
-
-# ---------------------------------------------------------------------- a stream
-
-
-async def _events(service: Service, asked: _Asked) -> AsyncIterator[str]:
-    """Yield the server-sent events of an answer; cancel its requests if the client stops reading."""
-    completions: list[Completion] = []
-    arrived: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
-    readers = [asyncio.create_task(_read(index, stream, arrived)) for index, stream in enumerate(asked.streams)]
-    splitters = [ThoughtSplitter() if asked.opens_thought else None for _ in asked.streams]
-    try:
-        if asked.is_chat:
-            for index in range(len(asked.streams)):
-                yield _event(service, asked, index, {"role": "assistant", "content": ""})
-        while len(completions) < len(asked.streams):
-            index, delta = await arrived.get()
-            for part in _parts(asked, splitters[index], delta):
-                yield _event(service, asked, index, part)
-            if delta.completion is not None:
-                completions.append(delta.completion)
-                service.metrics.count(delta.completion, asked.prompt_tokens)
-                if delta.completion.finish_reason == "error":
-                    failure = error_body(f"the request failed: {delta.completion.error}", kind="server_error")
-                    yield f"data: {json.dumps(failure)}\n\n"
-                else:
-                    yield _event(service, asked, index, {}, _reason(delta.completion))
-        options = asked.body.stream_options
-        if options is not None and options.include_usage:
-            head = _head(service, asked, _chunk_kind(asked))
-            yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(asked, completions)})}\n\n"
-        yield "data: [DONE]\n\n"
-    finally:
-        if len(completions) < len(asked.streams):
-            _cancel(service, asked.streams)
-        for reader in readers:
-            reader.cancel()
-
-
-async def _read(index: int, stream: LiveStream, arrived: "asyncio.Queue[tuple[int, Delta]]") -> None:
-    async for delta in stream:
-        arrived.put_nowait((index, delta))
-
-
-def _parts(asked: _Asked, splitter: ThoughtSplitter | None, delta: Delta) -> list[dict[str, str]]:
-    """Return the fields that a delta adds to the answer, one chunk each."""
-    if not asked.is_chat:
-        return [{"text": delta.text}] if delta.text else []
-    if splitter is None:
-        return [{"content": delta.text}] if delta.text else []
-    thought, answer = splitter.feed(delta.text)
-    if delta.completion is not None:
-        thought += splitter.end()
-    fields = {"reasoning_content": thought, "content": answer}
-    return [{name: text} for name, text in fields.items() if text]
-
-
-def _event(service: Service, asked: _Asked, index: int, part: dict[str, str], reason: str | None = None) -> str:
-    common = {"index": index, "finish_reason": reason, "logprobs": None}
-    choice = {**common, "delta": part} if asked.is_chat else {**common, "text": part.get("text", "")}
-    return f"data: {json.dumps({**_head(service, asked, _chunk_kind(asked)), 'choices': [choice]})}\n\n"
-
-
-def _chunk_kind(asked: _Asked) -> str:
-    return "chat.completion.chunk" if asked.is_chat else "text_completion"
+def _opens_thought(service: Service, prompt_ids: Sequence[int]) -> bool:
+    """Return whether a prompt ends with an opened thought."""
+    tail = service.tokenizer.decode(list(prompt_ids[-4:]), skip_special_tokens=False)
+    return THOUGHT in tail and END_OF_THOUGHT not in tail

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine.api import Request, request_seed
-from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody
+from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, Defaults
 
 
 def to_requests(
@@ -14,8 +14,10 @@ def to_requests(
     *,
     name: str,
     max_length: int,
+    defaults: Defaults,
+    stop_behind: str = "",
 ) -> list[Request]:
-    """Return the ``n`` requests of a body, called ``name-0``, ``name-1`` and so on.
+    """Return the ``n`` requests of a body's prompt, called ``name-0``, ``name-1`` and so on.
 
     Choices differ by their seeds only. A choice's seed depends on the body's seed and on the choice's number.
 
@@ -24,11 +26,13 @@ def to_requests(
         prompt_ids: the prompt's tokens.
         name: the answer's id.
         max_length: tokens of context, shared by prompt and answer.
+        defaults: sampling of a body that does not say.
+        stop_behind: the text behind which stop strings count; empty for everywhere.
 
     Raises:
         BodyError: if the prompt is empty, or prompt and budget together exceed ``max_length``.
     """
-    budget = body.budget if isinstance(body, ChatBody) else body.max_tokens
+    budget = body.budget
     param = "messages" if isinstance(body, ChatBody) else "prompt"
     room = max_length - len(prompt_ids)
     if not prompt_ids:
@@ -44,17 +48,10 @@ def to_requests(
         Request(
             f"{name}-{choice}",
             tuple(prompt_ids),
-            SamplingParams(
-                temperature=body.temperature,
-                top_p=body.top_p,
-                top_k=body.top_k,
-                presence_penalty=body.presence_penalty,
-                frequency_penalty=body.frequency_penalty,
-                repetition_penalty=body.repetition_penalty,
-                seed=request_seed(seed, choice),
-            ),
+            SamplingParams(**body.sampling(defaults), seed=request_seed(seed, choice)),
             max_tokens=room if budget is None else budget,
-            stop=body.stops,
+            stop=tuple(body.stop),
+            stop_behind=stop_behind,
         )
         for choice in range(body.n)
     ]

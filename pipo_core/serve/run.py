@@ -2,15 +2,16 @@
 
 import errno
 import ipaddress
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import uvicorn
+from collections.abc import Callable
 
 from pipo_core.errors import MachineError, UsageError
-from pipo_core.serve.openai_api import Service, create_app
+from pipo_core.serve.connections import BoundedServer
+from pipo_core.serve.openai_api import create_app
+from pipo_core.serve.service import Service
+
+_BACKLOG = 2048
+"""Connections that the kernel keeps until they are accepted: many clients may come at once."""
 
 
 def is_loopback(host: str) -> bool:
@@ -21,6 +22,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def local_names(host: str) -> frozenset[str]:
+    """Return the names by which this machine calls a server that listens on ``host``, a loopback address."""
+    return frozenset({host.lower(), "localhost", "127.0.0.1", "::1"})
+
+
+def url(listening: socket.socket) -> str:
+    """Return the address of the interface that a listening socket has, an IPv6 address in brackets."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
 def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
@@ -42,7 +54,7 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise MachineError(f"port {port} of {host} is in use", hint=f"pipo serve --port {port + 1}") from error
@@ -51,20 +63,7 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
         ) from error
 
 
-class _Server(uvicorn.Server):
-    """Exits with code 0 after a signal: uvicorn itself would raise the signal again after its shutdown."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def serve(service: Service, listening: socket.socket, *, drain_seconds: int, ready: Callable[[], None]) -> None:
+def serve(service: Service, listening: socket.socket, *, drain_seconds: int, ready: Callable[[], None]) -> int:
     """Answer requests until SIGINT or SIGTERM; then accept no more and let the accepted ones finish.
 
     Args:
@@ -72,14 +71,14 @@ def serve(service: Service, listening: socket.socket, *, drain_seconds: int, rea
         listening: the socket to listen on.
         drain_seconds: how long accepted requests may take to finish after the signal.
         ready: called once, just before the server starts to answer.
+
+    Returns:
+        How many requests were cut off because they took longer.
     """
-    app = create_app(service)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=drain_seconds, lifespan="off"
-    )
+    server = BoundedServer(create_app(service), service.live, listening, drain_seconds=drain_seconds)
     ready()
     try:
-        _Server(config).run(sockets=[listening])
+        server.run()
+        return server.cut_off + service.live.cancel_all()
     finally:
-        service.live.drain(timeout=0)
         service.live.close()

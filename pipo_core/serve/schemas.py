@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipo_core.errors import UsageError
 
@@ -53,7 +53,13 @@ def _utf8(text: str) -> str:
     return text
 
 
+def _listed(value: Any) -> Any:
+    """Return a single text as a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
 Text = Annotated[str, AfterValidator(_utf8)]
+PromptText = Annotated[str, Field(min_length=1), AfterValidator(_utf8)]
 StopText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_utf8)]
 
 
@@ -69,15 +75,38 @@ class TextPart(_Strict):
 
 
 class Message(_Strict):
-    """One turn of a chat."""
+    """One turn of a chat, in the shapes that clients send and that this server answers in."""
 
     role: Literal["system", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: list[TextPart]
+    name: Text | None = None
+    reasoning_content: Text | None = None
+    type: Literal["text", "message"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, message: Any) -> Any:
+        """Return the message with one form for what clients spell in several; null means absent."""
+        if not isinstance(message, dict):
+            return message
+        plain = {name: value for name, value in message.items() if value is not None and value != []}
+        if plain.get("role") == "developer":  # OpenAI's newer name for the system's turn
+            plain["role"] = "system"
+        if "content" not in plain and plain.get("role") == "assistant":
+            plain["content"] = ""
+        if isinstance(plain.get("content"), str):
+            plain["content"] = [{"type": "text", "text": plain["content"]}]
+        return plain
 
     @property
     def text(self) -> str:
         """Return the content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content)
+
+    def for_template(self) -> dict[str, str]:
+        """Return the message as chat templates take it."""
+        further = {"name": self.name, "reasoning_content": self.reasoning_content}
+        return {"role": self.role, "content": self.text, **{key: value for key, value in further.items() if value}}
 
 
 class StreamOptions(_Strict):
@@ -86,20 +115,37 @@ class StreamOptions(_Strict):
     include_usage: bool = False
 
 
-class _Body(_Strict):
-    """Fields that chats and completions share."""
+class TemplateOptions(_Strict):
+    """Options of the chat template."""
 
-    model: Text
-    max_tokens: int | None = Field(None, ge=1)
+    enable_thinking: bool = True
+
+
+class Defaults(_Strict):
+    """Sampling of a request that does not say: what the checkpoint was measured with, if it records that."""
+
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
-    repetition_penalty: float = Field(1.0, gt=0, le=10)
+    repetition_penalty: float = Field(1.0, ge=0.01, le=10)
+
+
+class _Body(_Strict):
+    """Fields that chats and completions share. A field that is null counts as absent."""
+
+    model: Text
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     seed: int | None = Field(None, ge=0, lt=2**63)
     n: int = Field(1, ge=1, le=16)
-    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
+    stop: Annotated[list[StopText], Field(max_length=4), BeforeValidator(_listed)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: Text | None = None
@@ -110,10 +156,11 @@ class _Body(_Strict):
             raise ValueError("stream_options needs stream: true")
         return self
 
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Return the stop strings."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+    def sampling(self, defaults: Defaults) -> dict[str, Any]:
+        """Return how tokens are sampled, the seed left out; ``top_k`` of -1 or 0 keeps all."""
+        said = {name: getattr(self, name) for name in Defaults.model_fields}
+        merged = {**defaults.model_dump(), **{name: value for name, value in said.items() if value is not None}}
+        return {**merged, "top_k": max(merged["top_k"], 0)}
 
 
 class ChatBody(_Body):
@@ -121,6 +168,7 @@ class ChatBody(_Body):
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
+    chat_template_kwargs: TemplateOptions = TemplateOptions()
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -135,9 +183,14 @@ class ChatBody(_Body):
 
 
 class CompletionBody(_Body):
-    """The body of ``/v1/completions``."""
+    """The body of ``/v1/completions``: one prompt, or several."""
 
-    prompt: Annotated[str, Field(min_length=1), AfterValidator(_utf8)]
+    prompt: Annotated[list[PromptText], Field(min_length=1, max_length=16), BeforeValidator(_listed)]
+
+    @property
+    def budget(self) -> int | None:
+        """Return the most tokens of an answer, PAD not counted; None for as many as fit."""
+        return self.max_tokens
 
 
 B = TypeVar("B", bound=_Body)
@@ -151,7 +204,7 @@ def read_body(shape: type[B], body: Any) -> B:
     """
     if not isinstance(body, dict):
         raise BodyError("the body must be a JSON object")
-    rest = dict(body)
+    rest = {name: value for name, value in body.items() if value is not None}
     for name, nothing in UNSUPPORTED.items():
         if name in rest and not _asks_for_nothing(rest.pop(name), nothing):
             raise BodyError(f"{name} is not supported", param=name, code="unsupported_parameter")
@@ -160,7 +213,8 @@ def read_body(shape: type[B], body: Any) -> B:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(key) for key in first["loc"]).encode("utf-8", "replace").decode()
-        raise BodyError(f"{where or 'body'}: {first['msg']}", param=where or None) from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise BodyError(f"{where or 'the body'}: {said}", param=where or None) from None
 
 
 def _asks_for_nothing(value: object, nothing: Sequence[object]) -> bool:

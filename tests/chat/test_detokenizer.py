@@ -8,8 +8,8 @@ import pytest
 from pipo_core.chat.detokenizer import _WINDOW, Detokenizer
 
 
-def parts(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[list[str], bool]:
-    detokenizer = Detokenizer(tokenizer, stop)
+def parts(tokenizer: Any, ids: list[int], stop: tuple[str, ...] = (), behind: str = "") -> tuple[list[str], bool]:
+    detokenizer = Detokenizer(tokenizer, stop, behind)
     texts = []
     for token in ids:
         texts.append(detokenizer.add(token))
@@ -87,3 +87,23 @@ def test_a_token_costs_the_decoding_of_a_few(tokenizer: Any, hard_ids: list[list
             detokenizer.add(token)
             assert len(detokenizer._window) <= _WINDOW
             assert len(detokenizer._held) < len("never there")
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "expected"),
+    [
+        ("so a b.</think>\n\na b c", "b", "so a b.</think>\n\na "),
+        ("a\n\nb</think>\n\nc\n\nd", "\n\n", "a\n\nb</think>\n\nc"),
+        ("b never ends", "b", "b never ends"),
+        ("</think>b", "b", "</think>"),
+        ("a</think></think>b", "</think>", "a</think>"),
+        ("a</think>\n", "\n", "a</think>\n"),
+    ],
+)
+def test_stop_strings_may_count_only_behind_a_text(tokenizer: Any, text: str, stop: str, expected: str) -> None:
+    whole = tokenizer.encode(text, add_special_tokens=False)
+    characters = [token for character in text for token in tokenizer.encode(character, add_special_tokens=False)]
+    for ids in (whole, characters):
+        texts, stopped = parts(tokenizer, ids, (stop, "never there"), "</think>")
+        assert "".join(texts) == expected
+        assert stopped == (expected != text)

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -51,12 +52,12 @@ def test_streams_are_read_asynchronously(engine: Any) -> None:
     live = LiveEngine(engine("pipo"))
 
     async def client(request: Request) -> Completion:
-        stream = await live.submit_async(request)
+        (stream,) = await live.submit_async([request])
         return last([delta async for delta in stream])
 
     async def clients() -> list[Completion]:
         with pytest.raises(CapacityError):
-            await live.submit_async(greedy(99, max_tokens=10**9))
+            await live.submit_async([greedy(98), greedy(99, max_tokens=10**9)])
         return await asyncio.gather(*(client(request) for request in requests))
 
     for completion in asyncio.run(clients()):
@@ -114,4 +115,25 @@ def test_nobody_waits_for_an_engine_that_broke_down(engine: Any, monkeypatch: py
     assert (completion.finish_reason, completion.error) == ("error", "the engine broke down")
     with pytest.raises(PipoError):
         live.submit(greedy(2))
+    live.close()
+
+
+def test_whoever_stops_waiting_leaves_the_engine_alive(engine: Any) -> None:
+    live = LiveEngine(engine("regular", batch=2))
+    requests: list[Request] = [greedy(n, max_tokens=300) for n in range(6)]
+
+    async def impatient() -> None:
+        for request in requests:
+            waiting = asyncio.create_task(live.submit_async([request]))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with suppress(asyncio.CancelledError):
+                await waiting
+        (stream,) = await live.submit_async([greedy(7, max_tokens=5)])
+        async for delta in stream:
+            if delta.completion is not None:
+                assert delta.completion.finish_reason in ("length", "stop")
+
+    asyncio.run(impatient())
+    assert live.drain(20)
     live.close()

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from openai import OpenAI
 
 from pipo_core.engine.live import LiveEngine
 from pipo_core.engine.torch_opening import TorchOpener
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.methods import Decoding
-from pipo_core.serve.openai_api import Service, create_app
-from pipo_core.serve.run import listen
+from pipo_core.serve.connections import BoundedServer
+from pipo_core.serve.openai_api import create_app
+from pipo_core.serve.run import listen, url
+from pipo_core.serve.service import Service
 from tests.tiny import make_model
 
 MODEL = "tiny"
@@ -30,20 +31,21 @@ def pair_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(pair_model: Path) -> Iterator[Start]:
     """Return what starts a server: its service and its address."""
-    running: list[tuple[uvicorn.Server, threading.Thread, Service]] = []
+    running: list[tuple[BoundedServer, threading.Thread, Service]] = []
 
     def begin(**options: object) -> tuple[Service, str]:
         settings = TorchSettings(batch=8, device="cpu", precision="fp32", threads=1, max_length=512)
         engine = TorchOpener().open(pair_model, Decoding("pipo", tau=0.5), settings)
         service = Service(LiveEngine(engine), engine.tokenizer, MODEL, **options)  # type: ignore[arg-type]
         listening = listen("127.0.0.1", 0, has_key=False)
-        server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        address = url(listening)
+        server = BoundedServer(create_app(service), service.live, listening, drain_seconds=5)
+        thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         while not server.started:
             time.sleep(0.01)
         running.append((server, thread, service))
-        return service, "http://{}:{}/v1".format(*listening.getsockname())
+        return service, address
 
     yield begin
     for server, thread, service in running:

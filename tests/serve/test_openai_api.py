@@ -10,7 +10,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from pipo_core.serve.openai_api import MAX_BODY_BYTES, Service
+from pipo_core.serve.service import Service
 from tests.serve.conftest import MODEL, Start
 
 QUESTION: Any = [{"role": "user", "content": "1+2 is?"}]
@@ -97,9 +97,10 @@ def test_what_is_asked_wrongly_is_told_in_openais_shape(client: OpenAI, served: 
     with pytest.raises(openai.BadRequestError, match="temperature"):
         client.completions.create(model=MODEL, prompt="1", temperature=9)
     address = served[1]
-    assert httpx.post(f"{address}/completions", content=b"{").status_code == 400
-    assert httpx.post(f"{address}/completions", content=b"[" * 100_000).status_code == 400
-    assert httpx.post(f"{address}/completions", content=b" " * (MAX_BODY_BYTES + 1)).status_code == 413
+    json_type = {"Content-Type": "application/json; charset=utf-8"}
+    for content, status in ((b"{", 400), (b"[" * 70_000, 400), (b" " * (served[0].max_body_bytes + 1), 413)):
+        assert httpx.post(f"{address}/completions", content=content, headers=json_type).status_code == status
+    assert httpx.post(f"{address}/completions", content=b"{}").status_code == 415
     assert httpx.get(f"{address}/nothing").json()["error"]["message"] == "Not Found"
 
 
@@ -132,10 +133,12 @@ def test_a_key_is_asked_for(start: Start) -> None:
 def test_counters_and_health(client: OpenAI, served: tuple[Service, str]) -> None:
     service, address = served
     before = service.metrics.completion_tokens
-    client.completions.create(model=MODEL, prompt="1+2", max_tokens=9)
-    assert service.metrics.completion_tokens == before + 9
+    usage = client.completions.create(model=MODEL, prompt="1+2", max_tokens=9).usage
+    assert usage is not None
+    written = before + usage.completion_tokens
+    assert service.metrics.completion_tokens == written
     text = httpx.get(address.replace("/v1", "/metrics")).text
-    assert f"pipo_completion_tokens_total {before + 9}\n" in text
+    assert f"pipo_completion_tokens_total {written}\n" in text
     assert "pipo_rows_free 8\n" in text
 
 
@@ -151,7 +154,7 @@ def test_no_body_is_a_crash(served: tuple[Service, str]) -> None:
     rng = random.Random(0)
     values = [None, True, -1, 0, 1, 1.5, 1e400, "", "x", "\ud800", "<|im_end|>", [], {}, [[]], ["a"], 10**30, QUESTION]
     names = ["prompt", "messages", "max_tokens", "n", "stop", "stream", "seed", "temperature", "top_k", "x", "model"]
-    with httpx.Client(base_url=served[1]) as client:
+    with httpx.Client(base_url=served[1], headers={"Content-Type": "application/json"}) as client:
         for _ in range(300):
             body = {"model": MODEL, "max_tokens": 2, "prompt": "1", "messages": QUESTION}
             path = rng.choice(["completions", "chat/completions"])

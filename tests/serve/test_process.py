@@ -79,6 +79,25 @@ def test_sigterm_under_load_ends_every_accepted_request_and_exits_0(pair_model: 
 
 
 @pytest.mark.slow
+def test_answers_that_take_longer_than_the_drain_are_cut_off_and_told(pair_model: Path) -> None:
+    with server(pair_model, "--drain-seconds", "0") as (process, address), ThreadPoolExecutor(4) as pool:
+        body = {"model": "tiny", "prompt": "1+2", "max_tokens": 500, "n": 16, "temperature": 0, "top_k": 1}
+        answers = [pool.submit(httpx.post, f"{address}/completions", json=body, timeout=60) for _ in range(4)]
+        metrics = address.replace("/v1", "/metrics")
+        while "pipo_requests_running 0\n" in httpx.get(metrics).text:
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        statuses = [answer.result().status_code for answer in answers]
+        assert process.wait(timeout=30) == 1
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert 503 in statuses
+    assert set(statuses) <= {200, 503}
+    assert re.search(r"\d+ answers were cut off after 0 s", said), said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
 def test_many_clients_some_of_whom_leave(pair_model: Path) -> None:
     with server(pair_model) as (process, address):
         found = soak(address, "tiny", process.pid, clients=8, seconds=3, seed=0)
@@ -113,4 +132,4 @@ def test_a_chat_takes_lines_from_a_pipe(pair_model: Path) -> None:
     found = CliRunner().invoke(app, words, input="1+2\n/reset\n/what\n3+4\n/quit\nnever\n")
     assert found.exit_code == 0, found.output
     assert found.output.count(" tokens in ") == 2
-    assert "/reset forgets" in found.output
+    assert "/reset starts" in found.output

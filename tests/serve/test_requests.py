@@ -7,12 +7,12 @@ import pytest
 from pipo_core.chat import ThoughtSplitter
 from pipo_core.engine import Request
 from pipo_core.serve.requests import to_requests
-from pipo_core.serve.schemas import BodyError, ChatBody, read_body
+from pipo_core.serve.schemas import BodyError, ChatBody, Defaults, read_body
 
 
 def asked(length: int = 5, **changes: Any) -> list[Request]:
     body = read_body(ChatBody, {"model": "m", "messages": [{"role": "user", "content": "hi"}]} | changes)
-    return to_requests(body, range(length), name="r", max_length=10)
+    return to_requests(body, range(length), name="r", max_length=10, defaults=Defaults(top_k=7))
 
 
 def test_choices_differ_by_seed_and_repeat() -> None:
@@ -21,6 +21,11 @@ def test_choices_differ_by_seed_and_repeat() -> None:
     assert (one.id, two.id, one.stop, one.stop_ids) == ("r-0", "r-1", ("x",), None)
     assert one.sampling.seed != two.sampling.seed
     assert one.sampling.temperature == 0.5
+
+
+@pytest.mark.parametrize(("said", "meant"), [({}, 7), ({"top_k": None}, 7), ({"top_k": 3}, 3), ({"top_k": -1}, 0)])
+def test_sampling_that_is_not_said_is_the_default(said: dict[str, Any], meant: int) -> None:
+    assert asked(**said)[0].sampling.top_k == meant
 
 
 def test_a_budget_fits_or_is_refused_with_what_would() -> None:

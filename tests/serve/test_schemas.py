@@ -14,7 +14,7 @@ CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "
 def test_a_chat_is_read() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     body = read_body(ChatBody, CHAT | {"messages": [{"role": "user", "content": parts}], "stop": "x", "max_tokens": 3})
-    assert (body.messages[0].text, body.stops, body.budget) == ("ab", ("x",), 3)
+    assert (body.messages[0].text, body.stop, body.budget) == ("ab", ["x"], 3)
     assert read_body(ChatBody, CHAT | {"max_completion_tokens": 4, "stop": ["x", "y"]}).budget == 4
 
 

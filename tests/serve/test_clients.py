@@ -1,0 +1,163 @@
+"""What clients of neighbouring projects send, each in its own spelling."""
+
+import random
+from typing import Any
+
+import httpx
+import pytest
+
+from pipo_core.data.tiny.tokenizer import CHAT_TEMPLATE
+from pipo_core.serve.schemas import Defaults
+from pipo_core.serve.service import Service
+from tests.serve.conftest import MODEL, Start
+
+ASKED = [{"role": "user", "content": "What is 3 plus 4?"}]
+SAID = {"role": "assistant", "reasoning_content": "3+4=7.\n", "content": "\\boxed{7}"}
+NULLABLE = [
+    *("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed", "n"),
+    *("stop", "stream", "stream_options", "user", "max_tokens"),
+]
+NULLABLE_IN_CHATS = ["max_completion_tokens", "chat_template_kwargs"]
+
+
+def post(address: str, path: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    return httpx.post(f"{address}/{path}", json={"model": MODEL, "max_tokens": 6} | body, headers=headers, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [*ASKED, SAID, *ASKED],
+        [*ASKED, SAID | dict.fromkeys(("refusal", "tool_calls", "function_call", "audio", "annotations")), *ASKED],
+        [*ASKED, SAID | {"tool_calls": [], "annotations": []}, *ASKED],
+        [*ASKED, {"role": "assistant", "content": None}, *ASKED],
+        [ASKED[0] | {"name": "ann"}],
+        [ASKED[0] | {"type": "text"}],
+        [{"role": "developer", "content": "Be brief."}, *ASKED],
+        [ASKED[0] | {"content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "3 plus 4?"}]}],
+    ],
+)
+def test_messages_as_clients_spell_them(served: tuple[Service, str], messages: list[Any]) -> None:
+    answer = post(served[1], "chat/completions", messages=messages)
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_answer_is_taken_back_as_it_was_given(served: tuple[Service, str]) -> None:
+    given = post(served[1], "chat/completions", messages=ASKED).json()["choices"][0]["message"]
+    answer = post(served[1], "chat/completions", messages=[*ASKED, given, *ASKED])
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("path", ["completions", "chat/completions"])
+def test_null_is_as_good_as_absent(served: tuple[Service, str], path: str) -> None:
+    asked = {"prompt": "1+2"} if path == "completions" else {"messages": ASKED}
+    whole = post(served[1], path, **asked, seed=1).json()["choices"]
+    names = NULLABLE + NULLABLE_IN_CHATS * (path == "chat/completions")
+    nulls: dict[str, Any] = dict.fromkeys(names)
+    assert post(served[1], path, **(asked | nulls | {"max_tokens": 6, "seed": 1})).json()["choices"] == whole
+
+
+def test_several_prompts_are_answered_in_their_order(served: tuple[Service, str]) -> None:
+    prompts = ["3+4=", "5+4=", "12*3="]
+    both = post(served[1], "completions", prompt=prompts, n=2, temperature=0).json()
+    alone = [post(served[1], "completions", prompt=one, temperature=0).json() for one in prompts]
+    assert [choice["index"] for choice in both["choices"]] == list(range(6))
+    assert [choice["text"] for choice in both["choices"][::2]] == [one["choices"][0]["text"] for one in alone]
+    assert both["usage"]["prompt_tokens"] == sum(one["usage"]["prompt_tokens"] for one in alone)
+
+
+def test_a_thought_may_be_left_out(start: Start) -> None:
+    service, address = start()
+    off = {"enable_thinking": False}
+    refused = post(address, "chat/completions", messages=ASKED, chat_template_kwargs=off)
+    assert "always opens a thought" in refused.json()["error"]["message"]
+    service.tokenizer.chat_template = CHAT_TEMPLATE
+    message = post(address, "chat/completions", messages=ASKED, chat_template_kwargs=off).json()["choices"][0]
+    assert "reasoning_content" not in message["message"]
+    refused = post(address, "chat/completions", messages=ASKED, chat_template_kwargs={"enable_magic": True})
+    assert refused.json()["error"]["param"] == "chat_template_kwargs.enable_magic"
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "words"),
+    [
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
+        ({"stop": [""]}, "stop.0", "at least 1"),
+        ({"stop": 5}, "stop", "list"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty", "0.01"),
+        ({"top_k": -2}, "top_k", "-1"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "system"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content", "required"),
+        ({"messages": "hi"}, "messages", "list"),
+    ],
+)
+def test_a_refusal_names_the_field_in_plain_words(
+    served: tuple[Service, str], change: dict[str, Any], param: str, words: str
+) -> None:
+    error = post(served[1], "chat/completions", **({"messages": ASKED} | change))
+    assert error.status_code == 400
+    assert error.json()["error"]["param"] == param
+    assert words in error.json()["error"]["message"]
+    assert "[" not in error.json()["error"]["message"]
+
+
+def test_the_scheme_of_a_key_has_no_case(start: Start) -> None:
+    _, address = start(api_key="sesame")
+    for scheme, status in (("bearer", 200), ("BEARER", 200), ("Basic", 401), ("sesame", 401)):
+        assert httpx.get(f"{address}/models", headers={"Authorization": f"{scheme} sesame"}).status_code == status
+
+
+def test_a_web_page_cannot_ask(start: Start) -> None:
+    _, address = start(hosts=frozenset({"127.0.0.1", "localhost", "::1"}))
+    port = address.rsplit(":", 1)[1].partition("/")[0]
+    for host, status in (
+        *((name, 200) for name in (f"127.0.0.1:{port}", f"LocalHost:{port}", f"[::1]:{port}", "localhost")),
+        *((name, 403) for name in (f"evil.example:{port}", "", "localhost.evil.example", f"[::2]:{port}")),
+    ):
+        answer = post(address, "completions", headers={"Host": host}, prompt="1")
+        assert answer.status_code == status, host
+    # What a page may send without asking first (a "simple" request) is no JSON.
+    plain = httpx.post(f"{address}/completions", content=b'{"model": "tiny"}', headers={"Content-Type": "text/plain"})
+    assert plain.status_code == 415
+
+
+def test_a_name_with_a_slash_is_found(start: Start) -> None:
+    service, address = start()
+    service.model = "org/tiny-pair"
+    assert httpx.get(f"{address}/models/org/tiny-pair").json()["id"] == "org/tiny-pair"
+
+
+def test_sampling_that_is_not_said_is_the_checkpoints(start: Start) -> None:
+    _, greedy = start(defaults=Defaults(temperature=0))
+    texts = {post(greedy, "completions", prompt="1+2", seed=n).json()["choices"][0]["text"] for n in range(4)}
+    assert len(texts) == 1
+    said = {
+        post(greedy, "completions", prompt="1+2", seed=n, temperature=2).json()["choices"][0]["text"] for n in range(4)
+    }
+    assert len(said) > 1
+
+
+def test_a_prompt_that_cannot_fit_is_not_tokenized(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    service, address = start()
+    monkeypatch.setattr("pipo_core.serve.openai_api.encode_prompt", lambda *_, **__: pytest.fail("it was tokenized"))
+    long = "7" * (service.max_prompt_bytes + 1)
+    answer = post(address, "chat/completions", messages=[{"role": "user", "content": long}])
+    assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_counters_know_those_who_left(start: Start) -> None:
+    service, address = start()
+    rng = random.Random(0)
+    for _ in range(4):
+        body = {"model": MODEL, "prompt": "1+2", "max_tokens": 400, "stream": True, "temperature": 0, "n": 2}
+        with httpx.stream("POST", f"{address}/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            for _ in range(rng.randrange(1, 9)):
+                next(lines)
+    while service.live.stats().running or service.metrics.requests.total() < 8:
+        httpx.get(address.replace("/v1", "/health"))
+    text = httpx.get(address.replace("/v1", "/metrics")).text
+    assert 'pipo_requests_total{outcome="cancelled"} 8' in text
+    prompt = post(address, "completions", prompt="1+2").json()["usage"]["prompt_tokens"]
+    assert service.metrics.prompt_tokens == 5 * prompt  # once for each body, not once for each choice
+    assert 0 < service.metrics.ttft_seconds <= service.metrics.seconds
