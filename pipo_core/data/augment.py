@@ -63,7 +63,11 @@ def prompt_length(labels: ArrayLike) -> int:
 
 
 def pair(ids: ArrayLike, labels: ArrayLike, *, pad_id: int) -> PairedExample:
-    """Return the example in slots of two tokens, with a PAD only at the end of an odd prompt or answer."""
+    """Return the example in slots of two tokens, with a PAD only at the end of an odd prompt or answer.
+
+    Raises:
+        ValueError: if the lengths of ids and labels differ.
+    """
     token_ids, token_labels, prompt = _as_arrays(ids, labels)
     return _lay_out(token_ids, token_labels, prompt, _full_slots(token_ids.size - prompt), pad_id)
 
@@ -73,6 +77,9 @@ def split(ids: ArrayLike, labels: ArrayLike, *, pad_id: int, rho: float, rng: np
 
     Of the ``n`` pairs whose second token has a label, ``max(1, round(n·rho))`` are split (paper, section 4.1), so one
     is split even at ``rho`` 0. All other pairs keep their two tokens: pairs always begin at even offsets of the answer.
+
+    Raises:
+        ValueError: if the lengths of ids and labels differ.
     """
     token_ids, token_labels, prompt = _as_arrays(ids, labels)
     answer_labels = token_labels[prompt:]
@@ -93,6 +100,9 @@ def segment(ids: ArrayLike, labels: ArrayLike, *, pad_id: int, rho: float, rng: 
 
     From left to right, each slot has one token with probability ``rho``, else two. A slot of one token shifts
     everything after it by one token, as a rejected draft does in decoding.
+
+    Raises:
+        ValueError: if the lengths of ids and labels differ.
     """
     token_ids, token_labels, prompt = _as_arrays(ids, labels)
     length = token_ids.size - prompt
@@ -150,6 +160,9 @@ def augment(
         epoch: number of the epoch.
         pad_id: id of the PAD.
         prompt_shift: share of the examples whose prompt is shifted by one place (`shift_prompt`).
+
+    Raises:
+        ValueError: if the lengths of ids and labels differ.
     """
     example = _with_answer_pads(ids, labels, phase, example_generator(seed, epoch, ids), pad_id)
     prompt = prompt_length(labels)
