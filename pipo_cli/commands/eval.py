@@ -9,7 +9,7 @@ from pipo_cli.comparisons import Asked, compare, comparison
 from pipo_core.errors import UsageError
 
 
-class Suite(StrEnum):
+class SuiteChoice(StrEnum):
     """The benchmarks; each has a shipped recipe SUITE/eval.yaml with its standard settings."""
 
     tiny = "tiny"
@@ -30,7 +30,7 @@ def evaluate(
     ctx: typer.Context,
     asked: Asked,
     suite: Annotated[
-        Suite | None,
+        SuiteChoice | None,
         typer.Option("--suite", help="The problems: tiny (the default) is held-out arithmetic, math is AIME 2025."),
     ] = None,
 ) -> None:
@@ -40,4 +40,4 @@ def evaluate(
     """
     if suite is not None and asked.recipe is not None:
         raise UsageError(f"--suite {suite} and the recipe {asked.recipe}: give one of them", hint="pipo eval --help")
-    compare(ctx, "eval", f"{suite or Suite.tiny}/eval.yaml", asked)
+    compare(ctx, "eval", f"{suite or SuiteChoice.tiny}/eval.yaml", asked)

@@ -1,4 +1,4 @@
-"""What a bench compares, opened: engines on one checkpoint share its weights, and random weights are made once."""
+"""Opens the engines that a bench compares; engines on one checkpoint share its weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from pipo_core.recipes.common import EngineSettings
 from pipo_core.recipes.methods import Decoding
 
 OpenEngine = Callable[[Path | str, Decoding, EngineSettings], Engine]
-"""From a checkpoint folder or a shape's name, a decoding and settings to what runs it."""
+"""Opens an engine on a checkpoint folder, or on random weights of a named shape."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One row of the comparison: an arm with one way of decoding, and the engine that runs it."""
+class OpenArm:
+    """One entry of the comparison: an arm with one decoding, and the engine that runs it."""
 
     name: str
     decoding: Decoding
@@ -25,26 +25,31 @@ class Contender:
 
     @property
     def label(self) -> str:
-        """The row's name in tables and plots."""
+        """The entry's name in tables and plots."""
         return self.decoding.label(self.name)
 
 
-def open_arms(recipe: BenchRecipe, settings: EngineSettings, open_engine: OpenEngine | None = None) -> list[Contender]:
-    """Return the rows of a bench, in the recipe's order.
+def open_arms(recipe: BenchRecipe, settings: EngineSettings, open_engine: OpenEngine | None = None) -> list[OpenArm]:
+    """Return the arms of a bench with their engines, in the recipe's order.
+
+    Args:
+        recipe: the settings, with paths on this disk in place of names.
+        settings: settings of every engine.
+        open_engine: opens an engine; None for one that shares weights between engines.
 
     Raises:
-        UsageError: if the recipe names a shape that is not known.
-        CheckpointError: for a checkpoint that cannot be read.
-        MachineError: for a device that is not there, or a batch that does not fit.
+        UsageError: if the recipe names an unknown shape, or an arm has no checkpoint.
+        CheckpointError: if a checkpoint cannot be read.
+        MachineError: if the device is absent or the batch does not fit.
     """
     if recipe.random_weights is not None and recipe.random_weights not in SHAPES:
         raise UsageError(f"no shape is called {recipe.random_weights!r}", hint=f"one of {', '.join(SHAPES)}")
     open_engine = open_engine or Engines().open
-    contenders = []
+    opened = []
     for arm in recipe.arms:
         source = recipe.random_weights if arm.ckpt is None else Path(arm.ckpt)
         if source is None:
             raise UsageError(f"arm {arm.name} has no checkpoint")
         for decoding in arm.decodings():
-            contenders.append(Contender(arm.name, decoding, open_engine(source, decoding, settings)))
-    return contenders
+            opened.append(OpenArm(arm.name, decoding, open_engine(source, decoding, settings)))
+    return opened

@@ -1,4 +1,4 @@
-"""How fast this CPU reads memory, measured: the limit that a decode step runs against."""
+"""Measures how fast this CPU reads memory, which limits a decode step."""
 
 import time
 
@@ -9,7 +9,7 @@ _REPEATS = 5
 
 
 def read_bandwidth() -> float:
-    """Return bytes a second at which torch's threads read a buffer larger than any cache: the best of some tries."""
+    """Return the bytes per second at which torch's threads read a buffer larger than any cache, at best."""
     buffer = torch.ones(_BYTES // 4)
     buffer.sum()
     best = float("inf")

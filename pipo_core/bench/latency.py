@@ -1,20 +1,20 @@
-"""`pipo bench`: time to the first token and time per token of several arms, side by side in one run.
+"""`pipo bench`: time to the first token and time per token of several arms, measured side by side in one run.
 
-Definitions, one request at a time (batch 1), only real tokens (no PAD counts):
+Definitions, for one request at a time (batch 1) and real tokens only (no PADs):
 
-- TTFT: from the request to the end of the first step, which gives one token, or two where the draft is kept;
-- TPOT: the time after the first step divided by the real tokens that came in it;
+- TTFT: from the request to the end of the first step, which writes one token, or two if the draft is kept;
+- TPOT: the time after the first step divided by the real tokens written after it;
 - speed-up: the baseline's time over the arm's time *in the same round*, then the median over rounds.
 
-In each round every arm answers the same prompt with the same seed, and the arm that goes first changes from
-round to round, so that a machine that grows slower or faster during the run favours nobody. Every trial is
-kept in the results. A run that was stopped begins anew: timings of two sessions are not comparable.
+In each round every arm answers the same prompt with the same seed. Arms take turns in going first, so that a machine
+that becomes slower or faster during the run favours none of them. The results contain every trial. A bench that was
+stopped starts again from the beginning, because timings of two sessions are not comparable.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipo_core.bench.arms import Contender
+from pipo_core.bench.arms import OpenArm
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.bench.roofline import Device, tpot_limit, ttft_limit
 from pipo_core.bench.summaries import quartiles
@@ -31,19 +31,33 @@ TIMES = ("ttft_s", "tpot_s")
 
 
 def measure_latency(
-    recipe: BenchRecipe, arms: Sequence[Contender], device: Device | None, reporter: Reporter
+    recipe: BenchRecipe, arms: Sequence[OpenArm], device: Device | None, reporter: Reporter
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a row for each prompt length with every arm's figures, and the single trials."""
-    trials = _measure(recipe, arms, reporter)
+    """Return every arm's figures for each prompt length, and the single trials.
+
+    Args:
+        recipe: prompt lengths and numbers of tokens, rounds and warm-up rounds.
+        arms: the open arms.
+        device: limits of the device; None if they are not known.
+        reporter: shows progress.
+
+    Raises:
+        PipoError: if an engine ends too early or does not report its steps.
+    """
+    trials = _run_trials(recipe, arms, reporter)
     rows = [
-        {"prompt_tokens": length, "arms": _summaries(recipe, arms, trials, length, device)}
+        {"prompt_tokens": length, "arms": _arm_figures(recipe, arms, trials, length, device)}
         for length in recipe.prompt_tokens
     ]
     return rows, trials
 
 
 def tpot(completion: Completion) -> float:
-    """Seconds per real token after the first step. Raises PipoError where there is none."""
+    """Return the seconds per real token after the first step.
+
+    Raises:
+        PipoError: if no token follows the first step, or the engine does not report its steps.
+    """
     after = sum(_step_counts(completion)[1:])
     if after == 0:
         raise PipoError(f"{completion.id}: the engine stopped after the first step, so there is no TPOT")
@@ -51,21 +65,29 @@ def tpot(completion: Completion) -> float:
 
 
 def _step_counts(completion: Completion) -> list[int]:
-    """Return the real tokens of each step. Raises PipoError where the engine does not report them."""
+    """Return the real tokens of each step.
+
+    Raises:
+        PipoError: if the engine does not report them.
+    """
     if completion.slot_token_counts is None:
         raise PipoError(f"{completion.id}: this engine does not report steps, so there is no TPOT")
     return completion.slot_token_counts
 
 
 def check_latency(recipe: BenchRecipe) -> None:
-    """Raise UsageError where no token would follow the first step, or the baseline is not one row."""
+    """Refuse a recipe whose latency cannot be measured.
+
+    Raises:
+        UsageError: if no token would follow the first step, or the baseline has several thresholds.
+    """
     for arm in recipe.arms:
-        first = METHODS[arm.method].max_step_tokens(0)  # of a chain of drafts none comes in the first step
+        first = METHODS[arm.method].max_step_tokens(0)  # the first step of a chain of drafts has no draft
         if recipe.new_tokens <= first:
             raise UsageError(
-                f"new_tokens must be at least {first + 1}: a first step of {arm.method} gives up to {first}, and TPOT "
-                "counts what follows",
-                hint="new_tokens=16 is what the paper measured",
+                f"new_tokens must be at least {first + 1}: the first step of {arm.method} writes up to {first}, "
+                "and TPOT needs tokens after it",
+                hint="the paper uses new_tokens=16",
             )
         if arm.name == recipe.baseline and len(arm.decodings()) > 1:
             raise UsageError(
@@ -74,8 +96,8 @@ def check_latency(recipe: BenchRecipe) -> None:
             )
 
 
-def _measure(recipe: BenchRecipe, arms: Sequence[Contender], reporter: Reporter) -> list[dict[str, Any]]:
-    """Return the measured trials of all prompt lengths, in the order in which they ran."""
+def _run_trials(recipe: BenchRecipe, arms: Sequence[OpenArm], reporter: Reporter) -> list[dict[str, Any]]:
+    """Run warm-up and measured rounds; return the measured trials in the order in which they ran."""
     rounds = recipe.warmup + recipe.trials
     trials = []
     with reporter.progress("bench", len(recipe.prompt_tokens) * rounds * len(arms), "trial") as bar:
@@ -83,14 +105,19 @@ def _measure(recipe: BenchRecipe, arms: Sequence[Contender], reporter: Reporter)
             for number in range(rounds):
                 first = number % len(arms)
                 for place, arm in enumerate([*arms[first:], *arms[:first]]):
-                    completion = _trial(recipe, arm, length, number)
+                    completion = _answer_alone(recipe, arm, length, number)
                     bar.advance(1, ttft_ms=1e3 * completion.ttft_s, tpot_ms=1e3 * tpot(completion))
                     if number >= recipe.warmup:
-                        trials.append(_record(completion, arm, length, number - recipe.warmup, place))
+                        trials.append(_trial_record(completion, arm, length, number - recipe.warmup, place))
     return trials
 
 
-def _trial(recipe: BenchRecipe, arm: Contender, length: int, number: int) -> Completion:
+def _answer_alone(recipe: BenchRecipe, arm: OpenArm, length: int, number: int) -> Completion:
+    """Return the arm's answer to the prompt of round ``number``, written with no other request beside it.
+
+    Raises:
+        PipoError: if the engine does not give exactly one answer.
+    """
     request = Request(
         id=f"{arm.label}/{length}/{number}",
         prompt_ids=make_prompt(arm.engine.tokenizer, length, number),
@@ -106,7 +133,8 @@ def _trial(recipe: BenchRecipe, arm: Contender, length: int, number: int) -> Com
     return completions[0]
 
 
-def _record(completion: Completion, arm: Contender, length: int, number: int, place: int) -> dict[str, Any]:
+def _trial_record(completion: Completion, arm: OpenArm, length: int, number: int, place: int) -> dict[str, Any]:
+    """Return what the results hold of one trial; ``place`` is the arm's turn in its round."""
     return {
         "prompt_tokens": length,
         "round": number,
@@ -121,15 +149,18 @@ def _record(completion: Completion, arm: Contender, length: int, number: int, pl
     }
 
 
-def _summaries(
+def _arm_figures(
     recipe: BenchRecipe,
-    arms: Sequence[Contender],
+    arms: Sequence[OpenArm],
     trials: Sequence[Mapping[str, Any]],
     length: int,
     device: Device | None,
 ) -> list[dict[str, Any]]:
-    of = {arm.label: [t for t in trials if t["label"] == arm.label and t["prompt_tokens"] == length] for arm in arms}
-    reference = next((of[arm.label] for arm in arms if arm.name == recipe.baseline), None)
+    """Return every arm's figures at one prompt length, from the trials of all lengths."""
+    by_label = {
+        arm.label: [t for t in trials if t["label"] == arm.label and t["prompt_tokens"] == length] for arm in arms
+    }
+    reference = next((by_label[arm.label] for arm in arms if arm.name == recipe.baseline), None)
     return [
         {
             "arm": arm.name,
@@ -138,11 +169,11 @@ def _summaries(
             "tau": arm.decoding.tau,
             "acceptance": arm.decoding.acceptance,
             "draft_vocab": arm.decoding.draft_vocab,
-            **{time: quartiles([t[time] for t in of[arm.label]]) for time in TIMES},
-            "speedup": None if reference is None else _speedups(of[arm.label], reference),
-            "tokens_per_slot": _tokens_per_slot(of[arm.label]),
-            "drafts_kept": _share_kept(of[arm.label]),
-            "of_limit": _of_limit(recipe, arm, of[arm.label], length, device),
+            **{time: quartiles([t[time] for t in by_label[arm.label]]) for time in TIMES},
+            "speedup": None if reference is None else _speedups(by_label[arm.label], reference),
+            "tokens_per_slot": _tokens_per_slot(by_label[arm.label]),
+            "drafts_kept": _share_kept(by_label[arm.label]),
+            "of_limit": _shares_of_limits(recipe, arm, by_label[arm.label], length, device),
         }
         for arm in arms
     ]
@@ -151,7 +182,8 @@ def _summaries(
 def _speedups(
     trials: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, float]]:
-    pairs = list(zip(trials, reference, strict=True))  # both in the order of rounds
+    """Return quartiles of the baseline's time over the arm's time; both lists are in the order of rounds."""
+    pairs = list(zip(trials, reference, strict=True))
     return {time: quartiles([base[time] / own[time] for own, base in pairs]) for time in TIMES}
 
 
@@ -165,10 +197,10 @@ def _share_kept(trials: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(trial["kept"] for trial in trials) / drafts if drafts else None
 
 
-def _of_limit(
-    recipe: BenchRecipe, arm: Contender, trials: Sequence[Mapping[str, Any]], length: int, device: Device | None
+def _shares_of_limits(
+    recipe: BenchRecipe, arm: OpenArm, trials: Sequence[Mapping[str, Any]], length: int, device: Device | None
 ) -> dict[str, float | None] | None:
-    """Return what part of the device's limits the medians reach; None where shape or device are not known."""
+    """Return each limit of the device over the median time, 1 at the limit; None if shape or device are not known."""
     config, decoding = arm.engine.reports.config, arm.decoding
     if config is None or device is None:
         return None

@@ -1,16 +1,16 @@
-"""What the hardware allows: seconds a token and seconds to the first token, from shapes alone.
+"""Hardware limits of the time per token and of the time to the first token, computed from shapes alone.
 
-A decode step must read every weight that it uses once, and each sequence's keys, values and states. A prefill must do
-its multiplications. No implementation is faster than the memory's bandwidth for the one and the arithmetic's peak for
-the other, so a measured time divided into these limits says how much is left to gain. Only bytes and operations of the
-network count; sampling, launches and synchronisations do not, so a limit is a limit.
+A decode step must read each weight that it uses once, and the keys, values and states of each sequence; the memory's
+bandwidth limits it. A prefill must do its multiplications; the peak of the arithmetic limits it. The limit over a
+measured time tells how much can still be gained. Only the network's bytes and operations count. Sampling, launches and
+synchronisations do not, so the figures are lower bounds of the time.
 
-Bytes of a step at batch ``B`` and ``b`` bytes a weight::
+Bytes of a step at batch ``B`` and ``b`` bytes per weight::
 
     b · weights + B · (cache + 2 · states)
 
-Each method says which weights and how much of the cache its step reads: `Method.step_weights`,
-`Method.step_cache_bytes`. The states of the gated-delta layers are read and written. Only full-attention layers have
+Each method states which weights its step reads (`Method.step_weights`) and how much of the cache
+(`Method.step_cache_bytes`). The states of the gated-delta layers are read and written. Only full-attention layers have
 keys and values.
 """
 
@@ -26,7 +26,7 @@ from pipo_core.recipes.methods import METHODS, MethodName
 
 @dataclass(frozen=True)
 class Device:
-    """What a device can do: bytes a second from its memory, and dense bf16 operations a second (0: not known)."""
+    """A device's peaks: bytes per second from its memory, and dense bf16 operations per second (0: not known)."""
 
     name: str
     bandwidth: float
@@ -45,22 +45,22 @@ DEVICES = {
         Device("RTX 4090", 1.008e12, 165e12),
     )
 }
-"""Makers' figures, by a part of the name that PyTorch gives the device."""
+"""Manufacturers' figures; each key is part of the name that PyTorch gives the device."""
 
 
 def known_device(name: str) -> Device | None:
-    """Return the table's entry for a device as PyTorch names it, None if there is none."""
+    """Return the entry of `DEVICES` for a device as PyTorch names it; None if there is none."""
     return next((device for key, device in DEVICES.items() if key.lower() in name.lower()), None)
 
 
 def step_bytes(config: Qwen3_5TextConfig, method: MethodName, load: StepLoad, *, weight_bytes: int = 2) -> float:
-    """Return the bytes that one decode step moves at least, see the module.
+    """Return the least number of bytes that one decode step moves (equation in the module's docstring).
 
     Args:
-        config: the shape.
-        method: its name.
-        load: what the step works on.
-        weight_bytes: of weights, keys and values.
+        config: the model's shape.
+        method: name of the decoding method.
+        load: batch, context and drafts of the step.
+        weight_bytes: bytes of each weight, key and value.
     """
     sizes, decoder = model_sizes(config, weight_bytes), METHOD_CLASSES[method]
     per_sequence = decoder.step_cache_bytes(sizes, load) + 2 * sizes.states
@@ -71,20 +71,21 @@ def tpot_limit(
     config: Qwen3_5TextConfig,
     method: MethodName,
     device: Device,
-    tokens_a_step: float,
+    tokens_per_step: float,
     load: StepLoad,
     *,
     weight_bytes: int = 2,
 ) -> float:
-    """Return seconds a real token of each sequence at least, where a step writes ``tokens_a_step``."""
-    return step_bytes(config, method, load, weight_bytes=weight_bytes) / device.bandwidth / tokens_a_step
+    """Return the least seconds per real token of each sequence, if a step writes ``tokens_per_step`` on average."""
+    return step_bytes(config, method, load, weight_bytes=weight_bytes) / device.bandwidth / tokens_per_step
 
 
 def prefill_flops(config: Qwen3_5TextConfig, method: MethodName, tokens: int) -> float:
-    """Return the multiplications and additions that reading a prompt takes at least, the first step's head included.
+    """Return the least operations for reading a prompt, the first step's LM head included.
 
-    Two a weight and position; causal attention ``2 · T² · heads · D`` a layer; the gated-delta recurrence
-    ``6 · Dk · Dv`` a head and position. Of the MTP block only keys and values, and those of all positions.
+    They are two per weight and position, ``2 · T² · heads · D`` per layer of causal attention over T positions, and
+    ``6 · Dk · Dv`` per head and position for the gated-delta recurrence. The MTP block only computes keys and values,
+    at all positions.
     """
     sizes, spec = model_sizes(config), METHODS[method]
     h, keys = config.hidden_size, config.num_key_value_heads * config.head_dim
@@ -102,5 +103,5 @@ def prefill_flops(config: Qwen3_5TextConfig, method: MethodName, tokens: int) ->
 
 
 def ttft_limit(config: Qwen3_5TextConfig, method: MethodName, device: Device, tokens: int) -> float | None:
-    """Return seconds to the first step's end at least; None where the device's arithmetic is not known."""
+    """Return the least seconds to the end of the first step; None if the device's arithmetic is not known."""
     return prefill_flops(config, method, tokens) / device.flops if device.flops else None

@@ -1,4 +1,4 @@
-"""`pipo bench`: opens the arms, measures latency and throughput, writes the results."""
+"""`pipo bench`: opens the arms, measures latency, throughput and training passes, writes the results."""
 
 import gc
 import sys
@@ -43,17 +43,24 @@ def run_bench(
     reporter: Reporter | None = None,
     open_engine: OpenEngine | None = None,
 ) -> dict[str, Any]:
-    """Measure, write `out/results.json`, and return it without the single trials.
+    """Measure and write `out/results.json`; return its content without the single trials.
+
+    Args:
+        recipe: the settings, with paths on this disk in place of names.
+        out: the stage's folder, which exists.
+        reporter: shows progress.
+        open_engine: opens the engines; None for the default, which shares weights between arms.
 
     Raises:
-        UsageError: where no token would follow the first step, the baseline is not one row, or a shape is unknown.
-        CheckpointError: for a checkpoint that cannot be read.
-        MachineError: for a device that is not there, or a batch that does not fit.
+        UsageError: if no token would follow the first step, the baseline has several thresholds, or a shape is unknown.
+        CheckpointError: if a checkpoint cannot be read.
+        MachineError: if the device is absent, or a batch or a training pass does not fit.
+        PipoError: if an engine ends too early or does not report its steps.
     """
     reporter = reporter or SilentReporter()
     check_latency(recipe)
-    rows = max([1, *recipe.concurrency])
-    arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": rows}), open_engine)
+    max_requests = max([1, *recipe.concurrency])
+    arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": max_requests}), open_engine)
     reports = arms[0].engine.reports
     name = reports.device or "unknown"
     device = None
@@ -87,18 +94,25 @@ def run_bench(
     raw = {"raw": trials, "raw_throughput": concurrent}
     write_json(out / RESULTS, {**results, **raw})
     if recipe.training_tokens:
-        arms.clear()  # the passes run in processes of their own, which need the memory
+        arms.clear()  # training passes run in other processes, which need the memory
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        for row in _training(recipe, reports.config, reporter):
+        for row in _measure_training_passes(recipe, reports.config, reporter):
             results["training"].append(row)
             write_json(out / RESULTS, {**results, **raw})
     return results
 
 
-def _training(recipe: BenchRecipe, config: Qwen3_5TextConfig | None, reporter: Reporter) -> Iterator[dict[str, Any]]:
-    """Yield the figures of training passes of a network, length by length, each in processes of its own."""
+def _measure_training_passes(
+    recipe: BenchRecipe, config: Qwen3_5TextConfig | None, reporter: Reporter
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of training passes, length by length.
+
+    Raises:
+        UsageError: if the model's shape is not known.
+        MachineError: if memory does not suffice.
+    """
     if config is None:
         raise UsageError("training passes need the shape of a model")
     device, dtype = prepare(recipe.engine)

@@ -1,4 +1,4 @@
-"""Results of a bench as rows of text."""
+"""Tables of a bench's results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
 def latency_table(results: Mapping[str, Any]) -> Table:
-    """Return times and speed-ups of what `run_bench` returned: a row for each prompt length and arm.
+    """Return times and speed-ups from the results of `run_bench`: a row for each prompt length and arm.
 
-    Times are medians in milliseconds with their quartiles, speed-ups medians over rounds.
+    Times are medians with quartiles, in milliseconds. Speed-ups are medians over rounds.
     """
     over = f"; speed-ups over {results['baseline']}" if results["baseline"] else ""
     title = (
@@ -18,11 +18,11 @@ def latency_table(results: Mapping[str, Any]) -> Table:
     )
     columns = ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT speed-up", "TPOT speed-up"]
     columns += ["tokens a slot", "TTFT of limit", "TPOT of limit"]
-    rows = [_row(length["prompt_tokens"], arm) for length in results["lengths"] for arm in length["arms"]]
+    rows = [_latency_row(length["prompt_tokens"], arm) for length in results["lengths"] for arm in length["arms"]]
     return without_empty_columns(Table(title, columns, rows, words=(1,)))
 
 
-def _row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
+def _latency_row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
     speedup = arm["speedup"]
     return [
         f"{prompt_tokens:,}",
@@ -32,12 +32,12 @@ def _row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
         ABSENT if speedup is None else f"{speedup['ttft_s']['median']:.2f}×",
         ABSENT if speedup is None else f"{speedup['tpot_s']['median']:.2f}×",
         f"{arm['tokens_per_slot']:.2f}",
-        *(_share(arm["of_limit"] and arm["of_limit"][time]) for time in ("ttft_s", "tpot_s")),
+        *(_share_in_percent(arm["of_limit"] and arm["of_limit"][time]) for time in ("ttft_s", "tpot_s")),
     ]
 
 
 def throughput_table(results: Mapping[str, Any]) -> Table:
-    """Return real tokens a second by requests at once: a row for each number and arm, medians with quartiles."""
+    """Return real tokens per second, medians with quartiles: a row for each number of concurrent requests and arm."""
     over = f"; speed-ups over {results['baseline']}" if results["baseline"] else ""
     title = f"throughput: real tokens a second of all requests together, prompts included{over}"
     rows = [
@@ -54,7 +54,7 @@ def throughput_table(results: Mapping[str, Any]) -> Table:
 
 
 def training_table(results: Mapping[str, Any]) -> Table:
-    """Return tokens a second and peak memory of training passes: a row for each length and objective."""
+    """Return tokens per second and peak memory of training passes: a row for each length and objective."""
     rows = []
     for length in results["training"]:
         for objective, arm in length["arms"].items():
@@ -69,20 +69,20 @@ def training_table(results: Mapping[str, Any]) -> Table:
                     f"{length['peak_ratio']:.2f}×" if pair else ABSENT,
                 ]
             )
-    title = "training passes (forward, losses, backward) of one row with random weights, all of them training"
+    title = "training passes (forward, losses, backward) of one example with random weights, all of them trained"
     columns = ["tokens", "objective", "tokens/s", "peak GiB", "speed over regular", "peak over regular"]
     return Table(title, columns, rows, words=(1,))
 
 
 def bench_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return every table that there are figures for."""
+    """Return the tables for which the results have figures."""
     tables = [latency_table(results)]
     tables += [throughput_table(results)] if results["throughput"] else []
     tables += [training_table(results)] if results.get("training") else []
     return tables
 
 
-def _share(share: float | None) -> str:
+def _share_in_percent(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.0f} %"
 
 

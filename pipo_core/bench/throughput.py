@@ -1,15 +1,15 @@
-"""Throughput: real tokens a second of all answers together, by how many are written at once.
+"""Throughput: real tokens per second of all answers together, by the number of concurrent requests.
 
-In each round every arm answers the same prompts, as many as run at once, each to the same number of real tokens; arms
-take turns in going first. A round's figure is all real tokens divided by the time from the first request to the last
-answer, prompts included.
+In each round every arm answers the same prompts, all at once, each with the same number of real tokens. Arms take turns
+in going first. A trial's figure is its real tokens divided by the time from the first request to the last answer, which
+includes reading the prompts.
 """
 
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipo_core.bench.arms import Contender
+from pipo_core.bench.arms import OpenArm
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.bench.summaries import quartiles
 from pipo_core.decode.sampling import SamplingParams
@@ -18,28 +18,30 @@ from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import Sampling
 from pipo_core.reporting import Reporter
 
-WARMUP = 1
+_WARMUP_ROUNDS = 1
+"""Rounds whose trials are not counted."""
 
 
 def measure_throughput(
-    recipe: BenchRecipe, arms: Sequence[Contender], reporter: Reporter
+    recipe: BenchRecipe, arms: Sequence[OpenArm], reporter: Reporter
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return a row for each number of requests with every arm's figures, and the single trials."""
+    """Return every arm's figures for each number of concurrent requests, and the single trials."""
     trials: list[dict[str, Any]] = []
-    rounds = WARMUP + recipe.concurrent_trials
+    rounds = _WARMUP_ROUNDS + recipe.concurrent_trials
     with reporter.progress("throughput", len(recipe.concurrency) * rounds * len(arms), "trial") as bar:
         for requests in recipe.concurrency:
             for number in range(rounds):
                 first = number % len(arms)
                 for arm in [*arms[first:], *arms[:first]]:
-                    trial = _trial(recipe, arm, requests, number)
+                    trial = _answer_together(recipe, arm, requests, number)
                     bar.advance(1, tokens_per_second=trial["tokens"] / trial["seconds"])
-                    if number >= WARMUP:
-                        trials.append({"round": number - WARMUP, **trial})
-    return [_row(recipe, arms, trials, requests) for requests in recipe.concurrency], trials
+                    if number >= _WARMUP_ROUNDS:
+                        trials.append({"round": number - _WARMUP_ROUNDS, **trial})
+    return [_arm_speeds(recipe, arms, trials, requests) for requests in recipe.concurrency], trials
 
 
-def _trial(recipe: BenchRecipe, arm: Contender, requests: int, number: int) -> dict[str, Any]:
+def _answer_together(recipe: BenchRecipe, arm: OpenArm, requests: int, number: int) -> dict[str, Any]:
+    """Return the tokens and seconds of ``requests`` concurrent answers to the prompts of round ``number``."""
     asked = [
         Request(
             id=f"{arm.label}/{requests}/{number}/{index}",
@@ -62,9 +64,10 @@ def _trial(recipe: BenchRecipe, arm: Contender, requests: int, number: int) -> d
     }
 
 
-def _row(
-    recipe: BenchRecipe, arms: Sequence[Contender], trials: Sequence[dict[str, Any]], requests: int
+def _arm_speeds(
+    recipe: BenchRecipe, arms: Sequence[OpenArm], trials: Sequence[dict[str, Any]], requests: int
 ) -> dict[str, Any]:
+    """Return every arm's tokens per second and speed-up at one number of concurrent requests."""
     speeds = {
         arm.label: [t["tokens"] / t["seconds"] for t in trials if t["label"] == arm.label and t["requests"] == requests]
         for arm in arms

@@ -1,14 +1,13 @@
-"""Speed and memory of a training pass, pair model against the uncompressed one, on the same text and random weights.
+"""Speed and memory of a training pass: the pair model against the uncompressed one, same text and random weights.
 
-A pass is forward with its losses and backward through `Qwen3_5ForCausalPIPO.forward`; the optimizer is left out, for it
-costs both the same. Of ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``:
-half the products with weights, half of what is kept for the gradient, a quarter of attention's scores. The LM head is
-applied to ``T/2`` first tokens and ``T/2`` drafts, in ``regular`` to ``T`` next tokens and ``T`` of the MTP head's.
-What stays is what a pass does with the weights themselves: their gradients are written whole.
+A pass is forward with losses and backward through `Qwen3_5ForCausalPIPO.forward`. The optimizer is left out, because it
+costs both the same. For ``T`` tokens the backbone reads ``T`` positions in ``regular`` and ``T/2`` slots in ``pipo``:
+half the products with weights, half the activations, a quarter of the attention scores. The LM head projects ``T/2``
+first tokens and ``T/2`` drafts in ``pipo``, and ``T`` next tokens and ``T`` tokens of the MTP head in ``regular``. Both
+write the gradients of all weights.
 
-Each figure comes from processes of its own, whose peak is therefore of this pass alone; they run in the order regular,
-pipo, pipo, regular, so that a machine that grows steadily slower favours neither. Rows have
-no PAD.
+Each measurement runs in a separate process, so that its peak memory belongs to one pass alone. The order is regular,
+pipo, pipo, regular, so that a machine that becomes steadily slower favours neither. Examples have no PAD.
 """
 
 import contextlib
@@ -35,20 +34,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """One row of text to train on.
+    """The settings of a measurement: one example, and how it is trained on.
 
     Attributes:
-        config: the model's.
-        tokens: of the row, even.
-        trials: passes that are timed.
+        config: the model's shape.
+        tokens: length of the example, an even number.
+        trials: number of timed passes.
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``fp32`` or ``bf16``; of weights, gradients and arithmetic.
-        checkpointing: whether activations are computed again in the backward pass.
-        chunk: positions that the LM head projects at once.
-        threads: of a CPU; PyTorch's choice where None.
+        precision: ``fp32`` or ``bf16``, for weights, gradients and arithmetic.
+        checkpointing: whether the backward pass computes activations again.
+        chunk: number of positions that the LM head projects at once.
+        threads: number of CPU threads; None for PyTorch's choice.
 
     Raises:
-        UsageError: for an odd or too short row, no trial, or an unknown precision.
+        UsageError: if the example's length is odd or too short, no pass is timed, or the precision is unknown.
     """
 
     config: Qwen3_5TextConfig
@@ -62,7 +61,7 @@ class TrainingCase:
 
     def __post_init__(self) -> None:
         if self.tokens < 8 or self.tokens % 2:
-            raise UsageError(f"tokens = {self.tokens}: a row has an even number of tokens, 8 or more")
+            raise UsageError(f"tokens = {self.tokens}: must be an even number, 8 or more")
         if self.trials < 1:
             raise UsageError(f"trials = {self.trials}: at least one pass must be timed")
         if self.precision not in DTYPES:
@@ -70,14 +69,14 @@ class TrainingCase:
 
 
 def measure_training(case: TrainingCase) -> dict[str, Any]:
-    """Return both objectives' tokens a second and peak memory, every trial, and the ratios pipo over regular.
+    """Return both objectives' tokens per second and peak memory, every trial, and the ratios of pipo over regular.
 
     Raises:
-        MachineError: if a process was killed, as it is when memory does not suffice, or the device is not there.
+        MachineError: if the device is absent, or memory does not suffice (its process is then killed).
     """
     if case.device.startswith("cuda") and not torch.cuda.is_available():
         raise MachineError(f"device {case.device} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
-    runs = [(objective, _in_own_process(case, objective)) for objective in ORDER]
+    runs = [(objective, _run_in_new_process(case, objective)) for objective in ORDER]
     arms = {}
     for objective in ("regular", "pipo"):
         own = [run for name, run in runs if name == objective]
@@ -98,10 +97,10 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
 
 
 def run_passes(case: TrainingCase, objective: Objective) -> dict[str, Any]:
-    """Return seconds of each timed pass, after one that warms up, and peak bytes since the weights were there.
+    """Return the seconds of each timed pass, after a warm-up pass, and the peak of memory after building the weights.
 
-    On a CPU the peak is the process's resident memory, interpreter and libraries included; on a GPU, what PyTorch
-    allocated. Call it in a process of its own: memory that an earlier case freed may still be resident.
+    On a CPU the peak is the resident memory of the process, with interpreter and libraries; on a GPU it is what PyTorch
+    allocated. The function needs a fresh process, because memory that an earlier case freed can still be resident.
     """
     device = torch.device(case.device)
     if case.threads is not None:
@@ -114,54 +113,59 @@ def run_passes(case: TrainingCase, objective: Objective) -> dict[str, Any]:
     ids = torch.randint(1, min(1000, case.config.vocab_size), (1, case.tokens)).to(device)  # 0 may be a PAD
     labels = ids.clone()
     labels[:, :2] = -100
-    _forget_peak(device)
+    _reset_peak(device)
     seconds = []
     for _ in range(1 + case.trials):
-        _wait(device)
+        _synchronize(device)
         began = time.perf_counter()
         out = model(input_ids=ids, labels=labels, objective=objective, loss_weights=LossWeights(chunk=case.chunk))
         out.loss.backward()
-        _wait(device)
+        _synchronize(device)
         seconds.append(time.perf_counter() - began)
         model.zero_grad(set_to_none=True)
     return {
         "seconds": seconds[1:],
-        "peak_bytes": _peak(device),
+        "peak_bytes": _peak_bytes(device),
         "weights_bytes": sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
     }
 
 
-def _in_own_process(case: TrainingCase, objective: Objective) -> dict[str, Any]:
+def _run_in_new_process(case: TrainingCase, objective: Objective) -> dict[str, Any]:
+    """Return the result of `run_passes`, called in a new process.
+
+    Raises:
+        MachineError: if memory does not suffice.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(run_passes, case, objective).result()
-        except (RuntimeError, MemoryError) as error:  # a killed process and a full GPU are RuntimeErrors of their own
+        except (RuntimeError, MemoryError) as error:  # a killed process and a full GPU raise subclasses of RuntimeError
             if type(error) is RuntimeError and "memory" not in str(error):
                 raise
             raise MachineError(
-                f"a {objective} pass of {case.tokens:,} tokens did not end: memory does not suffice",
-                hint="shorter training_tokens, or a smaller shape",
+                f"a {objective} pass of {case.tokens:,} tokens failed: memory does not suffice",
+                hint="use shorter training_tokens or a smaller shape",
             ) from error
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _forget_peak(device: torch.device) -> None:
+def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    # Linux: 5 sets the high-water mark to what is resident now. Elsewhere building the weights counts too.
+    # On Linux, 5 resets the high-water mark to the present size. Elsewhere the peak includes building the weights.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def _peak(device: torch.device) -> int:
+def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    # Not ru_maxrss where it can be helped: Linux hands a parent's peak on to the programs that it starts.
+    # VmHWM where it exists: on Linux a process inherits ru_maxrss from the parent that started it.
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():

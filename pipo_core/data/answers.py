@@ -1,12 +1,12 @@
-"""Answers on disk: a JSON-lines file that is only appended to, in two steps.
+"""Answers on disk: an append-only JSONL file that two steps write.
 
-Asking appends one line an answer as soon as it is complete, grading one line a verdict. A killed process loses nothing
-that was appended; called again, each step does what is missing. A row is an answer with its verdict::
+Asking appends one line per answer, as soon as the answer is complete. Grading appends one line per verdict. A killed
+process loses nothing that was appended; when a step runs again, it does what is missing::
 
     {"problem": …, "sample": …, "text": …, "finish_reason": …, "tokens": …, …}     asking
     {"problem": …, "sample": …, "correct": …, "undecided": …}                      grading
 
-Lines of older versions hold both in one. Files can be larger than memory, so only an index of them is held.
+Lines of older versions hold answer and verdict together. Files can be larger than memory, so only an index is held.
 """
 
 import json
@@ -21,7 +21,7 @@ from pipo_core.files import append_jsonl, writing
 
 
 class Key(NamedTuple):
-    """Which answer: the problem's id and the number of the sample."""
+    """Names one answer: the problem's id and the number of the sample."""
 
     problem: str
     sample: int
@@ -32,16 +32,16 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What decides an answer's fate, without its text.
+    """The index entry of one answer: what later steps need of it, without its text.
 
     Attributes:
         key: which answer it is.
-        finished: whether the text ended by itself.
-        tokens: of the text.
-        offset: where its line begins in the file, in bytes.
+        finished: whether the text ended with an end token or a stop string, not at a limit.
+        tokens: real tokens of the text, the end token not counted.
+        offset: byte position at which its line begins in the file.
         asked: fingerprint of what was asked; None in files of older versions.
-        correct: the verdict; None where it has not been graded.
-        undecided: whether grading broke off, so that it counts as wrong.
+        correct: the verdict; None before grading.
+        undecided: whether grading broke off; the answer then counts as wrong.
     """
 
     key: Key
@@ -64,26 +64,30 @@ class Answer:
 
     @property
     def solved(self) -> bool:
-        """Whether the answer is right and was not cut off."""
+        """Whether the answer is correct and was not cut off."""
         return bool(self.correct) and self.finished
 
 
 class AnswerLog:
-    """Appends answers and verdicts and knows those that are there; a context manager.
+    """Appends answers and verdicts, and indexes the answers of its file; a context manager.
 
     Attributes:
         path: the file.
-        answers: the index, in the order in which they were completed.
+        answers: the index, in the order in which the answers were completed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Name the file; nothing is touched before entering."""
+        """Name the file; it is first opened on entering the context."""
         self.path = path
         self.answers: dict[Key, Answer] = {}
 
     def __enter__(self) -> Self:
-        """Read what is there. Raises MissingInputError where a line in the middle of the file is broken."""
-        append_jsonl(self.path, [])  # cuts off what a killed writer left half-written
+        """Index what the file holds and open it for appending.
+
+        Raises:
+            MissingInputError: if a line other than the last is broken.
+        """
+        append_jsonl(self.path, [])  # removes the incomplete last line that a killed writer can leave
         self.answers = read_index(self.path)
         self._file = self.path.open("ab")
         return self
@@ -95,9 +99,9 @@ class AnswerLog:
         self._file.close()
 
     def add_answer(self, row: Mapping[str, Any]) -> None:
-        """Append an answer, which takes the place of an earlier one of its key."""
+        """Append an answer; it replaces an earlier answer of the same key."""
         offset = self._append(row)
-        answer = _answer(row, offset)
+        answer = _parse_answer(row, offset)
         self.answers[answer.key] = answer
 
     def add_verdict(self, key: Key, *, correct: bool, undecided: bool = False) -> None:
@@ -110,7 +114,7 @@ class AnswerLog:
         return read_row(self.path, self.answers[key])
 
     def _append(self, row: Mapping[str, Any]) -> int:
-        """Append a line and return where it begins."""
+        """Append a line and return the byte position at which it begins."""
         offset = self._file.tell()
         text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
         with writing(self.path):
@@ -123,8 +127,11 @@ class AnswerLog:
 def read_index(path: Path) -> dict[Key, Answer]:
     """Return the answers of a file by key.
 
-    A truncated last line is left out, and so are verdicts on answers that are not there. A repeated answer replaces the
-    earlier one. Raises MissingInputError for a file that cannot be read, and for any other line of neither kind.
+    A later answer of the same key replaces the earlier one. Verdicts without an answer are ignored, and so is an
+    incomplete last line.
+
+    Raises:
+        MissingInputError: if the file cannot be read, or another line is neither an answer nor a verdict.
     """
     found: dict[Key, Answer] = {}
     try:
@@ -140,10 +147,10 @@ def read_index(path: Path) -> dict[Key, Answer]:
             try:
                 row = json.loads(line)
                 if "text" in row:
-                    answer = _answer(row, start)
+                    answer = _parse_answer(row, start)
                     found[answer.key] = answer
                     continue
-                key, verdict = _key(row), bool(row["correct"])
+                key, verdict = _parse_key(row), bool(row["correct"])
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if not line.endswith(b"\n"):
                     return found
@@ -162,20 +169,20 @@ def read_row(path: Path, answer: Answer) -> dict[str, Any]:
 
 
 def read_rows(path: Path, answers: Iterator[Answer]) -> Iterator[dict[str, Any]]:
-    """Yield the lines of answers, in their order."""
+    """Yield the lines of the given answers, in the given order, without verdicts."""
     with path.open("rb") as file:
         for answer in answers:
             file.seek(answer.offset)
             yield json.loads(file.readline())
 
 
-def _key(row: Mapping[str, Any]) -> Key:
+def _parse_key(row: Mapping[str, Any]) -> Key:
     return Key(str(row["problem"]), int(row["sample"]))
 
 
-def _answer(row: Mapping[str, Any], offset: int) -> Answer:
+def _parse_answer(row: Mapping[str, Any], offset: int) -> Answer:
     return Answer(
-        key=_key(row),
+        key=_parse_key(row),
         finished=row["finish_reason"] == "stop",
         tokens=int(row["tokens"]),
         offset=offset,

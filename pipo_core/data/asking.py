@@ -1,7 +1,7 @@
-"""Asking a model problems, and grading what it answered: two steps over one file (`answers`).
+"""Ask a model problems and grade its answers: two steps over one file (`answers`).
 
-Each answer has a seed of its own, so what is written does not depend on where a run was stopped or on how many answers
-are in progress at once. Grading begins when the engine has finished, so a slow verdict stalls no sequence.
+Each answer has its own seed, so its text depends neither on where a run was stopped nor on how many answers are in
+progress at once. Grading begins after the engine has closed, so a slow verdict stalls no sequence.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,39 +19,39 @@ from pipo_core.reporting import Reporter
 
 Messages = list[dict[str, str]]
 Judge = Callable[[str, Reference], bool | None]
-"""Whether a text solves a problem with this reference answer; None if grading broke off."""
+"""Returns whether a text is right by a reference answer; None if grading broke off."""
 
 _FEW_FINISHED = 0.1
-"""Share of the answers, in [0, 1]; below it something is probably wrong with the budget or the end token."""
+"""Share of finished answers, in [0, 1]. Below it the budget or the end token is probably wrong."""
 
-_TRIES = 2
-"""How often grading is tried before an answer counts as undecided."""
+_MAX_TRIES = 2
+"""Grading is tried this often before an answer counts as undecided."""
 
 
-class Question(NamedTuple):
-    """One answer that is wanted."""
+class WantedAnswer(NamedTuple):
+    """One answer that a model shall write: a problem and the number of the sample."""
 
     problem: Problem
     sample: int
 
     @property
     def key(self) -> Key:
-        """Which answer it is."""
+        """The answer's key in an `AnswerLog`."""
         return Key(self.problem.id, self.sample)
 
 
 @dataclass(frozen=True)
 class Asking:
-    """How questions are asked.
+    """How problems are asked.
 
     Attributes:
-        title: what progress calls the job, and its noise is keyed by.
-        seed: of the answers' noise.
+        title: the job's name in the progress; the answers' noise is keyed by it.
+        seed: seed of the answers' noise.
         sampling: how tokens are sampled.
-        prompt: the chat messages that ask a problem.
+        prompt: returns the chat messages that ask a problem.
         max_tokens: budget in real tokens; None for no such limit.
         max_slots: budget in slots; None for no such limit.
-        label: what progress adds to the title.
+        label: follows the title in the progress, such as the name of an arm.
     """
 
     title: str
@@ -62,87 +62,93 @@ class Asking:
     max_slots: int | None
     label: str = ""
 
-    def request(self, question: Question) -> Request:
-        """Return the engine's request for a question."""
-        seed = request_seed(self.title, self.seed, question.problem.id, question.sample)
+    def request(self, wanted: WantedAnswer) -> Request:
+        """Return the request that makes an engine write the answer."""
+        seed = request_seed(self.title, self.seed, wanted.problem.id, wanted.sample)
         return Request(
-            id=str(question.key),
-            messages=tuple(self.prompt(question.problem)),
+            id=str(wanted.key),
+            messages=tuple(self.prompt(wanted.problem)),
             sampling=SamplingParams(**self.sampling.model_dump(), seed=seed),
             max_tokens=self.max_tokens,
             max_slots=self.max_slots,
         )
 
-    def print_of(self, question: Question) -> str:
-        """Return the fingerprint of what is asked: prompt, sampling, budget, and what the answer is graded against."""
-        request = self.request(question)
+    def fingerprint(self, wanted: WantedAnswer) -> str:
+        """Return a fingerprint of prompt, sampling, budget and reference answer."""
+        request = self.request(wanted)
         limits = [request.max_tokens, request.max_slots]
-        return fingerprint([request.messages, asdict(request.sampling), limits, question.problem.answer])
+        return fingerprint([request.messages, asdict(request.sampling), limits, wanted.problem.answer])
 
 
-def all_questions(problems: Sequence[Problem], samples: int) -> list[Question]:
-    """Return every sample of every problem."""
-    return [Question(problem, sample) for problem in problems for sample in range(samples)]
+def wanted_answers(problems: Sequence[Problem], samples: int) -> list[WantedAnswer]:
+    """Return the wanted answers: ``samples`` of every problem."""
+    return [WantedAnswer(problem, sample) for problem in problems for sample in range(samples)]
 
 
 def ask(
     log: AnswerLog,
-    questions: Sequence[Question],
+    wanted: Sequence[WantedAnswer],
     asking: Asking,
     *,
     open_engine: Callable[[], Engine],
     reporter: Reporter,
 ) -> None:
-    """Append the answers that the log lacks. The engine is opened only if there are any.
+    """Append the answers that the log lacks.
 
-    An answer to something else, such as another wording of a problem by an older version, counts as lacking. The
-    checkpoint and how it decodes are not compared here: one file belongs to one stage and arm.
+    An answer is also asked for again if its fingerprint differs, for example after a problem's wording changed. The
+    checkpoint and the decoding are not compared here, because one file belongs to one stage and arm.
+
+    Args:
+        log: the open log.
+        wanted: the answers that the log shall hold.
+        asking: prompt, sampling and budget.
+        open_engine: opens the engine; called only if an answer is missing.
+        reporter: shows progress and warnings.
 
     Raises:
-        PipoError: if the engine ends without having answered everything; what it answered is kept.
+        PipoError: if the engine ends before every request was answered; the answers that it gave are kept.
     """
-    prints = {question.key: asking.print_of(question) for question in questions}
+    fingerprints = {answer.key: asking.fingerprint(answer) for answer in wanted}
     missing = {
-        str(question.key): question
-        for question in questions
-        if question.key not in log.answers or log.answers[question.key].asked not in (None, prints[question.key])
+        str(answer.key): answer
+        for answer in wanted
+        if answer.key not in log.answers or log.answers[answer.key].asked not in (None, fingerprints[answer.key])
     }
     if not missing:
         return
-    again = sum(question.key in log.answers for question in missing.values())
-    if again:
+    outdated = sum(answer.key in log.answers for answer in missing.values())
+    if outdated:
         reporter.warn(
-            f"{log.path.name}: {again} answers are to something else (another prompt, sampling or budget); "
-            "their questions are asked again"
+            f"{log.path.name}: {outdated} answers belong to another prompt, sampling or budget; "
+            "these problems are asked again"
         )
     engine = open_engine()
     failed = ""
     try:
         name = f"{asking.title} {asking.label}".strip()
-        with reporter.progress(name, len(questions), "answer") as bar:
-            bar.update(len(questions) - len(missing))
-            means = _Means()
-            requests = [asking.request(question) for question in missing.values()]
+        with reporter.progress(name, len(wanted), "answer") as bar:
+            bar.update(len(wanted) - len(missing))
+            means = _RunningMeans()
+            requests = [asking.request(answer) for answer in missing.values()]
             for completion in engine.generate(requests):
                 if completion.finish_reason == "error":
                     failed = f": {completion.error}"
                     continue
-                question = missing.pop(completion.id)
-                log.add_answer(_row(completion, question, prints[question.key]))
-                bar.advance(1, **means.including(completion))
+                answer = missing.pop(completion.id)
+                log.add_answer(_answer_line(completion, answer, fingerprints[answer.key]))
+                bar.advance(1, **means.count(completion))
     finally:
         engine.close()
     if missing:
         raise PipoError(
-            f"the engine gave no answer to {len(missing)} of {len(questions)} requests, "
-            f"e.g. {next(iter(missing))}{failed}"
+            f"the engine gave no answer to {len(missing)} of {len(wanted)} requests, e.g. {next(iter(missing))}{failed}"
         )
-    _warn_if_few_finish(log, questions, asking, reporter)
+    _warn_if_few_finish(log, wanted, asking, reporter)
 
 
-def _warn_if_few_finish(log: AnswerLog, questions: Sequence[Question], asking: Asking, reporter: Reporter) -> None:
-    """Say so if next to no answer ended by itself: unfinished answers are wrong, whatever the model knows."""
-    finished = sum(log.answers[question.key].finished for question in questions) / len(questions)
+def _warn_if_few_finish(log: AnswerLog, wanted: Sequence[WantedAnswer], asking: Asking, reporter: Reporter) -> None:
+    """Warn if hardly any answer finished: unfinished answers count as wrong, whatever the model knows."""
+    finished = sum(log.answers[answer.key].finished for answer in wanted) / len(wanted)
     if finished < _FEW_FINISHED:
         name = f"{asking.title} {asking.label}".strip()
         reporter.warn(
@@ -151,37 +157,47 @@ def _warn_if_few_finish(log: AnswerLog, questions: Sequence[Question], asking: A
         )
 
 
-def grade(log: AnswerLog, questions: Sequence[Question], judge: Judge, *, label: str, reporter: Reporter) -> None:
-    """Append the verdicts that the log lacks. An answer that was cut off is wrong without being judged.
+def grade(log: AnswerLog, wanted: Sequence[WantedAnswer], judge: Judge, *, label: str, reporter: Reporter) -> None:
+    """Append the verdicts that the log lacks.
 
-    Where grading breaks off it is tried once more; then the answer counts as wrong and is marked.
+    An answer that was cut off is wrong, and the judge does not see it. If grading breaks off, it is tried once more;
+    after that the answer counts as wrong and is marked as undecided.
+
+    Args:
+        log: the open log, which holds every wanted answer.
+        wanted: the answers to grade.
+        judge: decides whether a text is right.
+        label: names the progress, behind the word "grade".
+        reporter: shows progress.
     """
-    lacking = [question for question in questions if log.answers[question.key].correct is None]
-    if not lacking:
+    ungraded = [answer for answer in wanted if log.answers[answer.key].correct is None]
+    if not ungraded:
         return
-    with reporter.progress(f"grade {label}".strip(), len(questions), "answer") as bar:
-        bar.update(len(questions) - len(lacking))
+    with reporter.progress(f"grade {label}".strip(), len(wanted), "answer") as bar:
+        bar.update(len(wanted) - len(ungraded))
         right = 0
-        for number, question in enumerate(lacking, start=1):
+        for number, answer in enumerate(ungraded, start=1):
             verdict: bool | None = False
-            if log.answers[question.key].finished:
-                verdict = _verdict(judge, log.row(question.key)["text"], question.problem.answer)
-            log.add_verdict(question.key, correct=bool(verdict), undecided=verdict is None)
+            if log.answers[answer.key].finished:
+                verdict = _judge_with_retry(judge, log.row(answer.key)["text"], answer.problem.answer)
+            log.add_verdict(answer.key, correct=bool(verdict), undecided=verdict is None)
             right += bool(verdict)
             bar.advance(1, right=right / number)
 
 
-def _verdict(judge: Judge, text: str, reference: Reference) -> bool | None:
-    verdicts: Iterator[bool | None] = (judge(text, reference) for _ in range(_TRIES))
+def _judge_with_retry(judge: Judge, text: str, reference: Reference) -> bool | None:
+    """Return the verdict; None if grading broke off in every try."""
+    verdicts: Iterator[bool | None] = (judge(text, reference) for _ in range(_MAX_TRIES))
     return next((verdict for verdict in verdicts if verdict is not None), None)
 
 
-def _row(completion: Completion, question: Question, asked: str) -> Mapping[str, Any]:
-    problem = {name: value for name, value in asdict(question.problem).items() if name not in ("id", "solution")}
+def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str) -> Mapping[str, Any]:
+    """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
+    problem = {name: value for name, value in asdict(wanted.problem).items() if name not in ("id", "solution")}
     return {
-        "id": str(question.key),
-        "problem": question.problem.id,
-        "sample": question.sample,
+        "id": str(wanted.key),
+        "problem": wanted.problem.id,
+        "sample": wanted.sample,
         **problem,
         "text": completion.text,
         "finish_reason": completion.finish_reason,
@@ -198,13 +214,13 @@ def _row(completion: Completion, question: Question, asked: str) -> Mapping[str,
     }
 
 
-class _Means:
-    """Means over the answers so far, for the progress bar."""
+class _RunningMeans:
+    """Means over the answers that were counted so far, for the progress bar."""
 
     def __init__(self) -> None:
         self._answers = self._tokens = self._slots = self._finished = 0
 
-    def including(self, completion: Completion) -> dict[str, float]:
+    def count(self, completion: Completion) -> dict[str, float]:
         """Count an answer and return the means."""
         self._answers += 1
         self._tokens += completion.tokens

@@ -1,8 +1,8 @@
-"""Training sets from rollouts: which answers are kept, and which questions are held out for validation.
+"""Training sets from rollouts: which answers are kept, and which problems are held out for validation.
 
-The paper keeps every answer that is correct and finished; its ablation keeps the shortest one a question.
-What is written depends on the rollouts and the recipe only, not on the order in which answers were
-completed. Rollouts can be larger than memory, so only an index of them is held.
+The paper keeps every answer that is correct and finished. Its ablation keeps the shortest of them for each problem.
+The files depend on the rollouts and the recipe alone, not on the order in which answers were completed. Rollouts can be
+larger than memory, so only an index of them is held.
 """
 
 import json
@@ -21,16 +21,26 @@ from pipo_core.recipes.common import Problems
 from pipo_core.reporting import Reporter, SilentReporter
 
 THINK_PREFIX = "<think>\n"
-"""What the generation prompt ends in: it opens an assistant's turn, though no rollout's text holds it."""
+"""The end of the generation prompt. A rollout's text begins behind it, but an assistant's turn contains it."""
 
 
 def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Write `out/train.jsonl`, and `out/validation.jsonl` if a share is held out; return what was kept.
+    """Write `out/train.jsonl` and, if a share is held out, `out/validation.jsonl`; return the counts.
 
-    Rows are `{"messages": [user, assistant]}`; the assistant's content is the template's `<think>` prefix
-    and the answer. A question is never in both files. The summary counts answers and questions, and the
-    dropped answers by reason. Raises MissingInputError for a broken rollouts file and PipoError when no
-    answer is left.
+    Rows are `{"messages": [user, assistant]}`. The assistant's content is the template's `<think>` prefix followed by
+    the answer. No problem is in both files.
+
+    Args:
+        recipe: the settings, with paths on this disk in place of names.
+        out: the stage's folder, which exists.
+        reporter: shows progress.
+
+    Returns:
+        Counts of problems (`questions`) and answers, and of dropped answers by reason.
+
+    Raises:
+        MissingInputError: if the rollouts cannot be read or are not graded.
+        PipoError: if no answer is left to train on, or a problem has no worked solution.
     """
     reporter = reporter or SilentReporter()
     if recipe.worked is not None:
@@ -49,7 +59,7 @@ def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = Non
             f"no answer of {source} is left to train on ({reasons})",
             hint="give the rollout a larger budget or a better model, or lower minimum_solved",
         )
-    held_out = held_out_questions({answer.problem for answer in kept}, recipe)
+    held_out = choose_held_out({answer.problem for answer in kept}, recipe)
     parts = {
         "train": [answer for answer in kept if answer.problem not in held_out],
         "validation": [answer for answer in kept if answer.problem in held_out],
@@ -57,7 +67,7 @@ def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = Non
     random.Random(recipe.seed).shuffle(parts["train"])  # noqa: S311 - an order, not a secret
     with reporter.progress("build", len(kept), "row") as bar:
         for name, part in parts.items():
-            _write_part(out / f"{name}.jsonl", part, _rows(source, part), bar.advance)
+            _write_part(out / f"{name}.jsonl", part, _training_rows(source, part), bar.advance)
     return {
         "questions": len({answer.problem for answer in answers}),
         "answers": len(answers),
@@ -72,7 +82,7 @@ def run_build(recipe: BuildRecipe, out: Path, *, reporter: Reporter | None = Non
 
 
 def _build_worked(recipe: BuildRecipe, worked: Problems, out: Path, reporter: Reporter) -> dict[str, Any]:
-    """Write the rows of problems that come with worked solutions: how the tiny models' first training sets are made."""
+    """Write training sets from the problems' own worked solutions, as for the first training of the tiny models."""
     problems = load_problems(worked.source, worked.split, worked.count, worked.seed)
     unsolved = [problem.id for problem in problems if not problem.solution]
     if unsolved or not problems:
@@ -80,26 +90,26 @@ def _build_worked(recipe: BuildRecipe, worked: Problems, out: Path, reporter: Re
             f"{worked.source}: {len(unsolved)} of {len(problems)} problems have no worked solution",
             hint="let a model answer them: pipo rollout",
         )
-    held_out = held_out_questions({problem.id for problem in problems}, recipe)
+    held_out = choose_held_out({problem.id for problem in problems}, recipe)
     parts = {
         "train": [problem for problem in problems if problem.id not in held_out],
         "validation": [problem for problem in problems if problem.id in held_out],
     }
     with reporter.progress("build", len(problems), "row") as bar:
         for name, part in parts.items():
-            rows = (_row(problem, problem.solution) for problem in part)
+            rows = (_training_row(problem, problem.solution) for problem in part)
             _write_part(out / f"{name}.jsonl", part, rows, bar.advance)
     return {"questions": len(problems), **{f"{name}_rows": len(part) for name, part in parts.items()}}
 
 
 def choose(answers: Iterable[Answer], recipe: BuildRecipe) -> tuple[list[Answer], Counter[str]]:
-    """Return the kept answers by (question, sample) and how many were dropped for which reason."""
-    by_question: dict[str, list[Answer]] = defaultdict(list)
+    """Return the kept answers, sorted by problem and sample, and the number of dropped ones by reason."""
+    by_problem: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
-        by_question[answer.problem].append(answer)
+        by_problem[answer.problem].append(answer)
     kept: list[Answer] = []
     dropped: Counter[str] = Counter()
-    for _, group in sorted(by_question.items()):
+    for _, group in sorted(by_problem.items()):
         usable = []
         too_hard = sum(answer.solved for answer in group) / len(group) < recipe.minimum_solved
         for answer in sorted(group, key=lambda answer: answer.sample):
@@ -118,17 +128,18 @@ def choose(answers: Iterable[Answer], recipe: BuildRecipe) -> tuple[list[Answer]
     return kept, +dropped
 
 
-def held_out_questions(questions: set[str], recipe: BuildRecipe) -> set[str]:
-    """Return the validation questions: the rounded share, but at least one on either side."""
-    if recipe.validation_share == 0 or len(questions) < 2:
+def choose_held_out(problems: set[str], recipe: BuildRecipe) -> set[str]:
+    """Return the ids of the validation problems: the rounded share, but at least one on either side."""
+    if recipe.validation_share == 0 or len(problems) < 2:
         return set()
-    count = min(max(round(recipe.validation_share * len(questions)), 1), len(questions) - 1)
-    # A generator of its own, so that the share does not change the order of the training rows' draw.
-    draw = random.Random(f"validation {recipe.seed}")  # noqa: S311 - a split, not a secret
-    return set(draw.sample(sorted(questions), count))
+    count = min(max(round(recipe.validation_share * len(problems)), 1), len(problems) - 1)
+    # A separate generator: the share must not change the order in which the training rows are shuffled.
+    rng = random.Random(f"validation {recipe.seed}")  # noqa: S311 - a split, not a secret
+    return set(rng.sample(sorted(problems), count))
 
 
-def _rows(source: Path, answers: Iterable[Answer]) -> Iterator[dict[str, Any]]:
+def _training_rows(source: Path, answers: Iterable[Answer]) -> Iterator[dict[str, Any]]:
+    """Yield the training rows of the given answers, in the given order."""
     for row in read_rows(source, iter(answers)):
         problem = Problem(
             id=row["problem"],
@@ -136,11 +147,11 @@ def _rows(source: Path, answers: Iterable[Answer]) -> Iterator[dict[str, Any]]:
             answer=row["answer"],
             instruction=row.get("instruction", ""),
         )
-        yield _row(problem, row["text"])
+        yield _training_row(problem, row["text"])
 
 
-def _row(problem: Problem, text: str) -> dict[str, Any]:
-    """Return the training row of an answer that was written after the thinking prefix."""
+def _training_row(problem: Problem, text: str) -> dict[str, Any]:
+    """Return the training row of an answer, ``text`` being what followed the thinking prefix."""
     return {
         "messages": [
             {"role": "user", "content": user_message(problem)},
@@ -152,7 +163,7 @@ def _row(problem: Problem, text: str) -> dict[str, Any]:
 def _write_part(
     path: Path, part: Sequence[object], rows: Iterable[dict[str, Any]], advance: Callable[[], None]
 ) -> None:
-    """Write the rows of one part line by line, for they need not fit into memory, or remove its file if it has none."""
+    """Write the rows of a part one by one, since they may not fit into memory; remove the file of an empty part."""
     if not part:
         path.unlink(missing_ok=True)
         return

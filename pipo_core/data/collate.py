@@ -1,6 +1,6 @@
-"""Batches: rows of different lengths in one right-padded tensor.
+"""Batches: examples of different lengths in one right-padded tensor.
 
-Every layer is causal and padding has no label, so no attention mask is needed.
+No attention mask is needed, because every layer is causal and padding has no label.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pipo_core.data.augment import IGNORED, PairedRow
+from pipo_core.data.augment import IGNORED, PairedExample
 
 
-class Batch(NamedTuple):
-    """A right-padded batch.
+class PaddedBatch(NamedTuple):
+    """Examples, padded at their right ends to one length.
 
     Attributes:
         input_ids: ``[B, T]``, int64.
@@ -25,30 +25,34 @@ class Batch(NamedTuple):
     labels: torch.Tensor
 
 
-def collate_regular(rows: Sequence[tuple[ArrayLike, ArrayLike]], *, pad_id: int) -> Batch:
-    """Return rows ``(ids, labels)`` as a batch of the uncompressed model; T is the longest row."""
-    return _pad_right([(np.asarray(ids), np.asarray(labels)) for ids, labels in rows], pad_id)
-
-
-def collate_pairs(rows: Sequence[PairedRow], *, pad_id: int) -> Batch:
-    """Return rows laid out in slots as a batch of the pair model; T is even.
+def collate_regular(examples: Sequence[tuple[ArrayLike, ArrayLike]], *, pad_id: int) -> PaddedBatch:
+    """Return examples ``(ids, labels)`` as a batch of the uncompressed model; T is the longest length.
 
     Raises:
-        ValueError: if a row has an odd number of places.
+        ValueError: if there is no example.
     """
-    for row in rows:
-        if row.input_ids.size % 2:
-            raise ValueError(f"a row of a pair batch must have an even length, got {row.input_ids.size}")
-    return _pad_right([(row.input_ids, row.labels) for row in rows], pad_id)
+    return _pad_right([(np.asarray(ids), np.asarray(labels)) for ids, labels in examples], pad_id)
 
 
-def _pad_right(rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> Batch:
-    if not rows:
-        raise ValueError("a batch needs at least one row")
-    shape = (len(rows), max(ids.size for ids, _ in rows))
+def collate_pairs(examples: Sequence[PairedExample], *, pad_id: int) -> PaddedBatch:
+    """Return examples that are laid out in slots as a batch of the pair model; T is even.
+
+    Raises:
+        ValueError: if there is no example, or one has an odd length.
+    """
+    for example in examples:
+        if example.input_ids.size % 2:
+            raise ValueError(f"an example of a pair batch must have an even length, got {example.input_ids.size}")
+    return _pad_right([(example.input_ids, example.labels) for example in examples], pad_id)
+
+
+def _pad_right(examples: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> PaddedBatch:
+    if not examples:
+        raise ValueError("a batch needs at least one example")
+    shape = (len(examples), max(ids.size for ids, _ in examples))
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     padded_labels = np.full(shape, IGNORED, dtype=np.int64)
-    for index, (ids, labels) in enumerate(rows):
+    for index, (ids, labels) in enumerate(examples):
         input_ids[index, : ids.size] = ids
         padded_labels[index, : labels.size] = labels
-    return Batch(torch.from_numpy(input_ids), torch.from_numpy(padded_labels))
+    return PaddedBatch(torch.from_numpy(input_ids), torch.from_numpy(padded_labels))

@@ -1,4 +1,4 @@
-"""Problem sets: questions with known answers, for rollouts and evaluation alike."""
+"""Problem sets: questions with known answers, for rollouts and evaluations."""
 
 import random
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from pipo_core.errors import MissingInputError
 from pipo_core.files import read_jsonl
 
 Reference: TypeAlias = str | list[Any] | dict[str, Any]
-"""What an answer is graded against, as JSON: the right final answer, or what a grader needs, such as tests."""
+"""A JSON value that answers are graded against: the right final answer, or what a grader needs, such as tests."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    r"""One question.
+    r"""A question and the reference that its answers are graded against.
 
     Attributes:
         id: stable name within its source.
-        question: what the user asks, without instructions on form.
-        answer: what an answer is graded against.
+        question: the user's question, without instructions about the form of the answer.
+        answer: the reference.
         level: difficulty class, for tables.
-        instruction: what the user is asked to do beside it; empty for none.
-        solution: worked reasoning with the final answer, as written after ``<think>\n``; empty where there is none.
+        instruction: text that follows the question in the user's turn; empty for none.
+        solution: worked reasoning with the final answer, as a model writes it after ``<think>\n``; empty for none.
     """
 
     id: str
@@ -36,31 +36,31 @@ class Problem:
 
 
 def load_problems(source: str, split: str, count: int | None, seed: int) -> list[Problem]:
-    """Return problems of a source.
+    """Return the problems of a source.
 
     Args:
-        source: ``tiny``, or a JSONL file of rows with ``question`` and ``answer`` and, if known, ``id``, ``level``
-            and ``solution``.
-        split: ``train`` or ``heldout``; only the tiny world has both.
-        count: how many; all of a file where None, 500 tiny problems.
-        seed: of the tiny world's draw.
+        source: ``tiny``, or a JSONL file whose rows have ``question`` and ``answer`` and, if known, ``id``,
+            ``level`` and ``solution``.
+        split: ``train`` or ``heldout``; a file has no splits and ignores it.
+        count: number of problems; None for all rows of a file, or 500 tiny problems.
+        seed: chooses the tiny problems; a file ignores it.
 
     Raises:
-        MissingInputError: if the file is missing or a row lacks a field.
+        MissingInputError: if the file cannot be read, or a row has no question or no answer.
     """
     if source == "tiny":
-        return _tiny(split, 500 if count is None else count, seed)
+        return _tiny_problems(split, 500 if count is None else count, seed)
     path = Path(source)
-    problems = [_from_row(row, path, line) for line, row in enumerate(read_jsonl(path), start=1)]
+    problems = [_parse_problem_row(row, path, line) for line, row in enumerate(read_jsonl(path), start=1)]
     return problems[:count]
 
 
 def user_message(problem: Problem) -> str:
-    """Return the text of the user's turn, in training and evaluation alike."""
+    """Return the text of the user's turn, the same in training and evaluation."""
     return f"{problem.question}\n{problem.instruction}" if problem.instruction else problem.question
 
 
-def _tiny(split: str, count: int, seed: int) -> list[Problem]:
+def _tiny_problems(split: str, count: int, seed: int) -> list[Problem]:
     wording = random.Random(f"questions-{split}-{seed}")  # noqa: S311 - wording, not secrets
     reasoning = random.Random(f"solutions-{split}-{seed}")  # noqa: S311
     return [
@@ -75,7 +75,7 @@ def _tiny(split: str, count: int, seed: int) -> list[Problem]:
     ]
 
 
-def _from_row(row: object, path: Path, line: int) -> Problem:
+def _parse_problem_row(row: object, path: Path, line: int) -> Problem:
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or "answer" not in row:
         raise MissingInputError(f"{path}:{line}: a problem needs a question and an answer")
     return Problem(

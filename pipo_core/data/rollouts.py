@@ -1,11 +1,11 @@
-"""Rollouts: a model answers every problem several times, and each answer is graded (the teacher's answers)."""
+"""Rollouts: a model, usually the teacher, answers every problem several times, and each answer is graded."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipo_core.data.answers import Answer, AnswerLog
-from pipo_core.data.asking import Asking, Judge, all_questions, ask, grade
+from pipo_core.data.asking import Asking, Judge, ask, grade, wanted_answers
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
@@ -25,26 +25,26 @@ def run_rollout(
     reporter: Reporter | None = None,
     open_engine: OpenEngine = open_engine,
 ) -> dict[str, Any]:
-    """Answer and grade every problem `recipe.samples` times into `out/rollouts.jsonl`; return the totals.
+    """Write `recipe.samples` graded answers to every problem into `out/rollouts.jsonl`; return the totals.
 
-    Rows stand in the order of completion (see `answers`). Answers and verdicts that are there are kept.
+    The file holds answers in the order of completion (see `answers`). Answers and verdicts of an earlier call stay.
 
     Args:
-        recipe: its paths are real folders and files.
+        recipe: the settings, with paths on this disk in place of names.
         out: the stage's folder, which exists.
         judge: decides whether an answer is right.
-        reporter: hears of progress and trouble.
+        reporter: shows progress and warnings.
         open_engine: opens the engine that answers.
 
     Raises:
-        MissingInputError: for unreadable problems, or two of one id.
-        PipoError: if the engine ends without having answered everything.
+        MissingInputError: if the problems cannot be read, or two problems have the same id.
+        PipoError: if the engine ends before every request was answered.
     """
     reporter = reporter or SilentReporter()
     problems = load_problems(recipe.problems.source, recipe.problems.split, recipe.problems.count, recipe.problems.seed)
     if len({problem.id for problem in problems}) < len(problems):
         raise MissingInputError(f"{recipe.problems.source}: two problems have the same id")
-    questions = all_questions(problems, recipe.samples)
+    wanted = wanted_answers(problems, recipe.samples)
     asking = Asking(
         title="rollout",
         seed=recipe.seed,
@@ -55,12 +55,13 @@ def run_rollout(
     )
     with AnswerLog(out / ROLLOUTS) as log:
         engine = lambda: open_engine(Path(recipe.model), Decoding(recipe.method), recipe.engine)  # noqa: E731
-        ask(log, questions, asking, open_engine=engine, reporter=reporter)
-        grade(log, questions, judge, label="rollout", reporter=reporter)
-        return _summary(problems, [log.answers[question.key] for question in questions])
+        ask(log, wanted, asking, open_engine=engine, reporter=reporter)
+        grade(log, wanted, judge, label="rollout", reporter=reporter)
+        return _rollout_totals(problems, [log.answers[answer.key] for answer in wanted])
 
 
-def _summary(problems: Sequence[Problem], answers: Sequence[Answer]) -> dict[str, Any]:
+def _rollout_totals(problems: Sequence[Problem], answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return counts of problems and answers, and means over the answers; shares are in [0, 1]."""
     count = max(1, len(answers))
     return {
         "problems": len(problems),

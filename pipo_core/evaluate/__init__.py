@@ -1,1 +1,1 @@
-"""Evaluation: benchmarks, what their answers say about accuracy, and the tables of it."""
+"""Evaluation: benchmarks, their scores with intervals, and tables of them."""

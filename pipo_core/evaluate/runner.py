@@ -1,4 +1,4 @@
-"""`pipo eval`: several arms answer the same problems with the same noise, compared at equal budgets."""
+"""`pipo eval`: several arms answer the same problems with the same noise and are compared at equal budgets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.data.answers import AnswerLog
-from pipo_core.data.asking import Asking, all_questions, ask, grade
+from pipo_core.data.asking import Asking, ask, grade, wanted_answers
 from pipo_core.data.problems import Problem
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
@@ -25,7 +25,7 @@ ANSWERS = "answers"
 
 @dataclass(frozen=True)
 class ArmRun:
-    """One row of the comparison: an arm with one way of decoding."""
+    """One entry of the comparison: an arm with one decoding."""
 
     name: str
     ckpt: Path
@@ -33,7 +33,7 @@ class ArmRun:
 
     @property
     def label(self) -> str:
-        """The arm's name in files, tables and plots."""
+        """The entry's name in files, tables and plots."""
         return self.decoding.label(self.name)
 
 
@@ -44,62 +44,73 @@ def run_eval(
     reporter: Reporter | None = None,
     open_engine: OpenEngine = open_engine,
 ) -> dict[str, Any]:
-    """Ask, grade and compare; return what `out/results.json` holds.
+    """Ask, grade and compare; return the content of `out/results.json`.
 
-    Every answer is a line of `out/answers/<label>.jsonl` as soon as it is complete, and every verdict another one.
-    Called again, only what is missing is made. The figures of each arm (`scores.figures`) are given at the token budget
-    and, where every engine reports its steps, at the slot budget (`both_budgets`).
+    Each answer is appended to `out/answers/<label>.jsonl` as soon as it is complete, and so is each verdict. A second
+    call makes only what is missing. Every arm has figures (`scores.figures`) at the token budget and, if all engines
+    report their steps, at the slot budget (`both_budgets`).
 
     Args:
-        recipe: its paths are real folders and files.
+        recipe: the settings, with paths on this disk in place of names.
         out: the stage's folder, which exists.
-        reporter: hears of progress and trouble.
+        reporter: shows progress and warnings.
         open_engine: opens the engines that answer.
 
     Raises:
         UsageError: if the baseline is an arm with several thresholds.
-        PipoError: if an engine loses answers.
+        MissingInputError: if the benchmark's file does not hold the problems.
+        PipoError: if an engine ends before every request was answered.
     """
     reporter = reporter or SilentReporter()
     runs = [ArmRun(arm.name, Path(arm.ckpt), decoding) for arm in recipe.arms for decoding in arm.decodings()]
-    baseline = _baseline(recipe, runs)
+    baseline = _baseline_label(recipe, runs)
     with SUITES[recipe.suite]() as suite:
         problems = suite.problems(recipe)
-        answers = {run.label: _answers(recipe, run, suite, problems, out, reporter, open_engine) for run in runs}
+        answers = {
+            run.label: _answer_and_grade(recipe, run, suite, problems, out, reporter, open_engine) for run in runs
+        }
     undecided = sum(row["undecided"] for rows in answers.values() for row in rows)
     if undecided:
         reporter.warn(f"{undecided} answers count as wrong because their grading broke off twice")
-    results = _results(recipe, runs, baseline, problems, answers)
+    results = _compare_arms(recipe, runs, baseline, problems, answers)
     write_json(out / RESULTS, results)
     return results
 
 
 def both_budgets(budget: Budget) -> dict[Unit, int]:
-    """Return the token and the slot budget; one that the recipe leaves out equals the other in number.
+    """Return the token budget and the slot budget; a budget that the recipe leaves out equals the other in number.
 
-    Both are always scored, because which one is held equal decides a comparison of methods.
+    Both are scored, because a comparison of methods depends on which of them is held equal.
+
+    Raises:
+        ValueError: if the recipe has neither.
     """
     number = budget.tokens or budget.slots
     if number is None:
-        raise ValueError("a budget has a limit")
+        raise ValueError("a budget needs tokens or slots")
     return {"tokens": budget.tokens or number, "slots": budget.slots or number}
 
 
 def limits(budgets: Mapping[Unit, int], decoding: Decoding, drafts: int) -> tuple[int, int]:
-    """Return (most tokens, most slots) of a generation that reaches both budgets.
+    """Return ``(max_tokens, max_slots)`` of a generation that is long enough for both budgets.
 
-    A slot is one step. N tokens take at most N steps, N steps write at most N times as many tokens as a step can write.
+    A slot is one step. N tokens take at most N steps; N steps write at most N times the most tokens of a step.
 
     Args:
         budgets: the token and the slot budget.
         decoding: how the arm decodes.
-        drafts: drafts a step, where the method lets one choose.
+        drafts: number of drafts per step, for methods in which it can be chosen.
     """
     tokens, slots = budgets["tokens"], budgets["slots"]
     return max(tokens, decoding.spec.max_step_tokens(drafts) * slots), max(tokens, slots)
 
 
-def _baseline(recipe: EvalRecipe, runs: Sequence[ArmRun]) -> str | None:
+def _baseline_label(recipe: EvalRecipe, runs: Sequence[ArmRun]) -> str | None:
+    """Return the label of the baseline's only run; None if the recipe names no baseline.
+
+    Raises:
+        UsageError: if the named arm has several thresholds.
+    """
     if recipe.baseline is None:
         return None
     labels = [run.label for run in runs if run.name == recipe.baseline]
@@ -111,7 +122,7 @@ def _baseline(recipe: EvalRecipe, runs: Sequence[ArmRun]) -> str | None:
     return labels[0]
 
 
-def _answers(
+def _answer_and_grade(
     recipe: EvalRecipe,
     run: ArmRun,
     suite: Suite,
@@ -120,9 +131,9 @@ def _answers(
     reporter: Reporter,
     open_engine: OpenEngine,
 ) -> list[dict[str, Any]]:
-    """Return the graded answers of one arm, problem by problem."""
+    """Return the graded answers of one run, problem by problem; answer and grade what its file lacks."""
     max_tokens, max_slots = limits(both_budgets(recipe.budget), run.decoding, recipe.engine.drafts)
-    questions = all_questions(problems, recipe.samples)
+    wanted = wanted_answers(problems, recipe.samples)
     asking = Asking(
         title="eval",
         label=run.label,
@@ -134,18 +145,19 @@ def _answers(
     )
     with AnswerLog(out / ANSWERS / f"{run.label}.jsonl") as log:
         engine = lambda: open_engine(run.ckpt, run.decoding, recipe.engine)  # noqa: E731
-        ask(log, questions, asking, open_engine=engine, reporter=reporter)
-        grade(log, questions, suite.judge, label=run.label, reporter=reporter)
-        return [log.row(question.key) for question in questions]
+        ask(log, wanted, asking, open_engine=engine, reporter=reporter)
+        grade(log, wanted, suite.judge, label=run.label, reporter=reporter)
+        return [log.row(answer.key) for answer in wanted]
 
 
-def _results(
+def _compare_arms(
     recipe: EvalRecipe,
     runs: Sequence[ArmRun],
     baseline: str | None,
     problems: Sequence[Problem],
     answers: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:
+    """Return the content of `results.json` from the graded answers of each label."""
     budgets = both_budgets(recipe.budget)
     if not all(counts_steps(row) for rows in answers.values() for row in rows):
         del budgets["slots"]

@@ -1,13 +1,11 @@
-"""From the answers of one arm to its figures, at an equal token budget and at an equal slot budget.
+"""Figures of one arm from its answers, at an equal token budget and at an equal slot budget.
 
-Answers are generated once, under the larger of the two limits, and cut down to each budget here. Generation
-is causal and its noise is keyed by position, so a cut answer is the one that the smaller limit would have
-given. Words:
+Answers are generated once, under limits that reach both budgets, and cut to each budget here. Generation is causal and
+its noise is keyed by slot and place, so a cut answer equals the answer that the smaller limit would have given. Terms:
 
-- *real tokens* of an answer: its tokens and the end token, which costs a place of the budget too; never PADs;
-- *slots*: decode steps (a regular step is a slot of one token);
-- an answer counts as right only if it has ended within the budget: cut answers are wrong, whatever they
-  boxed.
+- *real tokens* of an answer: its tokens and the end token, which the budget counts too; never PADs;
+- *slots*: decode steps; a regular step is a slot of one token;
+- an answer is right only if it ended within the budget. A cut answer is wrong, whatever it boxed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +27,8 @@ from pipo_core.evaluate.statistics import (
 )
 
 Unit = Literal["tokens", "slots"]
-Row = Mapping[str, Any]
+AnswerRow = Mapping[str, Any]
+"""A line of an answer file with its verdict, see `pipo_core.data.answers`."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Cut:
         slots: decode steps; None where the engine does not report them.
         drafts: drafts that were offered; None where the engine does not report them.
         finished: whether it ended within the budget.
-        correct: whether it ended, and right.
+        correct: whether it ended within the budget and is right.
         undecided: whether it counts as wrong because its grading broke off.
         odd_prompt: whether the prompt has an odd number of tokens; None where that is not known.
     """
@@ -56,17 +55,17 @@ class Cut:
 
     @property
     def kept(self) -> int | None:
-        """Drafts that were kept: the tokens beyond one a slot."""
+        """Number of drafts that were kept: the tokens beyond one per slot."""
         return None if self.slots is None else self.tokens - self.slots
 
 
-def counts_steps(row: Row) -> bool:
-    """Return whether an answer's engine reported what each step wrote."""
+def counts_steps(row: AnswerRow) -> bool:
+    """Return whether the engine reported how many tokens each step wrote."""
     return row.get("slot_token_counts") is not None
 
 
-def cut(row: Row, unit: Unit, limit: int) -> Cut:
-    """Return what is left of an answer after `limit` tokens or slots."""
+def cut(row: AnswerRow, unit: Unit, limit: int) -> Cut:
+    """Return the first `limit` tokens or slots of an answer."""
     ended = row["finish_reason"] == "stop"
     prompt = row.get("prompt_tokens")
     undecided, odd = bool(row.get("undecided")), None if prompt is None else prompt % 2 == 1
@@ -84,8 +83,8 @@ def cut(row: Row, unit: Unit, limit: int) -> Cut:
         kept_slots = sum(1 for before in [0, *reached[:-1]] if before < limit) if reached else 0
         tokens = min(total, limit)
     finished = within and ended
-    # A method makes the same number of drafts in every slot, but in a last one whose first token ended the text, and
-    # eagle none at the prompt.
+    # A method makes the same number of drafts in every slot, with two exceptions: a last slot whose first token ended
+    # the text has none, and eagle makes none at the prompt.
     per_slot = -(-row["drafts"] // len(reached)) if reached else 0
     drafts = min(kept_slots * per_slot, row["drafts"])
     return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]), undecided, odd)
@@ -93,41 +92,49 @@ def cut(row: Row, unit: Unit, limit: int) -> Cut:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All answers of an arm within one budget, [Q, n] by question and sample."""
+    """All answers of an arm within one budget, ``[Q, n]`` by problem and sample."""
 
     cuts: list[list[Cut]]
 
     def average(self) -> Floats:
-        """Share of right answers of each question, [Q]."""
-        return average_at_k(np.array([[answer.correct for answer in row] for row in self.cuts], dtype=bool))
+        """Return the share of right answers of each problem, ``[Q]``."""
+        return average_at_k(np.array([[answer.correct for answer in samples] for samples in self.cuts], dtype=bool))
 
     def answers(self) -> Iterator[Cut]:
-        """All answers, question by question."""
-        for row in self.cuts:
-            yield from row
+        """Yield all answers, problem by problem."""
+        for samples in self.cuts:
+            yield from samples
 
 
-def outcome(rows: Sequence[Row], problems: Sequence[Problem], samples: int, unit: Unit, limit: int) -> Outcome:
-    """Arrange the answers by problem and sample and cut each. Raises KeyError where one is absent."""
+def outcome(rows: Sequence[AnswerRow], problems: Sequence[Problem], samples: int, unit: Unit, limit: int) -> Outcome:
+    """Return the answers by problem and sample, each cut to the budget.
+
+    Raises:
+        KeyError: if an answer is absent.
+    """
     found = {(row["problem"], row["sample"]): row for row in rows}
     return Outcome([[cut(found[problem.id, sample], unit, limit) for sample in range(samples)] for problem in problems])
 
 
 def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | None, seed: int) -> dict[str, Any]:
-    """Return the figures of one arm at one budget, JSON-able.
+    """Return the figures of one arm at one budget, ready for JSON.
 
     Args:
-        result: the arm's answers within the budget.
-        problems: in the order of `result`.
-        baseline: the baseline's answers, for the paired difference; None for none.
-        seed: of the bootstrap.
+        result: the arm's answers.
+        problems: the problems, in the order of ``result``.
+        baseline: the baseline's answers to the same problems; None for no comparison.
+        seed: seed of the bootstrap.
 
     Returns:
-        ``avg`` and ``pass`` (by k) as estimates {value, low, high}; ``difference``, one of avg minus the baseline's, or
-        None; ``levels`` and ``parity``, problems and avg of each named level, and of prompts of odd and even length;
-        ``tokens_per_slot``, real tokens over slots of all answers; ``drafts`` offered and ``drafts_kept``, the share
-        kept (None for no draft); ``mean_tokens``, real tokens an answer; ``finished``, the share that ended within the
-        budget; ``undecided``, how many answers count as wrong because their grading broke off.
+        - ``avg``, and ``pass`` by k: estimates {value, low, high};
+        - ``difference``: estimate of avg minus the baseline's avg, paired by problem; None without a baseline;
+        - ``levels``: number of problems and avg of each named level;
+        - ``parity``: the same for prompts with an odd and an even number of tokens; empty if that is not known;
+        - ``tokens_per_slot``: real tokens over slots of all answers; None if slots are not reported;
+        - ``drafts``, ``drafts_kept``: number of offered drafts, and the share kept (None without drafts);
+        - ``mean_tokens``: real tokens per answer;
+        - ``finished``: share of answers that ended within the budget;
+        - ``undecided``: number of answers that count as wrong because their grading broke off.
     """
     average = result.average()
     samples = len(result.cuts[0])
@@ -138,11 +145,11 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
     tokens, slots = sum(a.tokens for a in answers), sum(a.slots or 0 for a in answers)
     drafts, kept = sum(a.drafts or 0 for a in answers), sum(a.kept or 0 for a in answers)
     return {
-        "avg": by_k[0].as_dict(),  # pass@1 of one question is its share of right answers
+        "avg": by_k[0].as_dict(),  # pass@1 of one problem is its share of right answers
         "pass": {str(k): estimate.as_dict() for k, estimate in enumerate(by_k, start=1)},
-        "difference": _difference(average, baseline, seed),
-        "levels": _levels(average, problems, seed),
-        "parity": _by_parity(result, average, seed),
+        "difference": _difference_to_baseline(average, baseline, seed),
+        "levels": _level_averages(average, problems, seed),
+        "parity": _parity_averages(result, average, seed),
         "tokens_per_slot": tokens / slots if slots else None,
         "drafts": drafts,
         "drafts_kept": kept / drafts if drafts else None,
@@ -152,18 +159,19 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
     }
 
 
-def _difference(average: Floats, baseline: Outcome | None, seed: int) -> dict[str, float] | None:
+def _difference_to_baseline(average: Floats, baseline: Outcome | None, seed: int) -> dict[str, float] | None:
+    """Return the estimate of the mean paired difference; None without a baseline."""
     if baseline is None:
         return None
     return paired_difference(average, baseline.average(), seed=seed).as_dict()
 
 
-def _by_parity(result: Outcome, average: Floats, seed: int) -> dict[str, dict[str, Any]]:
-    """Return problems and avg of prompts with an odd and an even number of tokens; empty where that is not known.
+def _parity_averages(result: Outcome, average: Floats, seed: int) -> dict[str, dict[str, Any]]:
+    """Return the number of problems and the average by the prompt's parity; empty if its length is not known.
 
     Only an even prompt fills its last slot, so a pair model may have learned one kind better than the other.
     """
-    odd = [row[0].odd_prompt for row in result.cuts]
+    odd = [samples[0].odd_prompt for samples in result.cuts]
     if None in odd:
         return {}
     found: dict[str, dict[str, Any]] = {}
@@ -175,7 +183,8 @@ def _by_parity(result: Outcome, average: Floats, seed: int) -> dict[str, dict[st
     return found
 
 
-def _levels(average: Floats, problems: Sequence[Problem], seed: int) -> dict[str, dict[str, Any]]:
+def _level_averages(average: Floats, problems: Sequence[Problem], seed: int) -> dict[str, dict[str, Any]]:
+    """Return the number of problems and the average of each named level."""
     levels: dict[str, dict[str, Any]] = {}
     for level in sorted({problem.level for problem in problems} - {""}):
         chosen = np.array([problem.level == level for problem in problems])

@@ -1,4 +1,4 @@
-"""Results of an evaluation as rows of text."""
+"""Tables of an evaluation's results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,15 @@ from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return a table for each budget of what `run_eval` returned, tokens first. Accuracies are in percent."""
-    return [_table(results, unit, limit) for unit, limit in results["budget"].items()]
+    """Return a table for each budget of the results of `run_eval`, tokens first; accuracies are in percent."""
+    return [_budget_table(results, unit, limit) for unit, limit in results["budget"].items()]
 
 
 def parity_table(results: Mapping[str, Any]) -> Table | None:
-    """Return each arm's accuracy, in percent, by whether its prompts have an odd or even number of tokens.
+    """Return each arm's accuracy, in percent, for prompts with an odd and an even number of tokens.
 
-    None where the engines did not report the length of prompts.
+    Returns:
+        The table; None if the engines did not report the length of prompts.
     """
     unit = next(iter(results["budget"]))
     parities = [arm["budgets"][unit].get("parity") or {} for arm in results["arms"]]
@@ -27,13 +28,14 @@ def parity_table(results: Mapping[str, Any]) -> Table | None:
     )
     columns = ["arm", "τ", *(f"{name} ({parities[0][name]['problems']} problems)" for name in names)]
     rows = [
-        [arm["arm"], _kept_by(arm), *(_estimate(parity[name]["avg"]) for name in names)]
+        [arm["arm"], _gate_text(arm), *(_value_with_side(parity[name]["avg"]) for name in names)]
         for arm, parity in zip(results["arms"], parities, strict=True)
     ]
     return without_empty_columns(Table(title, columns, rows))
 
 
-def _table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
+def _budget_table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
+    """Return the table of one budget: a row for each arm."""
     samples = results["samples"]
     title = (
         f"{results['suite']}, {results['problems']} problems × {samples} answers, "
@@ -50,18 +52,18 @@ def _table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
         "tokens an answer",
         "finished %",
     ]
-    rows = [_row(arm, unit, samples) for arm in results["arms"]]
+    rows = [_arm_row(arm, unit, samples) for arm in results["arms"]]
     return without_empty_columns(Table(title, columns, rows))
 
 
-def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
+def _arm_row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
     at = arm["budgets"][unit]
     difference = at["difference"]
     return [
         arm["arm"],
-        _kept_by(arm),
-        _estimate(at["avg"]),
-        _estimate(at["pass"][str(samples)]),
+        _gate_text(arm),
+        _value_with_side(at["avg"]),
+        _value_with_side(at["pass"][str(samples)]),
         ABSENT
         if difference is None
         else "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in difference.items()}),
@@ -72,14 +74,14 @@ def _row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
     ]
 
 
-def _estimate(estimate: Mapping[str, float]) -> str:
-    """The value and the longer side of its interval (near 0 and 100 % the sides differ)."""
+def _value_with_side(estimate: Mapping[str, float]) -> str:
+    """Return the value and the longer side of its interval, since the sides differ near 0 and 100 %."""
     side = max(estimate["high"] - estimate["value"], estimate["value"] - estimate["low"])
     return f"{100 * estimate['value']:.1f} ± {100 * side:.1f}"
 
 
-def _kept_by(arm: Mapping[str, Any]) -> str:
-    """Return what decided which drafts were kept: a threshold, or a coin."""
+def _gate_text(arm: Mapping[str, Any]) -> str:
+    """Return what decided which drafts were kept: the threshold, or a coin and its probability."""
     if arm.get("acceptance") is not None:
         return f"coin {100 * arm['acceptance']:.3g} %"
     return ABSENT if arm["tau"] is None else f"{arm['tau']:g}"

@@ -1,5 +1,5 @@
-"""Graders: from a model's text and a reference answer to right or wrong."""
+"""Graders: decide whether a model's text is right by a reference answer."""
 
-from pipo_core.grade.math import LONGEST_ANSWER, MathGrader, extract_boxed
+from pipo_core.grade.math import MAX_ANSWER_LENGTH, MathGrader, extract_boxed
 
-__all__ = ["LONGEST_ANSWER", "MathGrader", "extract_boxed"]
+__all__ = ["MAX_ANSWER_LENGTH", "MathGrader", "extract_boxed"]

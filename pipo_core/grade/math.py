@@ -1,9 +1,8 @@
-r"""Grading mathematics: the last `\boxed{…}` of a text against a reference answer.
+r"""Grade mathematics: compare the last `\boxed{…}` of a text with a reference answer.
 
-Equal strings and plain integers are decided here at once. Everything else goes to math-verify in a process of
-its own (`math_worker.py`) with a deadline, because a symbolic comparison of what a model wrote may take for
-ever or all memory. A worker that exceeds its deadline or dies is ended and replaced, and that answer is
-undecided.
+Equal strings and plain integers are decided here at once. Everything else goes to math-verify in a separate process
+(`math_worker.py`) with a deadline, because comparing hostile expressions can take unlimited time or memory. If the
+worker exceeds the deadline or dies, it is replaced and the answer is undecided.
 """
 
 import json
@@ -18,15 +17,14 @@ from typing import IO, Self
 
 from pipo_core.errors import MachineError
 
-LONGEST_ANSWER = 2_000
-"""Characters. No reference answer of a benchmark comes near; a longer one is wrong without being parsed."""
+MAX_ANSWER_LENGTH = 2_000
+"""Characters. A longer answer is wrong and is not parsed; reference answers of benchmarks are far shorter."""
 
 START_SECONDS = 120.0
-"""How long the worker may take to import math-verify (about one second on an idle machine)."""
+"""The worker may take this long to import math-verify (about one second on an idle machine)."""
 
 KILL_GRACE = 1.0
-"""Seconds after the worker's own deadline at which it is killed from outside (a stopped process has no
-alarm)."""
+"""Seconds after its own deadline at which the worker is killed from outside, since a stopped process gets no alarm."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])[ \t]*")
 _BARE = re.compile(r"[^\s$]+")
@@ -37,10 +35,10 @@ _SAME = (("\N{MINUS SIGN}", "-"), ("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"))
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""Return what stands in the last `\boxed{…}` or `\fbox{…}` of `text`: braces matched, stripped.
+    r"""Return the content of the last `\boxed{…}` or `\fbox{…}` of `text`, stripped; None if there is none.
 
-    `\boxed 7` gives `7`. None where there is no box, or where the last one is not closed (a text cut short
-    has not given its answer, whatever it boxed on the way). Time is linear in the length of the text.
+    `\boxed 7` gives `7`. An unclosed last box gives None: a text that was cut off there has not given its answer.
+    The time is linear in the length of the text.
     """
     last = deque(_BOX.finditer(text), maxlen=1)
     if not last:
@@ -64,8 +62,8 @@ def extract_boxed(text: str) -> str | None:
     return None
 
 
-def _normal(answer: str) -> str:
-    """One spelling for what differs only in layout: blanks, dollar signs, a full stop, spaced thousands."""
+def _normalise(answer: str) -> str:
+    """Return the answer without differences of layout: blanks, dollar signs, a full stop, spaced thousands."""
     answer = _WHITE.sub(" ", answer).strip().removesuffix(".").strip()
     if len(answer) > 1 and answer[0] == answer[-1] == "$":
         answer = answer.strip("$").strip()
@@ -74,9 +72,9 @@ def _normal(answer: str) -> str:
     return _DIGIT_GAP.sub("", answer)
 
 
-def _decide(answer: str, gold: str) -> bool | None:
-    """Settle two normalised answers without a parser: True, False, or None where that takes mathematics."""
-    if not answer or not gold or max(len(answer), len(gold)) > LONGEST_ANSWER:
+def _compare_plainly(answer: str, gold: str) -> bool | None:
+    """Return whether two normalised answers are equal; None if a parser of mathematics must decide."""
+    if not answer or not gold or max(len(answer), len(gold)) > MAX_ANSWER_LENGTH:
         return False
     if answer == gold:
         return True
@@ -89,21 +87,21 @@ def _decide(answer: str, gold: str) -> bool | None:
     return None
 
 
-class _Worker:
+class _MathWorker:
     """One running `math_worker.py`."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            # -P: the worker's folder holds a math.py, which must not shadow the standard library's
+            # -P: the worker's folder contains a math.py, which must not shadow the standard library's.
             [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             encoding="ascii",
-            process_group=0,  # a Ctrl-C at the terminal is the parent's to handle
+            process_group=0,  # only the parent handles a Ctrl-C at the terminal
         )
-        if self._reply(None, START_SECONDS) != "ready":
+        if self._reply_within(START_SECONDS) != "ready":
             self.close()
             raise MachineError(
                 "the grading process did not start: math-verify cannot be imported",
@@ -111,105 +109,112 @@ class _Worker:
             )
 
     def _pipes(self) -> tuple[IO[str], IO[str]]:
+        """Return the worker's standard input and output."""
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("the worker was started without pipes")
         return self._process.stdin, self._process.stdout
 
-    def _reply(self, line: str | None, seconds: float) -> object:
-        """Write `line`, return the decoded reply; None if the worker dies, or is killed after `seconds`."""
-        entry, answer = self._pipes()
+    def _reply_within(self, seconds: float, line: str | None = None) -> object:
+        """Write `line`, if any, and return the next reply; None if the worker dies or is killed after `seconds`."""
+        requests, replies = self._pipes()
         timer = threading.Timer(seconds, self._process.kill)
         timer.start()
         try:
             if line is not None:
-                entry.write(line)
-                entry.flush()
-            reply = answer.readline()
-        except OSError:  # a pipe without a reader
+                requests.write(line)
+                requests.flush()
+            reply = replies.readline()
+        except OSError:  # nobody reads the pipe any more
             return None
         finally:
             timer.cancel()
-            timer.join()  # a kill that is under way belongs to this job, not to the next
+            timer.join()  # a kill under way must not hit the next job
         return json.loads(reply) if reply.endswith("\n") else None
 
-    def judge(self, answer: str, gold: str, seconds: float) -> bool | None:
-        """Whether the two are equal; None if the worker did not live to tell."""
+    def compare(self, answer: str, gold: str, seconds: float) -> bool | None:
+        """Return whether the two are equal; None if the worker died or exceeded `seconds`."""
         job = json.dumps({"answer": answer, "gold": gold, "seconds": seconds})
-        verdict = self._reply(job + "\n", seconds + KILL_GRACE)
+        verdict = self._reply_within(seconds + KILL_GRACE, job + "\n")
         return verdict if isinstance(verdict, bool) else None
 
     def close(self) -> None:
-        """End the process and collect it."""
+        """Kill the process and wait for its end."""
         self._process.kill()
         for pipe in self._pipes():
             try:
                 pipe.close()
-            except OSError:  # unwritten bytes of a job whose reader is dead
+            except OSError:  # closing flushes bytes that a dead worker can no longer read
                 continue
         self._process.wait()
 
 
 class MathGrader:
-    r"""Grades texts against reference answers; a context manager, for it may own a process.
+    r"""Grades texts against reference answers; a context manager, because it can own a process.
 
-    The process starts at the first answer that needs mathematics and ends with the context. Calls from
-    several threads are served one after another. Raises MachineError if math-verify cannot be loaded; no text
-    makes it raise or hang.
+    The process starts with the first answer that needs mathematics and ends with the context. Calls from several
+    threads run one after another. No text makes the grader raise or hang.
     """
 
     def __init__(self, deadline: float = 5.0) -> None:
-        """`deadline`: seconds that one answer may take."""
+        """Set the deadline, in seconds, for each answer."""
         self.deadline = deadline
-        self._worker: _Worker | None = None
+        self._worker: _MathWorker | None = None
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        """Return the grader itself; nothing starts yet."""
+        """Return the grader; its process starts later."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the worker, if there is one."""
+        """End the worker if one runs."""
         self.close()
 
     def close(self) -> None:
-        """End the worker, if there is one. The grader can be used again."""
+        """End the worker if one runs; the grader can be used again."""
         with self._lock:
-            self._stop()
+            self._stop_worker()
 
     def grade(self, text: str, answer: object) -> bool | None:
-        r"""Whether the last box of `text` holds what equals `answer` (bare, or itself in a box).
+        r"""Return whether the content of the last box of `text` equals `answer`.
+
+        Args:
+            text: what a model wrote.
+            answer: the reference answer, as a text; it may itself be in a box.
 
         Returns:
-            None if the worker exceeded the deadline or died before it could tell.
+            The verdict; None if the worker exceeded the deadline or died.
 
         Raises:
-            TypeError: for a reference answer that is not a text.
+            TypeError: if the reference answer is not a text.
+            MachineError: if math-verify cannot be imported.
         """
         if not isinstance(answer, str):
-            raise TypeError(f"mathematics is graded against a text, not against {answer!r}")
+            raise TypeError(f"the reference answer must be a text, not {answer!r}")
         given = extract_boxed(text)
         if given is None:
             return False
         boxed = extract_boxed(answer)
-        given, gold = _normal(given), _normal(answer if boxed is None else boxed)
-        decided = _decide(given, gold)
+        given, gold = _normalise(given), _normalise(answer if boxed is None else boxed)
+        decided = _compare_plainly(given, gold)
         return self._ask_worker(given, gold) if decided is None else decided
 
     def _ask_worker(self, given: str, gold: str) -> bool | None:
+        """Return the worker's verdict on two normalised answers; a worker without one is ended."""
         with self._lock:
             if self._worker is None:
-                self._worker = _Worker()
+                self._worker = _MathWorker()
             verdict = None
             try:
-                verdict = self._worker.judge(given, gold, self.deadline)
-            finally:  # also when interrupted: a reply that nobody read must not answer the next question
+                verdict = self._worker.compare(given, gold, self.deadline)
+            finally:  # also when interrupted: the next answer must not receive this reply
                 if verdict is None:
-                    self._stop()
+                    self._stop_worker()
         return verdict
 
-    def _stop(self) -> None:
+    def _stop_worker(self) -> None:
+        """End the worker if one runs; the lock is held."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()

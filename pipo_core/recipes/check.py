@@ -23,7 +23,7 @@ _PASSES = 8  # each pass repairs the problems of the one before, which can revea
 
 
 @dataclass(frozen=True)
-class Problem:
+class RecipeProblem:
     """A problem at a path of the data; `at_key` if it is about the key, not its value."""
 
     loc: Loc
@@ -31,7 +31,7 @@ class Problem:
     at_key: bool = False
 
 
-def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[Problem]]:
+def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, list[RecipeProblem]]:
     """Return the recipe, or None and every problem: of single fields and of rules across fields.
 
     pydantic skips the rules across fields while one of the fields is wrong. So wrong fields are replaced by their
@@ -41,7 +41,7 @@ def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, li
         model: the schema.
         data: the raw values of the file, with changes applied.
     """
-    problems: list[Problem] = []
+    problems: list[RecipeProblem] = []
     broken: list[Loc] = []
     seen: set[Loc] = set()
     trial = copy.deepcopy(data)
@@ -72,7 +72,7 @@ def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, li
 
 def reference_problems(
     model: type[RecipeModel], data: dict[str, Any], stages: Collection[str] | None
-) -> Iterator[Problem]:
+) -> Iterator[RecipeProblem]:
     """Yield a problem for each input that cannot be a path, a known name or an earlier stage.
 
     Args:
@@ -83,7 +83,7 @@ def reference_problems(
     for loc, mark, text in references(model, data):
         message = _stage_message(text, stages) if text.startswith("stage:") else _name_message(text, mark.kind)
         if message is not None:
-            yield Problem(loc, message)
+            yield RecipeProblem(loc, message)
 
 
 def show(loc: Loc) -> str:
@@ -91,11 +91,11 @@ def show(loc: Loc) -> str:
     return ".".join(map(str, loc))
 
 
-def _findings(error: CrossFieldError, loc: Loc, broken: list[Loc]) -> Iterator[Problem]:
+def _findings(error: CrossFieldError, loc: Loc, broken: list[Loc]) -> Iterator[RecipeProblem]:
     for finding in error.findings:
         paths = [loc + path for path in (finding.at, *finding.others)]
         if not any(path[: len(bad)] == bad for path in paths for bad in broken):
-            yield Problem(loc + finding.at, finding.message)
+            yield RecipeProblem(loc + finding.at, finding.message)
 
 
 def _data_loc(data: Any, detail: ErrorDetails) -> Loc:
@@ -112,29 +112,29 @@ def _data_loc(data: Any, detail: ErrorDetails) -> Loc:
     return loc
 
 
-def _field_problem(model: type[RecipeModel], detail: ErrorDetails, loc: Loc) -> Problem:
+def _field_problem(model: type[RecipeModel], detail: ErrorDetails, loc: Loc) -> RecipeProblem:
     kind, context = detail["type"], detail.get("ctx", {})
     got = f"; got {_brief(detail['input'])}"
     match kind:
         case "extra_forbidden":
-            return Problem(loc, "unknown key" + _key_suggestion(model, loc), at_key=True)
+            return RecipeProblem(loc, "unknown key" + _key_suggestion(model, loc), at_key=True)
         case "missing":
             found = field_at(model, loc)
             about = found[1].description if found else None
-            return Problem(loc, "missing" + (f": {about}" if about else ""), at_key=True)
+            return RecipeProblem(loc, "missing" + (f": {about}" if about else ""), at_key=True)
         case "literal_error":
             field = field_at(model, loc)
             choices = _choices(str(context["expected"]))
             guess = did_you_mean(detail["input"], choices) if isinstance(detail["input"], str) and field else ""
-            return Problem(loc, f"must be one of {', '.join(choices)}{got}{guess}")
+            return RecipeProblem(loc, f"must be one of {', '.join(choices)}{got}{guess}")
         case "string_pattern_mismatch":
-            return Problem(loc, f"must match {context['pattern']}{got}")
+            return RecipeProblem(loc, f"must match {context['pattern']}{got}")
     if kind in _TYPES:
-        return Problem(loc, f"must be {_TYPES[kind]}{got}{_type_hint(kind, detail['input'])}")
+        return RecipeProblem(loc, f"must be {_TYPES[kind]}{got}{_type_hint(kind, detail['input'])}")
     text = detail["msg"].removeprefix("Input should be ")
     if text != detail["msg"]:
-        return Problem(loc, f"must be {text}{got}")
-    return Problem(loc, detail["msg"][:1].lower() + detail["msg"][1:])
+        return RecipeProblem(loc, f"must be {text}{got}")
+    return RecipeProblem(loc, detail["msg"][:1].lower() + detail["msg"][1:])
 
 
 _TYPES = {

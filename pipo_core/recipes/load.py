@@ -11,7 +11,7 @@ from typing import Any
 from pipo_core.errors import MissingInputError, RecipeError, UsageError
 from pipo_core.recipes.base import MAX_NAME, Loc, RecipeModel
 from pipo_core.recipes.changes import Change, apply_changes, origin_of, parse_override, set_changes
-from pipo_core.recipes.check import MOST_PROBLEMS, Problem, reference_problems, show, validate
+from pipo_core.recipes.check import MOST_PROBLEMS, RecipeProblem, reference_problems, show, validate
 from pipo_core.recipes.kinds import KINDS, JobKind, Recipe
 from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.pipeline import PipelineRecipe, Stage
@@ -102,7 +102,7 @@ class _Source:
         kind = self.value.get("kind") if isinstance(self.value, dict) else None
         return f"pipo recipes schema {kind}" if isinstance(kind, str) and kind in KINDS else "pipo recipes ls"
 
-    def add(self, problem: Problem) -> None:
+    def add(self, problem: RecipeProblem) -> None:
         """Add a problem, with the position of its value or of the nearest parent that has one."""
         what = f"{show(problem.loc)}: {problem.message}" if problem.loc else problem.message
         origin = origin_of(self.origins, problem.loc)
@@ -112,7 +112,7 @@ class _Source:
         position = self._position(problem)
         self.problems.append((position, f"{self.name}:{position.line}:{position.column} {what}"))
 
-    def _position(self, problem: Problem) -> Position:
+    def _position(self, problem: RecipeProblem) -> Position:
         keys, values = self.document.keys, self.document.values
         if not problem.at_key and problem.loc in values:
             return values[problem.loc]
@@ -125,7 +125,7 @@ class _Source:
     def _recipe(self, stages: Collection[str] | None) -> Recipe | None:
         if not isinstance(self.value, dict):
             what = "is empty" if self.value is None else f"holds a {_form(self.value)}"
-            self.add(Problem((), f"the file {what}; a recipe is a mapping that starts with kind:"))
+            self.add(RecipeProblem((), f"the file {what}; a recipe is a mapping that starts with kind:"))
             return None
         model = self._model()
         if model is None:
@@ -146,10 +146,10 @@ class _Source:
         kind = self.value.get("kind")
         kinds = ", ".join(KINDS)
         if "kind" not in self.value:
-            self.add(Problem(("kind",), f"missing: one of {kinds}", at_key=True))
+            self.add(RecipeProblem(("kind",), f"missing: one of {kinds}", at_key=True))
         elif not isinstance(kind, str) or kind not in KINDS:
             guess = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
-            self.add(Problem(("kind",), f"must be one of {kinds}; got {kind!r}{guess}"))
+            self.add(RecipeProblem(("kind",), f"must be one of {kinds}; got {kind!r}{guess}"))
         else:
             return KINDS[kind]
         return None
@@ -181,7 +181,7 @@ class _Source:
             path = Path(stage.recipe)
             if not _is_file(path):
                 guess = did_you_mean(path.name, _recipes_in(path.parent))
-                self.add(Problem((*loc, "recipe"), f"no such file: {path}{guess}"))
+                self.add(RecipeProblem((*loc, "recipe"), f"no such file: {path}{guess}"))
             else:
                 where = self.document.values.get((*loc, "set"), Position(1, 1))
                 origin = f"{self.name}:{where.line}:{where.column} set"

@@ -23,7 +23,7 @@ from tests.canned_engine import CannedEngine
 
 @dataclass
 class FakeEngine(CannedEngine):
-    """A machine whose every step takes `step` seconds and prefill `prefill` a token, times `Clock.factor`."""
+    """An engine whose steps take `step` seconds and prompt tokens `prefill` seconds, times `Clock.tick`."""
 
     clock: "Clock"
     label: str
@@ -83,7 +83,7 @@ class Clock:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two checkpoint folders as far as the bench looks at them itself: the tokenizer."""
+    """The part of two checkpoint folders that the bench reads itself: the tokenizer."""
     folder = tmp_path_factory.mktemp("models")
     for name in ("base", "pair"):
         train_tokenizer().save_pretrained(folder / name)
@@ -156,7 +156,7 @@ def test_results_keep_every_measured_trial_and_what_they_ran_on(models: Path, tm
     assert kept.pop("raw_throughput") == []
     assert kept == results
     assert len(raw) == 2 * 2 * 6
-    # The clock runs slower by half a unit a round: warm-up rounds 1.0 and 1.5 are not among the trials.
+    # Each round is slower by half a unit. The warm-up rounds, 1.0 and 1.5, are not among the trials.
     fastest = min(trial["ttft_s"] for trial in raw if trial["label"] == "regular" and trial["prompt_tokens"] == 64)
     assert fastest == pytest.approx(64 * 0.0010 * 2.0)
     assert results["machine"]["threads"] == torch.get_num_threads()

@@ -46,7 +46,7 @@ def recipe(**changes: Any) -> BenchRecipe:
 
 @pytest.fixture
 def small_shape(monkeypatch: pytest.MonkeyPatch, reference: Qwen3_5ForCausalPIPO) -> None:
-    """Stands in for the published shape."""
+    """Replace the published shape by a small model."""
     monkeypatch.setattr("pipo_core.engine.torch_opening.random_shape_model", lambda name, **options: reference)
 
 
@@ -122,7 +122,7 @@ def test_what_was_measured_stays_if_a_training_pass_fails(tmp_path: Path, monkey
     assert read_json(tmp_path / "results.json")["lengths"]
 
 
-def test_numbers_stand_once() -> None:
+def test_repeated_numbers_are_refused() -> None:
     for key in ("prompt_tokens", "concurrency", "training_tokens"):
         with pytest.raises(ValueError, match="16 is given twice"):
             recipe(**{key: [16, 8, 16]})

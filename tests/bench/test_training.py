@@ -1,13 +1,16 @@
+from typing import Any
+
 import pytest
 import torch
 
 from pipo_core.bench.training import ORDER, TrainingCase, measure_training, run_passes
 from pipo_core.errors import MachineError, UsageError
+from pipo_core.model.modeling import Objective, Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import shape_config
 
 
-def case(tokens: int = 512, **changes: object) -> TrainingCase:
-    """A small model whose passes keep far more than its weights; attention alone, for it is quick on a CPU."""
+def case(tokens: int = 512, **changes: Any) -> TrainingCase:
+    """A small model whose activations are far larger than its weights; attention alone, which is fast on a CPU."""
     config = shape_config("qwen3.5-0.8b")
     for name, value in {
         "vocab_size": 512,
@@ -19,7 +22,7 @@ def case(tokens: int = 512, **changes: object) -> TrainingCase:
         "layer_types": ["full_attention"] * 2,
     }.items():
         setattr(config, name, value)
-    return TrainingCase(config, tokens, trials=2, precision="fp32", checkpointing=False, **changes)  # type: ignore[arg-type]
+    return TrainingCase(config, tokens, trials=2, precision="fp32", checkpointing=False, **changes)
 
 
 def test_pairs_train_on_the_same_text_in_less_memory() -> None:
@@ -29,7 +32,7 @@ def test_pairs_train_on_the_same_text_in_less_memory() -> None:
     assert regular["tokens_per_second"] == pytest.approx(1024 / sorted_median(regular["seconds"]))
     assert found["speedup"] == pytest.approx(pipo["tokens_per_second"] / regular["tokens_per_second"])
     assert regular["weights_bytes"] == pipo["weights_bytes"]
-    # Half the positions: what regular keeps beyond pipo is large against the noise of resident memory.
+    # Half the positions: the difference in activations is large against the noise of resident memory.
     assert pipo["peak_bytes"] < 0.9 * regular["peak_bytes"]
 
 
@@ -40,9 +43,7 @@ def sorted_median(values: list[float]) -> float:
 
 
 @pytest.mark.parametrize(("objective", "positions"), [("regular", 64), ("pipo", 32)])
-def test_both_read_the_same_tokens(objective: str, positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-
+def test_both_read_the_same_tokens(objective: Objective, positions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     run = Qwen3_5ForCausalPIPO.run_backbone
 
@@ -51,7 +52,7 @@ def test_both_read_the_same_tokens(objective: str, positions: int, monkeypatch: 
         return run(self, inputs)
 
     monkeypatch.setattr(Qwen3_5ForCausalPIPO, "run_backbone", noting)
-    found = run_passes(case(64), objective)  # type: ignore[arg-type]
+    found = run_passes(case(64), objective)
     assert seen == [(1, positions)] * 3
     assert len(found["seconds"]) == 2
 

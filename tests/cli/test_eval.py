@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from pipo_cli.commands.eval import Suite
+from pipo_cli.commands.eval import SuiteChoice
 from pipo_core.data.answers import AnswerLog
 from pipo_core.evaluate.suites import SUITES
 from pipo_core.files import read_json, read_jsonl
@@ -56,7 +56,7 @@ def evaluate(*words: str) -> tuple[int, str, str]:
 
 def test_every_suite_has_its_places() -> None:
     names = set(SUITES)
-    assert names == set(get_args(SuiteName)) == {suite.value for suite in Suite}
+    assert names == set(get_args(SuiteName)) == {suite.value for suite in SuiteChoice}
     for name in names:
         shipped = load_recipe(find_recipe(f"{name}/eval"))
         assert isinstance(shipped, EvalRecipe)

@@ -1,4 +1,4 @@
-"""Training sets: which answers are in them, and on which side of the split."""
+"""Training sets: which answers they contain, and on which side of the split."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipo_core.data.answers import Answer, Key, read_index
-from pipo_core.data.build import choose, held_out_questions, run_build
+from pipo_core.data.build import choose, choose_held_out, run_build
 from pipo_core.data.problems import Problem, user_message
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
@@ -73,7 +73,7 @@ def test_only_correct_and_finished_answers_are_kept_and_the_others_counted(tmp_p
     assert (summary["answers"], summary["kept"], summary["train_rows"]) == (5, 2, 2)
 
 
-def test_the_shortest_right_answer_of_each_question(tmp_path: Path) -> None:
+def test_the_shortest_right_answer_of_each_problem(tmp_path: Path) -> None:
     rows = [
         row("a", 0, tokens=5),
         row("a", 1, tokens=3),
@@ -86,13 +86,13 @@ def test_the_shortest_right_answer_of_each_question(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.0, {"a", "b"}), (0.5, {"a", "b"}), (0.6, {"a"}), (1.0, {"a"})])
-def test_questions_solved_too_rarely_are_left_out(tmp_path: Path, share: float, kept: set[str]) -> None:
+def test_problems_solved_too_rarely_are_left_out(tmp_path: Path, share: float, kept: set[str]) -> None:
     rows = [row("a", 0), row("a", 1), row("b", 0), row("b", 1, end="length")]
     _, out = build(tmp_path, rows, minimum_solved=share)
     assert {text[0] for text in texts(out / "train.jsonl")} == kept
 
 
-def test_the_split_is_by_question(tmp_path: Path) -> None:
+def test_the_split_is_by_problem(tmp_path: Path) -> None:
     rows = [row(f"q{number:02}", sample) for number in range(20) for sample in range(4)]
     summary, out = build(tmp_path, rows, validation_share=0.25)
     train, validation = (
@@ -188,8 +188,8 @@ def test_every_answer_is_kept_or_dropped_for_one_reason(answers: list[Answer], r
 
 @settings(max_examples=150, deadline=None)
 @given(st.sets(st.text(max_size=3), max_size=12), RECIPES)
-def test_both_sides_of_a_split_hold_a_question(questions: set[str], recipe: BuildRecipe) -> None:
-    held_out = held_out_questions(questions, recipe)
+def test_both_sides_of_a_split_hold_a_problem(questions: set[str], recipe: BuildRecipe) -> None:
+    held_out = choose_held_out(questions, recipe)
     assert held_out <= questions
     if recipe.validation_share > 0 and len(questions) > 1:
         assert 0 < len(held_out) < len(questions)

@@ -1,4 +1,4 @@
-"""Rollouts: what is on disk after every way a run can end."""
+"""Rollouts: the files that a run leaves, however it ends."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ COUNT, SAMPLES = 5, 3
 
 @dataclass
 class FakeEngine(CannedEngine):
-    """Answers the last request first; the text is the seed, so that equal seeds show."""
+    """Answers the last request first, with its seed as the text, so that tests see equal seeds."""
 
     stop_after: int | None = None
     error: BaseException | None = None
@@ -63,7 +63,7 @@ class FakeEngine(CannedEngine):
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder as far as rollouts look at it themselves: the tokenizer."""
+    """The part of a checkpoint folder that rollouts read themselves: the tokenizer."""
     folder = tmp_path_factory.mktemp("teacher")
     train_tokenizer().save_pretrained(folder)
     return folder
@@ -161,7 +161,7 @@ def test_a_finished_run_loads_no_model(roll: Callable[..., dict[str, Any]]) -> N
     assert engine.opened == []
 
 
-def test_more_samples_are_added_to_those_that_are_there(roll: Callable[..., dict[str, Any]]) -> None:
+def test_more_samples_are_added_to_earlier_ones(roll: Callable[..., dict[str, Any]]) -> None:
     roll(FakeEngine())
     engine = FakeEngine()
     assert roll(engine, samples=SAMPLES + 1)["answers"] == COUNT * (SAMPLES + 1)

@@ -1,4 +1,4 @@
-"""The tiny world: problems that are right, splits that cannot mix, a tokenizer with Qwen's conventions."""
+"""The tiny world: correct problems, disjoint splits, a tokenizer with Qwen's conventions."""
 
 import json
 import random
@@ -24,7 +24,7 @@ TOKENIZER = load_tokenizer(bundled_model("tiny-student"))
 def test_answers_and_every_step_of_the_reasoning_are_right(split: str) -> None:
     rng = random.Random(0)
     for chain in islice(arithmetic.chains(split, 3), 300):
-        assert chain.answer == eval(chain.expression)  # noqa: S307 - our own digits and signs
+        assert chain.answer == eval(chain.expression)  # noqa: S307 - digits and signs of this code
         assert min(chain.totals) >= 0
         text = arithmetic.reasoning(chain, rng)
         assert extract_boxed(text) == str(chain.answer)
@@ -41,7 +41,7 @@ def test_no_training_problem_is_held_out_whatever_the_seed() -> None:
 
 def test_about_a_tenth_is_held_out_and_every_level_has_its_share() -> None:
     rng = random.Random(1)
-    drawn = [arithmetic._draw(rng, 3) for _ in range(5000)]
+    drawn = [arithmetic._sample_chain(rng, 3) for _ in range(5000)]
     assert 0.08 < sum(chain.held_out for chain in drawn) / len(drawn) < 0.125
     levels = [chain.level for chain in islice(arithmetic.chains("train", 0), 30)]
     assert all(levels.count(level) == 10 for level in arithmetic.LEVELS)
@@ -56,7 +56,7 @@ def test_the_wording_varies_and_the_seed_decides_it() -> None:
     assert load_problems("tiny", "train", 20, 4) != load_problems("tiny", "train", 20, 5)
 
 
-def test_asking_for_more_problems_than_there_are_ends() -> None:
+def test_more_problems_than_exist_can_be_taken() -> None:
     assert len(list(islice(arithmetic.chains("heldout", 0), 3000))) == 3000
 
 
@@ -77,7 +77,7 @@ def test_every_text_can_be_written(text: str) -> None:
 
 
 def test_words_and_the_numbers_of_the_problems_are_whole_tokens() -> None:
-    for number in range(arithmetic._LARGEST + 1):
+    for number in range(arithmetic._MAX_TOTAL + 1):
         assert len(TOKENIZER.tokenize(f" {number}")) == 1
     assert len(TOKENIZER.tokenize(" Adding")) == 1
     assert len(TOKENIZER.tokenize("</think>\n\n")) == 2

@@ -47,7 +47,7 @@ def test_samples_equal_those_of_the_masked_full_head(
     settings = PrefillSettings(SAMPLINGS, [ENDS] * 4)
     written = []
     for vocabulary in (few, Masked(few), None):
-        method = PairMethod(reference, PAD, tau=0.0, draft_vocab=vocabulary)  # type: ignore[arg-type]
+        method = PairMethod(reference, PAD, tau=0.0, draft_vocab=vocabulary)  # type: ignore[arg-type]  # Masked stands in
         state, output = method.prefill(prompts, settings)
         written.append([output.tokens] + [method.step(state).tokens for _ in range(12)])
     ours, masked, full = (torch.stack(slots) for slots in written)

@@ -22,14 +22,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @cache
 def answers() -> dict[str, str]:
-    """The answer to every prompt that a test of this folder gives."""
+    """The reference answer of every prompt in the tests of this folder."""
     sets = [load_problems("tiny", "heldout", count, seed) for count, seed in ((30, 1), (30, 2), (200, 0))]
     return {user_message(problem): str(problem.answer) for problems in sets for problem in problems}
 
 
 @dataclass
 class FakeEngine(CannedEngine):
-    """Answers with a set skill. Causal, drawn from (seed, method), only cut by limits: as engines must be."""
+    """Answers with a given skill. As with real engines, seed and method decide the answer, and limits only cut it."""
 
     method: str
     skill: float
@@ -48,10 +48,10 @@ class FakeEngine(CannedEngine):
             yield self.answer(request)
 
     def answer(self, request: Request) -> Completion:
-        draw = random.Random(f"{request.sampling.seed}-{self.method}")
-        most = 2 if self.method == "pipo" else 1
-        planned = [draw.randint(1, most) for _ in range(draw.randint(3, 30))]
-        right = draw.random() < self.skill
+        rng = random.Random(f"{request.sampling.seed}-{self.method}")
+        max_step_tokens = 2 if self.method == "pipo" else 1
+        planned = [rng.randint(1, max_step_tokens) for _ in range(rng.randint(3, 30))]
+        right = rng.random() < self.skill
         counts: list[int] = []
         for count in planned:
             room = (request.max_tokens or 10**9) - sum(counts)
@@ -60,14 +60,14 @@ class FakeEngine(CannedEngine):
             counts.append(min(count, room))
         ended = counts == planned
         answer = int(answers()[request.messages[0]["content"]])
-        box = f"\\boxed{{{answer if right else answer + 1}}}"  # boxed early: a cut answer shows it, too
+        box = f"\\boxed{{{answer if right else answer + 1}}}"  # boxed early, so that a cut answer contains it, too
         return Completion(
             id=request.id,
             token_ids=[1] * (sum(counts) - ended),
             text=f"{box} and so on",
             tokens=sum(counts),
             slots=len(counts),
-            drafts=len(counts) * (most - 1),
+            drafts=len(counts) * (max_step_tokens - 1),
             kept=sum(count == 2 for count in counts),
             finish_reason="stop" if ended else "length",
             ttft_s=0.01,
@@ -119,7 +119,7 @@ def listener() -> Listener:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[[str], str]:
-    """Makes a folder that stands for a checkpoint: a tokenizer and something to fingerprint."""
+    """Return a maker of checkpoint stand-ins: folders with a tokenizer and something to fingerprint."""
 
     def make(name: str) -> str:
         folder = tmp_path / "models" / name

@@ -1,4 +1,4 @@
-"""Scoring two budgets from one generation is right only if a smaller limit would have given the same beginning."""
+"""Two budgets may be scored from one generation only if a smaller limit gives the same beginning."""
 
 from dataclasses import replace
 

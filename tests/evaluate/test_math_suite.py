@@ -1,4 +1,4 @@
-r"""The math suite on made-up questions in the form of its benchmark: rows of text called problem, answer, id."""
+r"""The math suite on made-up questions in the form of its benchmark: rows with problem, answer and id."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -92,7 +92,7 @@ def test_whole_numbers_need_no_quotes(tmp_path: Path) -> None:
         ({"id": "2"}, "two problems have the same id"),
     ],
 )
-def test_a_row_that_is_no_problem_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_row_that_is_not_a_problem_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     content = rows()
     content[1] |= change
     for broken in (content, [row if row is not content[1] else _without_none(row) for row in content]):
@@ -151,7 +151,7 @@ def test_the_shipped_recipe_has_the_papers_values() -> None:
 
 
 class HostileEngine(CannedEngine):
-    """Answers every request at once: the right box for sample 0, and one that cannot be evaluated for sample 1."""
+    """Answers with the right box for sample 0, and with a box that cannot be evaluated for sample 1."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in list(requests):
@@ -170,7 +170,7 @@ class HostileEngine(CannedEngine):
             )
 
 
-def test_an_answer_that_cannot_be_graded_in_time_is_wrong_and_said(
+def test_an_answer_that_cannot_be_graded_in_time_is_wrong_and_reported(
     file: Path, tmp_path: Path, checkpoint: Callable[[str], str], listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
@@ -189,7 +189,7 @@ def test_an_answer_that_cannot_be_graded_in_time_is_wrong_and_said(
     assert listener.warnings == ["1 answers count as wrong because their grading broke off twice"]
 
 
-def test_other_questions_under_the_same_ids_are_something_else(
+def test_other_questions_under_the_same_ids_are_asked_again(
     file: Path, tmp_path: Path, checkpoint: Callable[[str], str], listener: Any
 ) -> None:
     arms = [{"name": "a", "method": "regular", "ckpt": checkpoint("a")}]
@@ -199,4 +199,4 @@ def test_other_questions_under_the_same_ids_are_something_else(
     write(file, [{**row, "problem": "Another question."} for row in rows()])
     run_eval(asked, tmp_path / "out", open_engine=lambda *_: HostileEngine(), reporter=listener)
     assert len(listener.warnings) == 1
-    assert "3 answers are to something else" in listener.warnings[0]
+    assert "3 answers belong to another prompt" in listener.warnings[0]

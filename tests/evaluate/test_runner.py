@@ -117,7 +117,7 @@ def test_each_budget_is_what_a_generation_under_that_limit_alone_gives(
         assert at["tokens_per_slot"] == pytest.approx(tokens / slots)
         assert (at["drafts"], at["drafts_kept"]) == (drafts, pytest.approx(kept / drafts) if drafts else None)
     pair = arm(results, "pair@0")["budgets"]
-    assert pair["tokens"]["finished"] < pair["slots"]["finished"]  # the case tells the two apart
+    assert pair["tokens"]["finished"] < pair["slots"]["finished"]  # so the two budgets differ here
 
 
 @pytest.mark.parametrize(("tokens", "slots"), [(100, 100), (100, None), (None, 100), (300, 100), (50, 100)])
@@ -126,7 +126,7 @@ def test_each_budget_is_what_a_generation_under_that_limit_alone_gives(
 def test_one_generation_reaches_both_budgets_whatever_a_step_writes(
     method: MethodName, drafts: int, tokens: int | None, slots: int | None
 ) -> None:
-    """No answer may be cut before either budget is used up: by steps of one token, or by steps of the most."""
+    """No answer may be cut before both budgets are used up, whether its steps write one token or the most."""
     budgets = both_budgets(Budget(tokens=tokens, slots=slots))
     max_tokens, max_slots = limits(budgets, Decoding(method), drafts)
     for per_step in (1, METHODS[method].max_step_tokens(drafts)):
@@ -185,7 +185,7 @@ def test_more_samples_add_to_those_there(recipe: EvalRecipe, opener: Any, tmp_pa
         {"seed": 6},
     ],
 )
-def test_answers_to_something_else_are_asked_again_and_said(
+def test_answers_to_another_prompt_are_asked_again_with_a_warning(
     recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any, changes: dict[str, Any]
 ) -> None:
     run_eval(recipe, tmp_path, open_engine=opener())
@@ -193,9 +193,9 @@ def test_answers_to_something_else_are_asked_again_and_said(
     other, second = changed(recipe, **changes), opener()
     results = run_eval(other, tmp_path, open_engine=second, reporter=listener)
     assert len(second.asked) == 270
-    if "problems" not in changes:  # other problems are others, not the same ones asked otherwise
+    if "problems" not in changes:  # other problems have other ids
         assert len(listener.warnings) == 3
-        assert all("90 answers are to something else" in warning for warning in listener.warnings)
+        assert all("90 answers belong to another prompt" in warning for warning in listener.warnings)
     assert (tmp_path / "answers" / "base.jsonl").read_text().startswith(old)
     assert results == run_eval(other, tmp_path / "fresh", open_engine=opener())
 
@@ -217,7 +217,7 @@ def test_a_run_killed_while_grading_asks_nothing_again(
         run_eval(recipe, tmp_path / "killed", open_engine=opener())
     second = opener()
     assert run_eval(recipe, tmp_path / "killed", open_engine=second) == whole
-    assert len(second.asked) == 180  # the two arms behind the one that was being graded
+    assert len(second.asked) == 180  # the arms after the one that was being graded
 
 
 def test_grading_is_tried_again_and_then_marked(
@@ -247,7 +247,7 @@ def test_grading_is_tried_again_and_then_marked(
     assert listener.warnings == [f"{undecided} answers count as wrong because their grading broke off twice"]
 
 
-def test_answers_that_never_end_are_told(recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any) -> None:
+def test_answers_that_never_end_give_a_warning(recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any) -> None:
     arms = [recipe.model_dump()["arms"][0]]
     short = {"tokens": 3, "slots": 3}
     run_eval(changed(recipe, arms=arms, budget=short), tmp_path, open_engine=opener(), reporter=listener)
@@ -257,7 +257,7 @@ def test_answers_that_never_end_are_told(recipe: EvalRecipe, opener: Any, tmp_pa
 
 
 def test_files_of_older_versions_are_read(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
-    """Answer and verdict stood in one line, and nothing said what had been asked."""
+    """Older lines hold answer and verdict together, without a fingerprint of what was asked."""
     whole = run_eval(recipe, tmp_path / "new", open_engine=opener())
     for path in (tmp_path / "new" / "answers").glob("*.jsonl"):
         with AnswerLog(path) as log:
@@ -303,13 +303,13 @@ def test_equal_arms_differ_by_nothing_and_better_ones_by_their_skill(
         assert average["low"] < skill < average["high"]
 
 
-def test_an_engine_that_loses_answers_is_found_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+def test_an_engine_that_loses_answers_is_an_error(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     with pytest.raises(PipoError, match="no answer to 2 of 90 requests"):
         run_eval(recipe, tmp_path, open_engine=opener(lose=2))
     assert not (tmp_path / "results.json").exists()
 
 
-def test_columns_that_say_nothing_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
     table = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[0]
     assert table.columns == ["arm", "avg@3 %", "pass@3 %", "tokens a slot", "tokens an answer", "finished %"]
@@ -321,7 +321,7 @@ def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opene
         run_eval(changed(recipe, baseline="pair"), tmp_path, open_engine=opener())
 
 
-def test_tables_say_what_the_results_say(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     tokens, slots = tables(results)
     assert "24 tokens" in tokens.title

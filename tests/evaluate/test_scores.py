@@ -44,7 +44,7 @@ def test_a_slot_budget_cuts_whole_slots(slots: list[int], limit: int, stop: bool
 
 
 def test_the_end_token_needs_a_place_in_the_budget() -> None:
-    # Four tokens and the end: five places.
+    # Four tokens and the end token count as five.
     answer = row([1, 1, 1, 1, 1])
     assert cut(answer, "tokens", 5).correct
     assert not cut(answer, "tokens", 4).finished
@@ -86,7 +86,7 @@ def test_figures_of_a_case_done_by_hand() -> None:
 
 
 def test_drafts_are_counted_within_each_budget() -> None:
-    # Two answers of one question: the first keeps its early drafts and none later, the second ends with a first token.
+    # Two answers to one problem: the first keeps only its early drafts, the second ends with a first token.
     early = {"problem": "a", "sample": 0, **row([2, 2, 2, 1, 1, 1], drafts=6)}
     ended = {"problem": "a", "sample": 1, **row([1, 2, 1], drafts=2)}
     problems = [Problem("a", "?", "1")]
@@ -100,7 +100,7 @@ def test_drafts_are_counted_within_each_budget() -> None:
     assert kept(6, "slots") == (8, 4 / 8)
     assert kept(3, "slots") == (5, 4 / 5)
     assert kept(1, "slots") == (2, 1 / 2)
-    # Three tokens: two slots of each; the second draft of the first answer finds no room, that of the other does.
+    # Three tokens are two slots of each answer. The first answer has no budget left for its second draft.
     assert kept(3, "tokens") == (4, 2 / 4)
     plain = [{"problem": "a", "sample": sample, **row([1, 1, 1])} for sample in range(2)]
     result = figures(outcome(plain, problems, 2, "slots", 2), problems, None, 0)

@@ -51,7 +51,7 @@ def test_pass_at_one_is_the_average() -> None:
 
 def test_pass_at_k_refuses_what_has_no_meaning() -> None:
     for k in (0, 5):
-        with pytest.raises(ValueError, match="samples a question"):
+        with pytest.raises(ValueError, match="samples per question"):
             pass_at_k(4, np.array([1]), k)
     with pytest.raises(ValueError, match="between 0 and 4"):
         pass_at_k(4, np.array([5]), 2)
@@ -80,7 +80,7 @@ def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
     generator = np.random.default_rng(7)
     covered, runs, questions, samples = 0, 400, 80, 4
     for run in range(runs):
-        # Mean 2/3; answers to one question resemble each other.
+        # Mean 2/3; answers to one question are correlated.
         difficulty = generator.beta(2, 1, size=questions)
         scores = generator.binomial(samples, difficulty) / samples
         estimate = mean_with_interval(scores, seed=run, resamples=1_000)
@@ -109,7 +109,7 @@ def test_a_seed_fixes_the_interval() -> None:
     assert mean_with_interval(scores, seed=5) != mean_with_interval(scores, seed=6)
 
 
-def test_scores_drawn_together_are_as_drawn_alone() -> None:
+def test_scores_resampled_together_are_as_resampled_alone() -> None:
     scores = np.random.default_rng(0).random((40, 3))
     together = means_with_intervals(scores, seed=2)
     for estimate, column in zip(together, scores.T, strict=True):
@@ -120,7 +120,7 @@ def test_scores_drawn_together_are_as_drawn_alone() -> None:
 def test_blocks_do_not_change_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).random(30)
     whole = mean_with_interval(scores, seed=5, resamples=500)
-    monkeypatch.setattr("pipo_core.evaluate.statistics._BLOCK", 30 * 7)
+    monkeypatch.setattr("pipo_core.evaluate.statistics._MAX_INDICES", 30 * 7)
     blocked = mean_with_interval(scores, seed=5, resamples=500)
     assert blocked.as_dict() == pytest.approx(whole.as_dict(), abs=1e-12)
 

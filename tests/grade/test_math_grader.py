@@ -21,7 +21,7 @@ def boxed(content: str) -> str:
 
 
 def children(of: int) -> set[int]:
-    """Process ids whose parent is `of`, zombies included."""
+    """Return the ids of the children of process `of`, zombies included."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -35,7 +35,7 @@ def children(of: int) -> set[int]:
 
 
 def runs(process: int) -> bool:
-    """Whether the process is there and not just an uncollected remainder."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -240,5 +240,5 @@ def test_the_worker_ends_when_its_parent_is_killed() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    while runs(worker):  # a worker that stays makes the suite run into its own limit
+    while runs(worker):  # if the worker stays, the suite runs into its time limit
         time.sleep(0.05)

@@ -11,7 +11,7 @@ from pipo_cli.reporter import pace_text
 from pipo_core.errors import RecipeError
 from pipo_core.hub.checksums import matches
 from pipo_core.hub.sizes import size_text
-from pipo_core.recipes.catalog import CATALOG, find_name
+from pipo_core.recipes.catalog import CATALOG, Kind, find_name
 from pipo_core.recipes.load import parse_recipe
 from pipo_core.reporting import Progress
 
@@ -28,8 +28,9 @@ def test_names_take_a_revision(name: str, revision: str) -> None:
 
 
 def test_the_command_says_what_a_hub_id_names() -> None:
-    for kind, tail in (("model", ""), ("data", " --kind data"), ("benchmark", " --kind data")):
-        named = find_name("a/b", kind)  # type: ignore[arg-type]
+    tails: dict[Kind, str] = {"model": "", "data": " --kind data", "benchmark": " --kind data"}
+    for kind, tail in tails.items():
+        named = find_name("a/b", kind)
         assert named is not None
         assert named.download_command == f"pipo download a/b{tail}"
     # A catalog name knows its kind, whatever is asked for.

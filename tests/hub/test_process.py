@@ -150,7 +150,7 @@ def test_the_plan_and_the_result_in_words(hub: LocalHub) -> None:
 
 
 def test_the_next_commands_exist() -> None:
-    known = get_command(app).commands  # type: ignore[attr-defined]
+    known = get_command(app).commands  # type: ignore[attr-defined]  # it is a group
     for name, entry in CATALOG.items():
         if not entry.then:
             assert name in ("pipo-adapters", "pipo-opd-data")  # the first depends on what came

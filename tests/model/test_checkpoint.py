@@ -14,6 +14,7 @@ import pipo_core.model
 from pipo_core.errors import CheckpointError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint, save_checkpoint
 from pipo_core.model.frequent_tokens import DRAFT_VOCAB, FrequentTokens, read_draft_vocab, write_draft_vocab
+from pipo_core.model.weight_files import Layout
 from pipo_core.model.writing import write_weights
 
 PIPO_PARTS = ("compressor.", "confidence_head.")
@@ -79,9 +80,9 @@ def test_the_linear_compressor_starts_as_a_plain_sum(official: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["pipo", "base"])
 def test_what_is_saved_loads_the_same(
-    reference: Qwen3_5ForCausalPIPO, tmp_path: Path, layout: str, reference_folder: Path
+    reference: Qwen3_5ForCausalPIPO, tmp_path: Path, layout: Layout, reference_folder: Path
 ) -> None:
-    folder = save_checkpoint(reference, tmp_path / "saved", layout=layout, base="some-base")  # type: ignore[arg-type]
+    folder = save_checkpoint(reference, tmp_path / "saved", layout=layout, base="some-base")
     config = json.loads((folder / "config.json").read_text())
     assert config["full_attention_interval"] == 4
     assert config["pipo_base"] == "some-base"

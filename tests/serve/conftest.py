@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -33,10 +34,10 @@ def start(pair_model: Path) -> Iterator[Start]:
     """Return what starts a server: its service and its address."""
     running: list[tuple[BoundedServer, threading.Thread, Service]] = []
 
-    def begin(**options: object) -> tuple[Service, str]:
+    def begin(**options: Any) -> tuple[Service, str]:
         settings = TorchSettings(batch=8, device="cpu", precision="fp32", threads=1, max_length=512)
         engine = TorchOpener().open(pair_model, Decoding("pipo", tau=0.5), settings)
-        service = Service(LiveEngine(engine), engine.tokenizer, MODEL, **options)  # type: ignore[arg-type]
+        service = Service(LiveEngine(engine), engine.tokenizer, MODEL, **options)
         listening = listen("127.0.0.1", 0, has_key=False)
         address = url(listening)
         server = BoundedServer(create_app(service), service.live, listening, drain_seconds=5)

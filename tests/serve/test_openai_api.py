@@ -122,8 +122,9 @@ def test_a_client_that_goes_away_frees_its_rows(client: OpenAI, served: tuple[Se
 
 def test_a_key_is_asked_for(start: Start) -> None:
     _, address = start(api_key="sesame")
-    for headers in ({}, {"Authorization": "Bearer sesam"}, {"Authorization": b"Bearer \xff\xfe"}):
-        answer = httpx.get(f"{address}/models", headers=headers)  # type: ignore[arg-type]
+    wrong: list[Any] = [{}, {"Authorization": "Bearer sesam"}, {"Authorization": b"Bearer \xff\xfe"}]
+    for headers in wrong:
+        answer = httpx.get(f"{address}/models", headers=headers)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
     assert [model.id for model in OpenAI(base_url=address, api_key="sesame").models.list()] == [MODEL]

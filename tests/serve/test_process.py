@@ -132,4 +132,4 @@ def test_a_chat_takes_lines_from_a_pipe(pair_model: Path) -> None:
     found = CliRunner().invoke(app, words, input="1+2\n/reset\n/what\n3+4\n/quit\nnever\n")
     assert found.exit_code == 0, found.output
     assert found.output.count(" tokens in ") == 2
-    assert "/reset starts" in found.output
+    assert found.output.count("/reset starts a new conversation") == 2, "at the beginning and after /what"

@@ -1,10 +1,10 @@
 """Arithmetic problems with worked reasoning, in varied words.
 
 A problem is a chain of additions and subtractions; its level is the number of operations. The reasoning keeps a
-running total, and how each step is worded is drawn anew for every text, so that not every next token is certain.
+running total. The wording of each step is sampled for every text, so that some next tokens are uncertain.
 
-Whether a problem is held out is a property of the problem itself (a hash of its expression), so a held-out problem can
-never be in anybody's training data, whatever seed made it.
+Whether a problem is held out is a property of the problem itself (a hash of its expression). So no training set of any
+seed contains a held-out problem.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ LEVELS = (3, 4, 5)
 _HELD_OUT_OF_256 = 26
 """One problem in ten is held out."""
 
-_LARGEST = 20
-"""No running total is above this, so that a small model can learn every step."""
+_MAX_TOTAL = 20
+"""No running total is larger, so that a small model can learn every step."""
 
-_TRIES = 100
+_MAX_TRIES = 100
+"""A problem may repeat after this many samples in a row were repetitions."""
 
 _QUESTIONS = ("What is {}?", "Compute {}.", "Find {}.", "Evaluate {}.")
 _STARTS = ("Start with {}.", "First take {}.", "We have {}.")
@@ -34,19 +35,19 @@ _ENDS = ("So the answer is {}.", "The result is {}.", "That makes {}.")
 
 @dataclass(frozen=True)
 class Chain:
-    """``terms[0] ± terms[1] ± …``; ``signs`` has one entry an operation, every running total is at least 0."""
+    """``terms[0] ± terms[1] ± …``: ``signs`` has one entry per operation, and every running total is at least 0."""
 
     terms: tuple[int, ...]
     signs: tuple[str, ...]
 
     @property
     def expression(self) -> str:
-        """The problem as written, ``34+17-12``."""
+        """The problem as written, such as ``14+3-5``."""
         return str(self.terms[0]) + "".join(f"{s}{t}" for s, t in zip(self.signs, self.terms[1:], strict=True))
 
     @property
     def totals(self) -> list[int]:
-        """Running totals after each operation."""
+        """The running total after each operation."""
         totals, total = [], self.terms[0]
         for sign, term in zip(self.signs, self.terms[1:], strict=True):
             total += term if sign == "+" else -term
@@ -70,21 +71,21 @@ class Chain:
 
 
 def chains(split: str, seed: int) -> Iterator[Chain]:
-    """Yield problems of a split without end, levels in turn, all different until a level has no new ones.
+    """Yield endless problems of a split, the levels in turn, all different until a level runs out of new ones.
 
     Args:
         split: ``train`` or ``heldout``.
-        seed: of the draw; the same seed gives the same problems in the same order.
+        seed: the same seed gives the same problems in the same order.
     """
     rng = random.Random(f"{split}-{seed}")  # noqa: S311 - problems, not secrets
     seen: set[str] = set()
     while True:
         for level in LEVELS:
-            chain = _draw_from(split, rng, level)
-            for _ in range(_TRIES):
+            chain = _sample_chain_of(split, rng, level)
+            for _ in range(_MAX_TRIES):
                 if chain.expression not in seen:
                     break
-                chain = _draw_from(split, rng, level)
+                chain = _sample_chain_of(split, rng, level)
             seen.add(chain.expression)
             yield chain
 
@@ -107,19 +108,21 @@ def reasoning(chain: Chain, rng: random.Random) -> str:
     return " ".join(sentences) + f"\n</think>\n\n\\boxed{{{chain.answer}}}"
 
 
-def _draw_from(split: str, rng: random.Random, level: int) -> Chain:
-    chain = _draw(rng, level)
+def _sample_chain_of(split: str, rng: random.Random, level: int) -> Chain:
+    """Return a random problem that belongs to ``split``."""
+    chain = _sample_chain(rng, level)
     while chain.held_out != (split == "heldout"):
-        chain = _draw(rng, level)
+        chain = _sample_chain(rng, level)
     return chain
 
 
-def _draw(rng: random.Random, level: int) -> Chain:
+def _sample_chain(rng: random.Random, level: int) -> Chain:
+    """Return a random problem of ``level`` operations; it may belong to either split."""
     terms, signs = [rng.randint(2, 15)], []
     total = terms[0]
     for _ in range(level):
         term = rng.randint(2, 6)
-        possible = [sign for sign, fits in (("+", total + term <= _LARGEST), ("-", total >= term)) if fits]
+        possible = [sign for sign, fits in (("+", total + term <= _MAX_TOTAL), ("-", total >= term)) if fits]
         sign = rng.choice(possible)
         total += term if sign == "+" else -term
         terms.append(term)

@@ -15,16 +15,17 @@ SHAPES: dict[str, dict[str, int]] = {
     "tiny-student": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4},
     "tiny-teacher": {"hidden_size": 192, "intermediate_size": 384, "num_hidden_layers": 4},
 }
-"""Every second layer attends fully, the others are gated-delta layers with one wide head.
+"""Sizes of the tiny models; the rest of their architecture is in `tiny_config`.
 
-In Qwen3.5 every fourth layer attends; without fused kernels the linear layers cost most at short lengths. All of a head
-turns with the position, at base 1,000 (Qwen3.5: a quarter of a head of 256, at base 10^7), and weights start wider: a
-quarter of a 32-wide head leaves one useful frequency. docs/results/tiny-world.md has the trial.
+It differs from Qwen3.5's in three points. Every second layer is full attention (Qwen3.5: every fourth), because without
+fused kernels the gated-delta layers cost most at short lengths. RoPE rotates all 32 dimensions of a head at base 1,000
+(Qwen3.5: a quarter of 256 dimensions, at base 10^7), because a quarter of 32 leaves one useful frequency. Initial
+weights have a larger spread. docs/results/tiny-world.md has the measurements.
 """
 
 
 def tiny_config(name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """Return the ``config.json`` of a tiny model."""
+    """Return the ``config.json`` of a tiny model; ``name`` is a key of `SHAPES`."""
     shape = SHAPES[name]
     layers = shape["num_hidden_layers"]
     config = Qwen3_5TextConfig(
@@ -56,7 +57,7 @@ def tiny_config(name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]
 
 
 def write_shape(name: str, folder: Path) -> None:
-    """Write configuration and tokenizer of a tiny model, from which `pipo train` starts it at random."""
+    """Write a tiny model's configuration and tokenizer, from which `pipo train` can start with random weights."""
     tokenizer = train_tokenizer()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)

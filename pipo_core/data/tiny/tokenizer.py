@@ -1,7 +1,7 @@
 """A small tokenizer with Qwen's conventions, trained on the tiny world's own text.
 
-Byte-level BPE, so every text can be written; words and small numbers are mostly whole tokens; the special tokens and
-the chat template follow Qwen3.5's names and layout.
+It is a byte-level BPE, so it can encode every text. Most words and small numbers are whole tokens. The special tokens
+and the chat template follow Qwen3.5's names and layout.
 """
 
 import random
@@ -19,9 +19,9 @@ SPECIAL_TOKENS = (PAD, "<|im_start|>", END)
 _THINKING = ("<think>", "</think>")
 
 _WORDS_AND_NUMBERS = r"[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-"""How text is split before merging: Qwen's way, but numbers are of one or two digits with the blank before them.
+"""Splits text before merging, as Qwen does, except that a number has one or two digits and takes the blank before it.
 
-A running total is then one token, and a small model learns arithmetic from it in minutes instead of hours.
+So a running total is one token, and a small model learns arithmetic in minutes instead of hours.
 """
 
 CHAT_TEMPLATE = """\
@@ -39,7 +39,7 @@ CHAT_TEMPLATE = """\
 
 
 def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
-    """Return the tokenizer of the tiny world; the same seed gives the same file."""
+    """Return the tokenizer of the tiny world; the same seed gives the same tokenizer."""
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.Sequence(
@@ -55,7 +55,7 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator(_corpus(seed), trainer)
+    core.train_from_iterator(_training_texts(seed), trainer)
     core.add_tokens([AddedToken(text, normalized=False) for text in _THINKING])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -68,11 +68,12 @@ def train_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
     )
 
 
-def _corpus(seed: int, texts: int = 4000) -> Iterator[str]:
+def _training_texts(seed: int, texts: int = 4000) -> Iterator[str]:
+    """Yield the texts from which merges are learned: random problems with their reasoning."""
     rng = random.Random(f"tokenizer-{seed}")  # noqa: S311 - text, not secrets
     problems = arithmetic.chains("train", seed)
     for _ in range(texts):
         chain = next(problems)
         yield f"user\n{arithmetic.question(chain, rng)}"
-        # the thinking tags are tokens of their own, so merges are learned from the text between them
+        # The thinking tags are separate tokens, so no merge may cross them.
         yield from f"assistant\n{arithmetic.reasoning(chain, rng)}".split(_THINKING[1])

@@ -1,7 +1,7 @@
 """Benchmarks by name.
 
-A new one is a file beside these, a line in `SUITES`, its name in `recipes.evaluate` (with the benchmark that it
-reads) and on the command line, and a recipe `NAME/eval.yaml` with its standard settings.
+To add one: a file in this folder, a line in `SUITES`, its name in `recipes.evaluate` (with the benchmark that it reads)
+and in the command line's choices, and a recipe `NAME/eval.yaml` with its standard settings.
 """
 
 from collections.abc import Mapping

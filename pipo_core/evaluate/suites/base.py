@@ -1,4 +1,4 @@
-"""What a benchmark is to the runner."""
+"""The protocol of a benchmark."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,14 +9,18 @@ from pipo_core.recipes.evaluate import EvalRecipe
 
 
 class Suite(Protocol):
-    """Problems, how they are asked, and how an answer is judged."""
+    """A benchmark: its problems, how they are asked, and how an answer is judged."""
 
     name: str
 
     def problems(self, recipe: EvalRecipe) -> list[Problem]:
-        """Return the problems that the recipe asks for, each with an id of its own; the same ones in every call.
+        """Return the problems that the recipe asks for, with distinct ids; every call returns the same ones.
 
-        `recipe.benchmark` is a path on this disk. Raises MissingInputError where it does not hold them.
+        Args:
+            recipe: its `benchmark` is a path on this disk, or None.
+
+        Raises:
+            MissingInputError: if the file does not hold the problems.
         """
         ...
 
@@ -25,12 +29,9 @@ class Suite(Protocol):
         ...
 
     def judge(self, text: str, reference: Reference) -> bool | None:
-        """Whether `text`, what the model wrote after the prompt, is right by a problem's reference answer.
-
-        None if grading broke off.
-        """
+        """Return whether `text`, which the model wrote after the prompt, is right; None if grading broke off."""
         ...
 
 
 SuiteOpener: TypeAlias = Callable[[], AbstractContextManager[Suite]]
-"""A suite may own processes (graders), so it is opened and closed."""
+"""Opens a suite; closing the context ends the processes that the suite owns."""

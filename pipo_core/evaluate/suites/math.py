@@ -1,9 +1,9 @@
 r"""The math suite: AIME 2025, 30 questions with whole-number answers, asked as the paper's authors ask them.
 
-Problems: the file `test.jsonl` of the hub's data set `math-ai/aime25`, rows of `problem`, `answer` and `id`, all text.
-Prompt: one user turn with the instruction of the authors' evaluation script (redai-infra/PIPO, `pipo/constants.py`)
-above the question. Grading is stricter than theirs, which also takes an answer from a text without a box, and grades
-texts that were cut off: here the last `\boxed{}` of a finished text counts.
+Problems: the file `test.jsonl` of the hub's data set `math-ai/aime25`; its rows have `problem`, `answer` and `id`, all
+text. Prompt: one user turn, the instruction of the authors' evaluation script (redai-infra/PIPO, `pipo/constants.py`)
+and then the question. Grading needs a finished text and takes its last `\boxed{}`. The authors' script is less
+strict: it also accepts answers without a box and grades texts that were cut off.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from pipo_core.errors import MissingInputError
 from pipo_core.evaluate.suites.base import Suite
 from pipo_core.evaluate.suites.boxed import BoxedAnswers
 from pipo_core.files import read_jsonl
-from pipo_core.grade import LONGEST_ANSWER, MathGrader
+from pipo_core.grade import MAX_ANSWER_LENGTH, MathGrader
 from pipo_core.recipes.evaluate import EvalRecipe
 
 INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -28,26 +28,26 @@ class MathSuite(BoxedAnswers):
     name = "math"
 
     def problems(self, recipe: EvalRecipe) -> list[Problem]:
-        """Return the benchmark's problems, or its first ones.
+        """Return the first problems of the benchmark, as many as the recipe asks for, or all.
 
-        Raises MissingInputError where the file has fewer than the recipe asks for, or none, is cut off, or has a row
-        that is no problem.
+        Raises:
+            MissingInputError: if the file is cut off, has too few problems, or has a row that is not a problem.
         """
         path = Path(recipe.benchmark or "")
         rows = read_jsonl(path)
-        problems = [_problem(row, f"{path}: row {number}") for number, row in enumerate(rows, start=1)]
+        problems = [_parse_benchmark_row(row, f"{path}: row {number}") for number, row in enumerate(rows, start=1)]
         lines = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
         if lines > len(rows):
-            raise MissingInputError(f"{path}: the last row is cut off", hint="get the file anew")
+            raise MissingInputError(f"{path}: the last row is cut off", hint="download the file again")
         if not problems:
-            raise MissingInputError(f"{path} holds no problems", hint="get the file anew")
+            raise MissingInputError(f"{path} holds no problems", hint="download the file again")
         if len({problem.id for problem in problems}) < len(problems):
             raise MissingInputError(f"{path}: two problems have the same id")
         count = recipe.problems.count or len(problems)
         if len(problems) < count:
             raise MissingInputError(
                 f"{path} holds {len(problems)} problems, and the recipe asks for {count}",
-                hint=f"get the file anew, or take what there is: problems.count={len(problems)}",
+                hint=f"download the file again, or use the problems that it has: problems.count={len(problems)}",
             )
         return problems[:count]
 
@@ -58,28 +58,32 @@ class MathSuite(BoxedAnswers):
 
 @contextmanager
 def open_math() -> Iterator[Suite]:
-    """Yield the suite; its grader lives as long as the context."""
+    """Yield the suite; leaving the context ends its grader."""
     with MathGrader() as grader:
         yield MathSuite(grader)
 
 
-def _problem(row: Mapping[str, Any], where: str) -> Problem:
-    """Return the problem in a row. Raises MissingInputError where it has no question, answer or id to use."""
+def _parse_benchmark_row(row: Mapping[str, Any], where: str) -> Problem:
+    """Return the problem of a row; ``where`` names the row in messages.
+
+    Raises:
+        MissingInputError: if the question, answer or id is absent or unusable.
+    """
     question, answer, name = (row.get(key) for key in ("problem", "answer", "id"))
     if not isinstance(question, str) or not question.strip():
         raise MissingInputError(f"{where} has no problem (a text)")
-    answer, name = _word(answer), _word(name)
+    answer, name = _text_of(answer), _text_of(name)
     if not answer:
         raise MissingInputError(f"{where} has no answer (a text or a whole number)")
-    if len(answer) > LONGEST_ANSWER:
+    if len(answer) > MAX_ANSWER_LENGTH:
         raise MissingInputError(f"{where}: an answer of {len(answer):,} characters cannot be graded")
     if not name:
         raise MissingInputError(f"{where} has no id (a text or a whole number)")
     return Problem(id=f"math-{name}", question=question, answer=answer)
 
 
-def _word(value: object) -> str:
-    """Return a text, stripped, or a whole number as text; empty for anything else."""
+def _text_of(value: object) -> str:
+    """Return a text without surrounding blanks, or a whole number as text; an empty text for anything else."""
     if isinstance(value, str):
         return value.strip()
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""

@@ -1,4 +1,4 @@
-r"""The tiny suite: held-out arithmetic problems in the paper's prompt style, the last `\boxed{}` graded."""
+r"""The tiny suite: held-out arithmetic problems, whose answer is the last `\boxed{}`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,21 +11,21 @@ from pipo_core.recipes.evaluate import EvalRecipe
 
 
 class TinySuite(BoxedAnswers):
-    """Arithmetic that no training set of the tiny world can hold."""
+    """Arithmetic problems that no training set of the tiny world contains."""
 
     name = "tiny"
 
     def problems(self, recipe: EvalRecipe) -> list[Problem]:
-        """Return held-out problems, 500 where the recipe does not say how many."""
+        """Return held-out problems; 500 if the recipe states no number."""
         return load_problems("tiny", "heldout", recipe.problems.count, recipe.problems.seed)
 
     def prompt(self, problem: Problem) -> list[dict[str, str]]:
-        """Return the one user turn that training uses, too."""
+        """Return one user turn, the same as in training."""
         return [{"role": "user", "content": user_message(problem)}]
 
 
 @contextmanager
 def open_tiny() -> Iterator[Suite]:
-    """Yield the suite; its grader lives as long as the context."""
+    """Yield the suite; leaving the context ends its grader."""
     with MathGrader() as grader:
         yield TinySuite(grader)

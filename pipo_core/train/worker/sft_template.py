@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from typing_extensions import override
 
-from pipo_core.data.augment import PairedRow, augment, choose_phase, pair
+from pipo_core.data.augment import PairedExample, augment, choose_phase, pair
 from pipo_core.data.collate import collate_pairs, collate_regular
 from pipo_core.model import LossWeights, PIPOOutput
 from pipo_core.recipes.sft import PadPhase
@@ -65,7 +65,7 @@ class SftTemplate(PairTemplate):
             collated = collate_regular([(example.ids, example.labels) for example in batch], pad_id=pad_id)
         return {**collated._asdict(), "real_tokens": sum(example.ids.size for example in batch)}
 
-    def _in_slots(self, example: Example, pad_id: int) -> PairedRow:
+    def _in_slots(self, example: Example, pad_id: int) -> PairedExample:
         """Return an example in slots, with the PADs that the schedule inserts at this point of the training."""
         settings = self.settings
         if not example.augmented or not (settings.pad_phases or settings.prompt_shift):
