@@ -25,9 +25,7 @@ def merge(
     base: Annotated[
         str | None, typer.Option("--base", help="The base checkpoint (default: the one that the adapter names).")
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Merge into a base that is not the adapter's own, too.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also merge into a base that is not the adapter's.")] = False,
     out: Out = DEFAULT_OUT,
     dry_run: DryRun = False,
     json_output: Json = False,

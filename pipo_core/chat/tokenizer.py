@@ -53,15 +53,15 @@ def _reraise_unless_failed(error: BaseException) -> None:
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> frozenset[int]:
-    """Return the ids that end a text: those that any part of a checkpoint names.
+    """Return the ids that end a text: those of every part of a checkpoint that names one.
 
     The tokenizer's end token is often that of a base model, which never ends a turn. So the token with which the chat
-    template ends an assistant's turn counts too, and what ``generation_config.json`` lists. PAD's id is end-of-text:
-    sampled as a first token or kept as a draft it is an end, never a pad (algorithm, section 1).
+    template ends an assistant's turn is included, and those in ``generation_config.json``. PAD has the id of
+    end-of-text: as a first token or a kept draft it ends the text (algorithm, section 1).
 
     Args:
         tokenizer: the checkpoint's.
-        folder: of the checkpoint; None where its generation configuration does not count.
+        folder: the checkpoint's; None to leave out its generation configuration.
     """
     named = {int(tokenizer.eos_token_id), int(tokenizer.pad_token_id), *_turn_ends(tokenizer)}
     if folder is not None and (folder / _GENERATION).is_file():
@@ -75,7 +75,7 @@ def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # noqa: BLE001 - a template is a program, and this question may not be one that it takes
+    except Exception:  # noqa: BLE001 - a template is a program, and it may reject this chat
         return set()
     behind = str(text).rpartition(_ANSWER)[2].lstrip()
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder()

@@ -15,4 +15,4 @@ class MergeRecipe(JobRecipe):
     base: ModelRef | None = Field(
         default=None, description="The base checkpoint; null: the one that the adapter names."
     )
-    force: bool = Field(default=False, description="Merge into a base that is not the adapter's own, too.")
+    force: bool = Field(default=False, description="Also merge into a base that is not the adapter's.")

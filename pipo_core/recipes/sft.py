@@ -93,14 +93,14 @@ class TrainRecipe(TrainingRecipe):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of the examples whose prompt is moved by one place, by a PAD behind one of its tokens, so "
-        "that prompts of even and odd length are learned alike (paper: 0). pipo only.",
+        description="pipo only: share of the examples whose prompt is shifted by one place, with a PAD behind one of "
+        "its tokens, so that prompts of even and odd length are learned equally (paper: 0).",
     )
     compressor: Compressor = Compressor()
     loss: Loss = Loss()
 
     def findings(self) -> Iterator[Finding]:
-        """Give epochs or max_steps; PAD phases need objective pipo, a rising until, and 1.0 at the end."""
+        """Give epochs or max_steps; PAD phases and prompt_shift need objective pipo; until rises to 1.0."""
         yield from super().findings()
         phases = self.pad_augmentation
         if phases and self.objective == "regular":

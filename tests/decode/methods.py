@@ -1,4 +1,4 @@
-"""Decoding rows to a number of tokens with any method, for comparisons between them."""
+"""Decoding sequences to a number of tokens with any method, for comparisons between them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ PAD = 0
 def decode(
     method: Method[Any], prompts: list[list[int]], tokens: int, sampling: Sequence[SamplingParams]
 ) -> tuple[list[list[int]], int]:
-    """Return the first ``tokens`` tokens of each row, and how many steps that took.
+    """Return the first ``tokens`` tokens of each sequence, and how many steps that took.
 
     Rows that have enough leave, so the others move about in the buffers.
     """
@@ -21,11 +21,11 @@ def decode(
     written: list[list[int]] = [[] for _ in prompts]
     running, steps = list(range(len(prompts))), 1
     while True:
-        for row, new, count in zip(running, output.tokens.tolist(), output.counts.tolist(), strict=True):
-            written[row] += new[:count]
-        stay = [place for place, row in enumerate(running) if len(written[row]) < tokens]
+        for sequence, new, count in zip(running, output.tokens.tolist(), output.counts.tolist(), strict=True):
+            written[sequence] += new[:count]
+        stay = [place for place, sequence in enumerate(running) if len(written[sequence]) < tokens]
         if not stay:
-            return [row[:tokens] for row in written], steps
+            return [sequence[:tokens] for sequence in written], steps
         if len(stay) < len(running):
             running = [running[place] for place in stay]
             state.keep(stay)

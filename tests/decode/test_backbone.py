@@ -17,7 +17,7 @@ LENGTHS = [5, 1, 9]
 
 
 def decode_inputs(cache: SequenceCache) -> dict[str, Any]:
-    """Return the keyword arguments with which the stock text model runs one new position a row on ``cache``."""
+    """Return the keyword arguments with which the stock text model runs one new position a sequence on ``cache``."""
     return {
         "position_ids": cache.positions(),
         "attention_mask": {"full_attention": cache.mask(), "linear_attention": None},

@@ -110,14 +110,14 @@ def test_untrained_drafts_change_nothing(
     model = reference.double()
     try:
         prompts = [random_ids(length, length) for length in (5, 14)]
-        params = [SamplingParams(seed=row) for row in range(2)]
+        params = [SamplingParams(seed=sequence) for sequence in range(2)]
         found, _ = with_eagle(model, 3, prompts, 24, params)
         assert found == with_regular(model, prompts, 24, params)
     finally:
         reference.float()
 
 
-def test_rows_join_and_leave(student: Qwen3_5ForCausalPIPO) -> None:
+def test_sequences_join_and_leave(student: Qwen3_5ForCausalPIPO) -> None:
     first, second = [3, 4, 5, 6, 7], [9, 8]
     params = [SamplingParams(seed=1), SamplingParams(seed=2)]
     alone = [
@@ -135,9 +135,9 @@ def test_rows_join_and_leave(student: Qwen3_5ForCausalPIPO) -> None:
     state.join(other)
     while min(map(len, written)) < 30:
         emitted = method.step(state)
-        for row in range(2):
-            written[row] += emitted.tokens[row, : int(emitted.counts[row])].tolist()
-    assert [row[:30] for row in written] == alone
+        for sequence in range(2):
+            written[sequence] += emitted.tokens[sequence, : int(emitted.counts[sequence])].tolist()
+    assert [sequence[:30] for sequence in written] == alone
 
 
 @pytest.mark.parametrize(
@@ -146,16 +146,19 @@ def test_rows_join_and_leave(student: Qwen3_5ForCausalPIPO) -> None:
 def test_the_distribution_of_texts_is_the_models_own(sampling: SamplingParams) -> None:
     """Frequencies of all texts of three tokens against their enumerated probabilities (chi-square)."""
     model = _small_vocabulary()
-    rows, prompt = 1500, [1, 2, 3]
-    params = [SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, seed=row) for row in range(rows)]
-    found, _ = with_eagle(model, 2, [prompt] * rows, 3, params)
+    sequences, prompt = 1500, [1, 2, 3]
+    params = [
+        SamplingParams(sampling.temperature, sampling.top_p, sampling.top_k, seed=sequence)
+        for sequence in range(sequences)
+    ]
+    found, _ = with_eagle(model, 2, [prompt] * sequences, 3, params)
     counts = Counter(map(tuple, found))
     expected = {text: _probability(model, prompt, text, sampling) for text in product(range(5), repeat=3)}
     assert sum(expected.values()) == pytest.approx(1.0, abs=1e-6)
     assert all(expected[text] > 0 for text in counts)
-    likely = [text for text, probability in expected.items() if probability * rows >= 5]
-    rest = rows - sum(counts[text] for text in likely), rows * (1 - sum(expected[text] for text in likely))
-    cells = [(counts[text], rows * expected[text]) for text in likely] + ([rest] if rest[1] > 5 else [])
+    likely = [text for text, probability in expected.items() if probability * sequences >= 5]
+    rest = sequences - sum(counts[text] for text in likely), sequences * (1 - sum(expected[text] for text in likely))
+    cells = [(counts[text], sequences * expected[text]) for text in likely] + ([rest] if rest[1] > 5 else [])
     statistic = sum((seen - mean) ** 2 / mean for seen, mean in cells)
     freedom = len(cells) - 1
     assert freedom >= 8, "too few texts are likely for the test to mean anything"

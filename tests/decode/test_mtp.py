@@ -35,7 +35,7 @@ def test_two_tokens_a_step_equal_whole_passes(
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, SamplingParams(top_k=9, presence_penalty=0.7, seed=2)])
-def test_a_row_does_not_depend_on_its_batch(
+def test_a_sequence_does_not_depend_on_its_batch(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]], sampling: SamplingParams
 ) -> None:
     prompts = [random_ids(length, length) for length in (6, 1, 15)]

@@ -25,12 +25,12 @@ def test_regular_reads_the_same_in_pieces(
     whole = method.open_reader(prompts, SETTINGS).read()
     pieces = _counted(method.open_reader(prompts, SETTINGS, chunk), -(-length // chunk))
     _assert_same(whole, pieces)
-    whole_rows, whole_first = method.prefill(prompts, SETTINGS, reader=whole)
-    rows, first = method.prefill(prompts, SETTINGS, reader=pieces)
-    _assert_same_rows(whole_rows.cache, rows.cache)
+    whole_sequences, whole_first = method.prefill(prompts, SETTINGS, reader=whole)
+    sequences, first = method.prefill(prompts, SETTINGS, reader=pieces)
+    _assert_same_sequences(whole_sequences.cache, sequences.cache)
     for _ in range(6):
         assert first.tokens.tolist() == whole_first.tokens.tolist()
-        first, whole_first = method.step(rows), method.step(whole_rows)
+        first, whole_first = method.step(sequences), method.step(whole_sequences)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 17, 30, 31])
@@ -43,21 +43,21 @@ def test_pair_reads_the_same_in_pieces(
     whole = method.open_reader(prompts, SETTINGS).read()
     pieces = _counted(method.open_reader(prompts, SETTINGS, chunk), -(-((length + 1) // 2) // chunk))
     _assert_same(whole, pieces)
-    whole_rows, whole_slot = method.prefill(prompts, SETTINGS, reader=whole)
-    rows, slot = method.prefill(prompts, SETTINGS, reader=pieces)
-    _assert_same_rows(whole_rows.cache, rows.cache)
+    whole_sequences, whole_slot = method.prefill(prompts, SETTINGS, reader=whole)
+    sequences, slot = method.prefill(prompts, SETTINGS, reader=pieces)
+    _assert_same_sequences(whole_sequences.cache, sequences.cache)
     # The keys and values at the seams are those that the next piece's first token makes.
-    assert rows.mtp_cache is not None
-    assert whole_rows.mtp_cache is not None
-    assert rows.mtp_cache.lengths.tolist() == [(length + 1) // 2]
-    _assert_same_rows(whole_rows.mtp_cache, rows.mtp_cache)
+    assert sequences.mtp_cache is not None
+    assert whole_sequences.mtp_cache is not None
+    assert sequences.mtp_cache.lengths.tolist() == [(length + 1) // 2]
+    _assert_same_sequences(whole_sequences.mtp_cache, sequences.mtp_cache)
     for _ in range(6):
         assert slot.tokens.tolist() == whole_slot.tokens.tolist()
         assert slot.counts.tolist() == whole_slot.counts.tolist()
         assert slot.confidence is not None
         assert whole_slot.confidence is not None
         torch.testing.assert_close(slot.confidence, whole_slot.confidence, atol=1e-4, rtol=0)
-        slot, whole_slot = method.step(rows), method.step(whole_rows)
+        slot, whole_slot = method.step(sequences), method.step(whole_sequences)
 
 
 def test_prompts_of_several_lengths_are_read_at_once(
@@ -83,7 +83,7 @@ def _assert_same(whole: PromptReader, pieces: PromptReader) -> None:
     torch.testing.assert_close(pieces.hidden, whole.hidden, atol=1e-4, rtol=1e-4)
 
 
-def _assert_same_rows(whole: SequenceCache, pieces: SequenceCache) -> None:
+def _assert_same_sequences(whole: SequenceCache, pieces: SequenceCache) -> None:
     assert pieces.lengths.tolist() == whole.lengths.tolist()
     for one, other in zip(whole.layers, pieces.layers, strict=True):
         for mine, theirs in zip(one.buffers, other.buffers, strict=True):

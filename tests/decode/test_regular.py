@@ -27,12 +27,12 @@ def test_greedy_equals_transformers_generate(
     stock = Qwen3_5ForCausalLM.from_pretrained(save_checkpoint(reference, f"{tmp_path}/base", layout="base"))
     prompts = [random_ids(length, length) for length in (5, 1, 14)]
     ours = decode(reference, prompts, 12, SamplingParams(temperature=0.0))
-    for prompt, row in zip(prompts, ours, strict=True):
+    for prompt, sequence in zip(prompts, ours, strict=True):
         theirs = stock.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, eos_token_id=None)
-        assert row == theirs[0, len(prompt) :].tolist()
+        assert sequence == theirs[0, len(prompt) :].tolist()
 
 
-def test_a_row_does_not_depend_on_its_batch(
+def test_a_sequence_does_not_depend_on_its_batch(
     reference: Qwen3_5ForCausalPIPO, random_ids: Callable[[int, int], list[int]]
 ) -> None:
     prompts = [random_ids(length, length) for length in (5, 1, 14)]

@@ -17,8 +17,8 @@ LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
 
 def frequencies(params: SamplingParams, logits: torch.Tensor = LOGITS, draws: int = 20_000) -> torch.Tensor:
     """Return how often each token is drawn over many seeds."""
-    rows = [SamplingParams(**{**params.__dict__, "seed": seed}) for seed in range(draws)]
-    sampler = Sampler(rows, [()] * draws, len(logits), CPU)
+    sequences = [SamplingParams(**{**params.__dict__, "seed": seed}) for seed in range(draws)]
+    sampler = Sampler(sequences, [()] * draws, len(logits), CPU)
     tokens = sampler.sample(logits.expand(draws, -1), place=0)
     return torch.bincount(tokens, minlength=len(logits)) / draws
 
@@ -45,9 +45,9 @@ def test_tokens_follow_the_filtered_distribution(params: SamplingParams, distrib
     torch.testing.assert_close(frequencies(params), distribution, atol=0.015, rtol=0)  # 4 standard errors
 
 
-def test_rows_with_different_settings_share_a_batch() -> None:
-    rows = [SamplingParams(temperature=0.0), SamplingParams(top_k=1), SamplingParams(top_p=0.01, seed=5)]
-    sampler = Sampler(rows, [()] * 3, 5, CPU)
+def test_sequences_with_different_settings_share_a_batch() -> None:
+    sequences = [SamplingParams(temperature=0.0), SamplingParams(top_k=1), SamplingParams(top_p=0.01, seed=5)]
+    sampler = Sampler(sequences, [()] * 3, 5, CPU)
     assert sampler.sample(LOGITS.expand(3, -1), place=0).tolist() == [0, 0, 0]
 
 
@@ -74,15 +74,15 @@ def test_repetition_penalty_lowers_negative_logits() -> None:
     assert int(sampler.sample(logits, place=0)) == 1
 
 
-def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
+def test_a_sequence_draws_the_same_alone_late_and_after_others_left() -> None:
     params = [SamplingParams(seed=seed, presence_penalty=0.3) for seed in (7, 8, 9)]
     logits = torch.randn(12, 3, 50, generator=torch.Generator().manual_seed(0))
 
-    def alone(row: int) -> list[int]:
-        sampler = Sampler([params[row]], [()], 50, CPU)
+    def alone(sequence: int) -> list[int]:
+        sampler = Sampler([params[sequence]], [()], 50, CPU)
         tokens = []
         for step in range(12):
-            tokens.append(int(sampler.sample(logits[step, row : row + 1], place=0)))
+            tokens.append(int(sampler.sample(logits[step, sequence : sequence + 1], place=0)))
             sampler.count(torch.tensor(tokens[-1:]))
             sampler.advance()
         return tokens
@@ -98,18 +98,18 @@ def test_a_row_draws_the_same_alone_late_and_after_others_left() -> None:
         if step == 6:
             sampler.keep([2, 1])
             running = [2, 1]
-        scores = torch.stack([logits[clock[row], row] for row in running])
+        scores = torch.stack([logits[clock[sequence], sequence] for sequence in running])
         drawn = sampler.sample(scores, place=0)
         sampler.count(drawn)
         sampler.advance()
-        for row, token in zip(running, drawn.tolist(), strict=True):
-            tokens[row].append(token)
-            clock[row] += 1
-    for row in range(3):
-        assert tokens[row] == alone(row)[: len(tokens[row])]
+        for sequence, token in zip(running, drawn.tolist(), strict=True):
+            tokens[sequence].append(token)
+            clock[sequence] += 1
+    for sequence in range(3):
+        assert tokens[sequence] == alone(sequence)[: len(tokens[sequence])]
 
 
-def test_drawing_for_some_rows_leaves_the_others_noise_alone() -> None:
+def test_drawing_for_some_sequences_leaves_the_others_noise_alone() -> None:
     params = [SamplingParams(seed=seed) for seed in range(40)]
     logits = torch.zeros(40, 100)
     sampler = Sampler(params, [()] * 40, 100, CPU)

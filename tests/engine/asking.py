@@ -68,7 +68,7 @@ def last(deltas: list[Delta]) -> Completion:
 
 
 def assert_idle(engine: TorchEngine) -> None:
-    """Check that nothing is left of any request: no row, no cache, no id."""
+    """Check that nothing is left of any request: no sequence, no cache, no id."""
     stats = engine.stats()
     assert (stats.running, stats.waiting) == (0, 0)
     assert not engine.has_work

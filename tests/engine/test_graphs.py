@@ -64,7 +64,7 @@ def test_replayed_steps_write_what_plain_ones_write(
     assert len({len(tokens) for tokens, _ in found.values()}) > 1
 
 
-def test_many_rows_run_plainly(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_many_sequences_run_plainly(random_model: Qwen3_5ForCausalPIPO, tokenizer: PreTrainedTokenizerFast) -> None:
     recorder = CpuRecorder()
     method = open_method("regular", random_model, 0).recorded(Graphs(recorder), block=16)
     engine = TorchEngine(method, tokenizer, batch=FEW_SEQUENCES + 1)
@@ -116,7 +116,7 @@ def test_kept_buffers_make_room_for_what_they_hold_up(
 ) -> None:
     method = open_method("regular", random_model, 0)
     cost = sequence_cost(random_model.config, torch.float32, with_mtp=False)
-    plan = MemoryPlan(cost, 2 * cost.of(1, 320) + cost.of(1, 64))  # one long row, or some short ones
+    plan = MemoryPlan(cost, 2 * cost.of(1, 320) + cost.of(1, 64))  # one long sequence, or some short ones
     recorder = CpuRecorder()
     with recorder.watching(monkeypatch):
         recorded = method.recorded(Graphs(recorder), block=64)

@@ -1,4 +1,4 @@
-"""What rows cost, which fit, and that no more is ever taken; devices that are not there."""
+"""The cost of sequences, which of them fit, that no more memory is taken, and absent devices."""
 
 import weakref
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_more_memory_than_is_free_and_pieces_that_are_too_large_are_refused(refe
 
 
 @pytest.mark.parametrize("method", ["regular", "pipo"])
-def test_rows_wait_for_memory_and_no_more_is_ever_taken(
+def test_sequences_wait_for_memory_and_no_more_is_ever_taken(
     engine: Any, random_model: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [greedy(n, length=4 + 17 * n % 60, max_tokens=6 + 11 * n % 20) for n in range(9)]
@@ -119,7 +119,7 @@ def test_what_can_never_fit_is_refused_at_once(engine: Any) -> None:
     by_step(stepped)
 
 
-def test_buffers_shrink_when_rows_have_left(engine: Any) -> None:
+def test_buffers_shrink_when_sequences_have_left(engine: Any) -> None:
     stepped = engine("pipo", batch=8)
     for n in range(8):
         stepped.add(greedy(n, max_tokens=200 if n == 3 else 8))

@@ -45,7 +45,7 @@ def test_random_arrivals_and_cancels_change_no_text(engine: Any, method: str, se
             assert completion.finish_reason == alone[name].finish_reason
 
 
-def test_running_rows_step_between_the_pieces_of_a_long_prompt(engine: Any) -> None:
+def test_running_sequences_step_between_the_pieces_of_a_long_prompt(engine: Any) -> None:
     stepped = engine("pipo", tau=0.0, batch=4, prefill_chunk=8)
     stepped.add(greedy(1, max_tokens=60))
     stepped.step()
@@ -61,7 +61,7 @@ def test_running_rows_step_between_the_pieces_of_a_long_prompt(engine: Any) -> N
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_cancelled_row_is_free_at_once(engine: Any, method: str) -> None:
+def test_a_cancelled_sequence_is_free_at_once(engine: Any, method: str) -> None:
     stepped = engine(method, batch=2)
     for number in range(3):
         stepped.add(greedy(number))
@@ -136,7 +136,7 @@ def test_a_prompt_that_fails_fails_alone(
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_scores_that_are_no_numbers_end_their_row_alone(
+def test_scores_that_are_no_numbers_end_their_sequence_alone(
     engine: Any, random_model: Any, method: str, number: float
 ) -> None:
     requests = [ask(n, max_tokens=8) for n in range(3)]
@@ -200,7 +200,7 @@ def test_a_step_that_fails_ends_the_running_requests_and_no_others(
         assert written[name].token_ids == completion.token_ids
 
 
-def test_generate_raises_what_hits_all_rows_and_leaves_the_engine_usable(
+def test_generate_raises_what_hits_all_sequences_and_leaves_the_engine_usable(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stepped = engine("regular")

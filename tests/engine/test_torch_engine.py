@@ -144,7 +144,7 @@ def test_ids_outside_the_vocabulary_are_refused_before_anything_runs(engine: Any
             list(engine().generate([ask(1), ask(2, prompt_ids=(5, wrong))]))
 
 
-def test_space_grows_with_the_rows_and_not_with_the_budget(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_grows_with_the_sequences_and_not_with_the_budget(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[int, int]] = []
     original = SequenceCache.__init__
 

@@ -21,7 +21,7 @@ from tests.recorder import CpuRecorder
 
 
 def texts(method: Method[Any], tokenizer: Any) -> dict[str, tuple[tuple[int, ...], int | None]]:
-    """Return greedy texts and their slots, of prompts of several lengths, three at a time, so that rows come and go."""
+    """Return greedy texts and slots of prompts of several lengths, three at a time: sequences join and leave."""
     engine = TorchEngine(method, tokenizer, batch=3)
     wanted = [
         Request(str(number), tuple(range(3 + number, 12 + 3 * number)), SamplingParams(temperature=0.0), max_tokens=60)

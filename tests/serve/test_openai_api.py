@@ -19,7 +19,7 @@ QUESTION: Any = [{"role": "user", "content": "1+2 is?"}]
 def wait_until_idle(service: Service) -> None:
     deadline = time.monotonic() + 20
     while service.live.stats().running or service.live.stats().waiting:
-        assert time.monotonic() < deadline, "rows were not freed"
+        assert time.monotonic() < deadline, "sequences were not freed"
         time.sleep(0.02)
 
 
@@ -104,7 +104,7 @@ def test_what_is_asked_wrongly_is_told_in_openais_shape(client: OpenAI, served: 
     assert httpx.get(f"{address}/nothing").json()["error"]["message"] == "Not Found"
 
 
-def test_a_client_that_goes_away_frees_its_rows(client: OpenAI, served: tuple[Service, str]) -> None:
+def test_a_client_that_goes_away_frees_its_sequences(client: OpenAI, served: tuple[Service, str]) -> None:
     service, address = served
     before = service.live.stats().tokens
     stream = client.completions.create(model=MODEL, prompt="1+2", max_tokens=480, n=4, stream=True, temperature=0)
