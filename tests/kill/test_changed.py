@@ -1,4 +1,4 @@
-"""Work of hours is not thrown away by an edit: what a changed recipe does to a training that is there."""
+"""A changed recipe never destroys a training: it is refused, or the old training is set aside."""
 
 import json
 import os
@@ -17,7 +17,7 @@ ROW = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "co
 LAST = {"fail": "", "steps": 0}
 
 
-def fake_train(recipe: Any, out: Path, reporter: object) -> dict[str, Any]:
+def fake_train(recipe: Any, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
     """Leave a checkpoint and a model that say what they were made with; stop in between if `LAST` says so."""
     if LAST["fail"] == "at once":
         raise MemoryError
