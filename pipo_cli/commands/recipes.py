@@ -177,15 +177,15 @@ def _keys(model: "type[RecipeModel]", prefix: str) -> Iterator[tuple[str, str | 
     import json
 
     from pipo_core.recipes.base import RecipeModel
-    from pipo_core.recipes.schema import choices, inner_model, is_list
+    from pipo_core.recipes.schema import choices, inner_models, is_list
 
     for name, field in model.model_fields.items():
-        inner = inner_model(field.annotation)
+        inside = inner_models(field.annotation)
         default: Any = field.default
         plain = field.is_required() or isinstance(default, RecipeModel)
         shown = None if plain else json.dumps(default)
         words = choices(field.annotation)
-        about = field.description or (inner.__doc__ if inner else "") or ""
+        about = field.description or (inside[0].__doc__ if inside else "") or ""
         yield f"{prefix}{name}", shown, f"[{' | '.join(words)}] {about}".rstrip() if words else about
-        if inner is not None:
+        for inner in inside:
             yield from _keys(inner, f"{prefix}{name}.{'N.' if is_list(field.annotation) else ''}")

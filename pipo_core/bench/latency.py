@@ -82,7 +82,7 @@ def check_latency(recipe: BenchRecipe) -> None:
         UsageError: if no token would follow the first step, or the baseline has several thresholds.
     """
     for arm in recipe.arms:
-        first = METHODS[arm.method].max_step_tokens(0)  # the first step of a chain of drafts has no draft
+        first = 1 + (METHODS[arm.method].fixed_drafts or 0)  # the first step of a chain of drafts has no draft
         if recipe.new_tokens <= first:
             raise UsageError(
                 f"new_tokens must be at least {first + 1}: the first step of {arm.method} writes up to {first}, "
@@ -173,7 +173,7 @@ def _arm_figures(
             "speedup": None if reference is None else _speedups(by_label[arm.label], reference),
             "tokens_per_slot": _tokens_per_slot(by_label[arm.label]),
             "drafts_kept": _share_kept(by_label[arm.label]),
-            "of_limit": _shares_of_limits(recipe, arm, by_label[arm.label], length, device),
+            "of_limit": _shares_of_limits(arm, by_label[arm.label], length, device),
         }
         for arm in arms
     ]
@@ -198,7 +198,7 @@ def _share_kept(trials: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def _shares_of_limits(
-    recipe: BenchRecipe, arm: OpenArm, trials: Sequence[Mapping[str, Any]], length: int, device: Device | None
+    arm: OpenArm, trials: Sequence[Mapping[str, Any]], length: int, device: Device | None
 ) -> dict[str, float | None] | None:
     """Return each limit of the device over the median time, 1 at the limit; None if shape or device are not known."""
     config, decoding = arm.engine.reports.config, arm.decoding
@@ -217,8 +217,8 @@ def _shares_of_limits(
             StepLoad(
                 context=length,
                 acceptance=kept or 0.0,
-                drafts=recipe.engine.drafts,
-                draft_vocab=decoding.draft_vocab or recipe.engine.draft_vocab,
+                drafts=decoding.drafts_per_step,
+                draft_vocab=decoding.draft_vocab,
             ),
             weight_bytes=arm.engine.reports.weight_bytes,
         ),

@@ -11,6 +11,7 @@ Lines of older versions hold answer and verdict together. Files can be larger th
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -96,7 +97,8 @@ class AnswerLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError):  # a full disk, which was reported when the line was written
+            self._file.close()
 
     def add_answer(self, row: Mapping[str, Any]) -> None:
         """Append an answer; it replaces an earlier answer of the same key."""
@@ -150,13 +152,17 @@ def read_index(path: Path) -> dict[Key, Answer]:
                     answer = _parse_answer(row, start)
                     found[answer.key] = answer
                     continue
-                key, verdict = _parse_key(row), bool(row["correct"])
+                key, verdict = _parse_key(row), _truth(row["correct"])
+                undecided = _truth(row.get("undecided", False))
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 if not line.endswith(b"\n"):
                     return found
-                raise MissingInputError(f"{path}:{number}: not an answer ({error!r})") from error
+                raise MissingInputError(
+                    f"{path}:{number}: neither an answer nor a verdict ({error!r})",
+                    hint="remove the line: what it held is asked or graded again",
+                ) from error
             if key in found:
-                found[key] = replace(found[key], correct=verdict, undecided=bool(row.get("undecided")))
+                found[key] = replace(found[key], correct=verdict, undecided=undecided)
     return found
 
 
@@ -180,13 +186,35 @@ def _parse_key(row: Mapping[str, Any]) -> Key:
     return Key(str(row["problem"]), int(row["sample"]))
 
 
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError(f"{value!r} is not a count")
+    return value
+
+
 def _parse_answer(row: Mapping[str, Any], offset: int) -> Answer:
+    """Return the index entry of a line, whose further fields are checked here, as they are read later."""
+    for name in ("slots", "drafts", "kept", "prompt_tokens"):
+        if row.get(name) is not None:
+            _count(row[name])
+    if row.get("slot_token_counts") is not None:
+        for count in row["slot_token_counts"]:
+            _count(count)
+    if not isinstance(row["text"], str):
+        raise TypeError("the text is not a text")
+    _count(row.get("written", row["tokens"]))
     return Answer(
         key=_parse_key(row),
         finished=row["finish_reason"] == "stop",
-        tokens=int(row["tokens"]),
+        tokens=_count(row["tokens"]),
         offset=offset,
         asked=row.get("asked"),
-        correct=bool(row["correct"]) if "correct" in row else None,
-        undecided=bool(row.get("undecided")),
+        correct=_truth(row["correct"]) if row.get("correct") is not None else None,
+        undecided=_truth(row.get("undecided", False)),
     )

@@ -16,6 +16,7 @@ from pipo_core.errors import PipoError
 from pipo_core.files import fingerprint
 from pipo_core.recipes.common import Sampling
 from pipo_core.reporting import Reporter
+from pipo_core.text import one_line
 
 Messages = list[dict[str, str]]
 Judge = Callable[[str, Reference], bool | None]
@@ -179,16 +180,28 @@ def grade(log: AnswerLog, wanted: Sequence[WantedAnswer], judge: Judge, *, label
         for number, answer in enumerate(ungraded, start=1):
             verdict: bool | None = False
             if log.answers[answer.key].finished:
-                verdict = _judge_with_retry(judge, log.row(answer.key)["text"], answer.problem.answer)
+                verdict = _judge_with_retry(judge, log.row(answer.key)["text"], answer)
             log.add_verdict(answer.key, correct=bool(verdict), undecided=verdict is None)
             right += bool(verdict)
             bar.advance(1, right=right / number)
 
 
-def _judge_with_retry(judge: Judge, text: str, reference: Reference) -> bool | None:
-    """Return the verdict; None if grading broke off in every try."""
-    verdicts: Iterator[bool | None] = (judge(text, reference) for _ in range(_MAX_TRIES))
-    return next((verdict for verdict in verdicts if verdict is not None), None)
+def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | None:
+    """Return the verdict; None if grading broke off in every try.
+
+    Raises:
+        PipoError: what the judge raises, with the answer's name.
+    """
+    try:
+        verdicts: Iterator[bool | None] = (judge(text, answer.problem.answer) for _ in range(_MAX_TRIES))
+        return next((verdict for verdict in verdicts if verdict is not None), None)
+    except PipoError:
+        raise
+    except Exception as error:
+        raise PipoError(
+            f"the grader failed on {answer.key} with reference answer {answer.problem.answer!r}: {one_line(error)}",
+            hint="the answers are kept; once the grader or the reference is mended, run the same command again",
+        ) from error
 
 
 def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str) -> Mapping[str, Any]:

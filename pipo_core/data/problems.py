@@ -81,7 +81,18 @@ def _parse_problem_row(row: object, path: Path, line: int) -> Problem:
     return Problem(
         id=str(row.get("id", f"{path.stem}-{line}")),
         question=row["question"],
-        answer=str(row["answer"]),
+        answer=_reference(row["answer"], f"{path}:{line}"),
         level=str(row.get("level", "")),
         solution=str(row.get("solution", "")),
+    )
+
+
+def _reference(answer: object, where: str) -> Reference:
+    """Return a row's answer: a number as a text, lists and objects as they are."""
+    if isinstance(answer, str | list | dict):
+        return answer
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        return str(answer)
+    raise MissingInputError(
+        f"{where}: the answer of a problem is a text, a number, a list or an object, not {answer!r}"
     )

@@ -67,7 +67,7 @@ class EagleMethod(Method[EagleState]):
     @property
     def max_step_tokens(self) -> int:
         """The most real tokens that a step writes for a sequence: the accepted drafts and one more."""
-        return self.spec.max_step_tokens(self.drafts)
+        return 1 + self.drafts
 
     @override
     def _start(self, read: PromptReader, sampler: Sampler) -> tuple[EagleState, StepOutput]:

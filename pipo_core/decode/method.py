@@ -146,7 +146,7 @@ class Method(ABC, Generic[StateT]):
     @property
     def max_step_tokens(self) -> int:
         """The most real tokens that a step writes for a sequence."""
-        return self.spec.max_step_tokens(0)
+        return 1 + (self.spec.fixed_drafts or 0)
 
     @property
     def max_step_positions(self) -> int:

@@ -181,20 +181,14 @@ class EngineStats:
 
 @dataclass(frozen=True)
 class Reports:
-    """What an engine can report besides texts and token counts.
+    """What an engine can tell of itself.
 
     Attributes:
-        slots: whether completions have ``slots`` and ``slot_token_counts``.
-        drafts: whether completions have ``drafts`` and ``kept``.
-        record: whether requests may ask for a ``record``.
         device: name of the device that runs the model, for tables; None if unknown.
         config: the model's shape, for hardware limits; None if unknown.
         weight_bytes: bytes of one weight.
     """
 
-    slots: bool = True
-    drafts: bool = True
-    record: bool = True
     device: str | None = None
     config: Qwen3_5TextConfig | None = None
     weight_bytes: int = 2

@@ -58,7 +58,7 @@ class TorchOpener:
                 else random_shape_model(source, dtype=dtype, device=device)
             )
         model = self._loaded[source]
-        size = _draft_vocab_size(decoding, settings)
+        size = decoding.draft_vocab
         by_frequency: Iterable[int] = ()
         if size is not None:  # with random weights there are no counts, so any order does
             by_frequency = frequent_tokens(source, size) if isinstance(source, Path) else range(model.config.vocab_size)
@@ -96,7 +96,7 @@ def engine_on(
     if settings.compile:
         compile_steps(model)
     ends = end_ids(tokenizer) if ends is None else ends
-    size = _draft_vocab_size(decoding, settings)
+    size = decoding.draft_vocab
     method = open_method(
         decoding.method,
         model,
@@ -104,7 +104,7 @@ def engine_on(
         tau=decoding.tau,
         acceptance=decoding.acceptance,
         draft_vocab=None if size is None else DraftVocab(model, size, by_frequency, ends),
-        drafts=settings.drafts if "drafts" in decoding.spec.options else None,
+        drafts=decoding.drafts,
     )
     if settings.compile and model.device.type == "cuda":
         method = method.recorded()
@@ -152,13 +152,6 @@ def student_engine(
     """
     method = PairMethod(model, int(tokenizer.pad_token_id), tau=tau, sample_rejected=sample_rejected)
     return TorchEngine(method, tokenizer, batch=batch, max_length=max_length)
-
-
-def _draft_vocab_size(decoding: Decoding, settings: TorchSettings) -> int | None:
-    """Return the size of the draft vocabulary: the arm's, else the engine's; None if the method has no such option."""
-    if decoding.draft_vocab is not None:
-        return decoding.draft_vocab
-    return settings.draft_vocab if "draft_vocab" in decoding.spec.options else None
 
 
 def frequent_tokens(ckpt: Path, size: int) -> list[int]:

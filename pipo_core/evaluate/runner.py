@@ -91,7 +91,7 @@ def both_budgets(budget: Budget) -> dict[Unit, int]:
     return {"tokens": budget.tokens or number, "slots": budget.slots or number}
 
 
-def limits(budgets: Mapping[Unit, int], decoding: Decoding, drafts: int) -> tuple[int, int]:
+def limits(budgets: Mapping[Unit, int], decoding: Decoding) -> tuple[int, int]:
     """Return ``(max_tokens, max_slots)`` of a generation that is long enough for both budgets.
 
     A slot is one step. N tokens take at most N steps; N steps write at most N times the most tokens of a step.
@@ -99,10 +99,9 @@ def limits(budgets: Mapping[Unit, int], decoding: Decoding, drafts: int) -> tupl
     Args:
         budgets: the token and the slot budget.
         decoding: how the arm decodes.
-        drafts: number of drafts per step, for methods in which it can be chosen.
     """
     tokens, slots = budgets["tokens"], budgets["slots"]
-    return max(tokens, decoding.spec.max_step_tokens(drafts) * slots), max(tokens, slots)
+    return max(tokens, decoding.max_step_tokens * slots), max(tokens, slots)
 
 
 def _baseline_label(recipe: EvalRecipe, runs: Sequence[ArmRun]) -> str | None:
@@ -132,7 +131,7 @@ def _answer_and_grade(
     open_engine: OpenEngine,
 ) -> list[dict[str, Any]]:
     """Return the graded answers of one run, problem by problem; answer and grade what its file lacks."""
-    max_tokens, max_slots = limits(both_budgets(recipe.budget), run.decoding, recipe.engine.drafts)
+    max_tokens, max_slots = limits(both_budgets(recipe.budget), run.decoding)
     wanted = wanted_answers(problems, recipe.samples)
     asking = Asking(
         title="eval",

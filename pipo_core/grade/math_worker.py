@@ -17,18 +17,30 @@ import sys
 from collections.abc import Callable
 
 ADDRESS_SPACE = 2 << 30  # bytes
+TOLERANCE = 5e-6
+"""Relative difference up to which two numbers count as equal: that of six significant digits."""
 
 
 def load_comparison() -> Callable[[str, str], bool]:
     """Import math-verify and return a function `(answer, gold)` that tells whether two expressions are equal."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from sympy import Abs, Expr  # type: ignore[import-untyped]
 
     targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
+
+    def are_finite(*values: Expr) -> bool:
+        return all(value.is_number and value.is_finite is not False for value in values)
 
     def are_equal(answer: str, gold: str) -> bool:
         reference, given = (
             parse(f"\\boxed{{{text}}}", extraction_config=targets, parsing_timeout=None) for text in (gold, answer)
         )
+        # math-verify rounds to six decimal places, and then all very small numbers are zero.
+        left, right = (next((one for one in found if isinstance(one, Expr)), None) for found in (reference, given))
+        if left is not None and right is not None and are_finite(left, right):
+            largest = max(Abs(left).evalf(), Abs(right).evalf())
+            if Abs(left - right).evalf() > TOLERANCE * largest:
+                return False
         return bool(verify(reference, given, timeout_seconds=None))
 
     return are_equal

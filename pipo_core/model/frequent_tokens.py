@@ -43,7 +43,7 @@ def read_draft_vocab(folder: Path) -> FrequentTokens:
     if not file.is_file():
         raise CheckpointError(
             f"{folder} has no {DRAFT_VOCAB}, the most frequent tokens of its training set",
-            hint="pipo train writes it and pipo merge keeps it; engine.draft_vocab=null takes the full vocabulary",
+            hint="pipo train writes it and pipo merge keeps it; draft_vocab: null takes the full vocabulary",
         )
     raw = read_json(file)
     ids, counts = (_whole_numbers(file, raw, name, minimum) for name, minimum in (("ids", 0), ("counts", 1)))

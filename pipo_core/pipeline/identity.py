@@ -10,6 +10,7 @@ stamps with it the files that it may resume from, such as a training's checkpoin
 
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.schema import neutral_keys
 
 _OLDER_RECORD = "job.json"
-"""The file in which trainings of older versions recorded the fingerprint on their checkpoints."""
+"""A training's file; older versions recorded the fingerprint on their checkpoints only there."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,10 @@ def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[s
         record: the content of the stage's `stage.json`.
     """
     before = {key: entry["fingerprint"] for key, entry in record["inputs"].items()}
-    old = Identity(now.kind, dict(flat(record["settings"])), before)
-    with suppress(ValidationError):
-        old = identity_of(type(recipe).model_validate(record["settings"]), before)
+    old, removed = _recorded_identity(recipe, record["settings"], before)
     absent = object()
-    found = [
+    found = [f"{key} was {value!r} and is no longer a key" for key, value in removed.items()]
+    found += [
         f"{key} was {_shown(old.settings, key)} and is {_shown(now.settings, key)}"
         for key in sorted(old.settings.keys() | now.settings.keys())
         if old.settings.get(key, absent) != now.settings.get(key, absent)
@@ -89,6 +89,29 @@ def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[s
         elif old.prints[key] != now.prints[key]:
             found.append(f"input {key} was {named!r} and is {values.get(key)!r}")
     return found
+
+
+def _recorded_identity(
+    recipe: JobKind, settings: Mapping[str, Any], prints: Mapping[str, str]
+) -> tuple[Identity, dict[str, Any]]:
+    """Return the identity of recorded settings, and the values of keys that this version does not have."""
+    known = deepcopy(dict(settings))
+    removed: dict[str, Any] = {}
+    while True:
+        try:
+            return identity_of(type(recipe).model_validate(known), prints), removed
+        except ValidationError as error:
+            extra = [found["loc"] for found in error.errors() if found["type"] == "extra_forbidden"]
+            if not extra:  # a value that is no longer valid: what it means is not known, so all is compared as it is
+                return Identity(recipe.kind, dict(flat(known)), dict(prints)), removed
+            for loc in extra:
+                removed[".".join(str(part) for part in loc)] = _pop(known, loc)
+
+
+def _pop(settings: Any, loc: tuple[int | str, ...]) -> Any:
+    for part in loc[:-1]:
+        settings = settings[part]
+    return settings.pop(loc[-1])
 
 
 def recorded_fingerprint(record: Mapping[str, Any], folder: Path) -> str | None:

@@ -98,8 +98,10 @@ def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> 
             fontsize=FONT,
         )
         files.append(_save(figure, folder / f"{name}_accuracy_{unit}.png"))
-    figure, axes = _figure("confidence threshold τ (evenly spaced)", "real tokens a slot")
     pairs = [arm for arm in arms if arm["tau"] is not None]
+    if any(arm["budgets"]["tokens"]["tokens_per_slot"] is None for arm in pairs):
+        return files  # the engine does not report slots
+    figure, axes = _figure("confidence threshold τ (evenly spaced)", "real tokens a slot")
     tokens = {arm["label"]: (arm["budgets"]["tokens"]["tokens_per_slot"],) * 3 for arm in pairs}
     _over_tau(axes, pairs, taus, tokens, None)
     axes.set_ylim(0.95, 2.05)

@@ -35,12 +35,15 @@ def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> lis
     """Return what a reader must know before using the figures."""
     lines: list[str] = []
     for name, results in evals.items():
-        tokens, slots = results["budget"]["tokens"], results["budget"]["slots"]
-        lines.append(
-            f"{name}: an answer may take at most {tokens:,} tokens, or, in the other table, {slots:,} slots. "
-            "At equal tokens all methods may write answers of the same length. At equal slots, as the paper "
-            "compares, PIPO may write up to twice as many tokens as regular decoding."
-        )
+        tokens, slots = results["budget"]["tokens"], results["budget"].get("slots")
+        if slots is None:
+            lines.append(f"{name}: an answer may take at most {tokens:,} tokens. The engine does not report slots.")
+        else:
+            lines.append(
+                f"{name}: an answer may take at most {tokens:,} tokens, or, in the other table, {slots:,} slots. "
+                "At equal tokens all methods may write answers of the same length. At equal slots, as the paper "
+                "compares, PIPO may write up to twice as many tokens as regular decoding."
+            )
         lines.append(
             f"{name}: the intervals are 95 % over {results['problems']} problems with {results['samples']} "
             "answers each. They cover the chance in problems and answers, not in training: each model was "
@@ -151,7 +154,7 @@ def _recommendation(results: Results, found: Recommendation) -> str:
         f"{difference['value']:+.1f} points to `{results['baseline']}` "
         f"[{difference['low']:+.1f}, {difference['high']:+.1f}]"
     )
-    speed = f"{at['tokens_per_slot']:.2f} tokens a slot"
+    speed = _speed(at)
     if not found.within:
         return (
             f"At {limit} an answer **no threshold keeps accuracy within {POINTS:.0f} points of the "
@@ -169,6 +172,11 @@ def _recommendation(results: Results, found: Recommendation) -> str:
     )
 
 
+def _speed(at: Mapping[str, Any]) -> str:
+    found = at["tokens_per_slot"]
+    return "an unknown number of tokens a slot" if found is None else f"{found:.2f} tokens a slot"
+
+
 def _pair_against_pair(results: Results) -> Iterator[str]:
     """Yield what changed from each pair model to the next, such as from fine-tuning to distillation.
 
@@ -182,8 +190,7 @@ def _pair_against_pair(results: Results) -> Iterator[str]:
     for (before, old), (after, new) in pairwise(arms.items()):
         changes = [
             f"at τ = {tau:g} avg@{results['samples']} {100 * old[tau]['avg']['value']:.1f} → "
-            f"{100 * new[tau]['avg']['value']:.1f} % and {old[tau]['tokens_per_slot']:.2f} → "
-            f"{new[tau]['tokens_per_slot']:.2f} tokens a slot"
+            f"{100 * new[tau]['avg']['value']:.1f} % and {_speed(old[tau])} → {_speed(new[tau])}"
             for tau in sorted(old.keys() & new.keys())
         ]
         if changes:

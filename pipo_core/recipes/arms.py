@@ -1,15 +1,13 @@
 """Arms: the sides of a comparison, each a checkpoint and a decoding method."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
 from pipo_core.recipes.base import Finding, ModelRef, RecipeModel
 from pipo_core.recipes.common import Name
-from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, PAIRS, Decoding, MethodName
-
-_OPTIONS = ("tau", "acceptance", "draft_vocab")
+from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, PAIRS, Decoding, MethodName, Option
 
 
 def _share_form(value: Any) -> str:
@@ -42,11 +40,20 @@ class Arm(RecipeModel):
         default=None,
         description="pipo only: keep this share of the drafts, at random instead of by confidence; a list is a sweep.",
     )
+    draft_vocab: int | None = Field(
+        default=None,
+        ge=1,
+        description="pipo only: take drafts from this many of the training set's most frequent tokens; null: from all. "
+        "Cover nearly all that occur: where the right token is missing, a wrong draft may be kept.",
+    )
+    drafts: int | None = Field(
+        default=None, ge=1, le=16, description="eagle only: drafts per step; null: 3, as in the paper."
+    )
 
     def findings(self) -> Iterator[Finding]:
         """An arm takes only its method's options, and tau or acceptance but not both."""
-        for option in _OPTIONS:
-            if getattr(self, option, None) is not None and option not in METHODS[self.method].options:
+        for option in get_args(Option):
+            if getattr(self, option) is not None and option not in METHODS[self.method].options:
                 yield Finding((option,), f"method {self.method} has no {option}; remove it", (("method",),))
         if self.acceptance is not None and self.tau is not None:
             yield Finding(
@@ -64,7 +71,7 @@ class Arm(RecipeModel):
         return [self._decoding(tau=tau) for tau in dict.fromkeys(taus)]
 
     def _decoding(self, tau: float | None = None, acceptance: float | None = None) -> Decoding:
-        return Decoding(self.method, tau=tau, acceptance=acceptance, draft_vocab=getattr(self, "draft_vocab", None))
+        return Decoding(self.method, tau=tau, acceptance=acceptance, draft_vocab=self.draft_vocab, drafts=self.drafts)
 
 
 def baseline_findings(baseline: str | None, arms: Sequence[Arm]) -> Iterator[Finding]:

@@ -18,11 +18,6 @@ class BenchArm(Arm):
     ckpt: ModelRef | None = Field(  # type: ignore[assignment]  # wider than an arm of eval: random weights have no file
         default=None, description="Checkpoint: a folder, catalog name, hub id or stage:NAME; none with random_weights."
     )
-    draft_vocab: int | None = Field(
-        default=None,
-        ge=1,
-        description="pipo only: engine.draft_vocab for this arm (with random weights: the first token ids).",
-    )
 
 
 class BenchRecipe(JobRecipe):

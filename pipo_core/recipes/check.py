@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from pipo_core.recipes.base import CrossFieldError, Loc, RecipeModel
 from pipo_core.recipes.catalog import CATALOG, find_name
-from pipo_core.recipes.schema import dotted_keys, field_at, model_at, references
+from pipo_core.recipes.schema import dotted_keys, field_at, fields_at, references
 from pipo_core.text import did_you_mean
 
 Model = TypeVar("Model", bound=RecipeModel)
@@ -175,8 +175,7 @@ def _choices(expected: str) -> list[str]:
 
 def _key_suggestion(model: type[RecipeModel], loc: Loc) -> str:
     key = str(loc[-1])
-    here = model_at(model, loc[:-1])
-    near = did_you_mean(key, here.model_fields if here else ())
+    near = did_you_mean(key, fields_at(model, loc[:-1]))
     if near:
         return near
     elsewhere = [path for path in dotted_keys(model) if path.rpartition(".")[2] == key]
@@ -185,9 +184,9 @@ def _key_suggestion(model: type[RecipeModel], loc: Loc) -> str:
 
 def _repair(model: type[RecipeModel], data: dict[str, Any], loc: Loc) -> Loc:
     """Replace the value at a path by the field's default or example; return the path that was replaced."""
-    owner = model_at(model, loc[:-1])
+    beside = fields_at(model, loc[:-1])
     found = field_at(model, loc)
-    unknown_key = isinstance(loc[-1], str) and owner is not None and loc[-1] not in owner.model_fields
+    unknown_key = isinstance(loc[-1], str) and bool(beside) and loc[-1] not in beside
     target, field = (loc, None) if unknown_key or found is None else found
     parent: Any = data
     for part in target[:-1]:

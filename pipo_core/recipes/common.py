@@ -57,7 +57,6 @@ class TorchSettings(RecipeModel):
     threads: Annotated[int | None, NEUTRAL] = Field(
         default=None, ge=1, description="CPU threads; null leaves torch's choice."
     )
-    drafts: int = Field(default=3, ge=1, le=16, description="eagle only: drafts per step (paper: 3).")
     prefill_chunk: Annotated[int, NEUTRAL] = Field(
         default=2048,
         ge=1,
@@ -74,12 +73,6 @@ class TorchSettings(RecipeModel):
     compile: bool = Field(
         default=False,
         description="Compile the steps: of one sequence on a CPU, of up to 8 on a GPU (as CUDA graphs).",
-    )
-    draft_vocab: int | None = Field(
-        default=None,
-        ge=1,
-        description="pipo: take drafts from this many of the training set's most frequent tokens; null: from all. "
-        "Cover nearly all that occur: where the right token is missing, a wrong draft may be kept.",
     )
 
     def findings(self) -> Iterator[Finding]:

@@ -14,6 +14,8 @@ Part = Literal["compressor", "mtp", "confidence_head"]
 
 DEFAULT_TAU = 0.95
 """The paper's confidence threshold."""
+DEFAULT_DRAFTS = 3
+"""The paper's number of eagle's drafts per step."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,6 @@ class MethodSpec:
     def uses_mtp(self) -> bool:
         """Return whether it runs the MTP block."""
         return "mtp" in self.needs
-
-    def max_step_tokens(self, drafts: int) -> int:
-        """Return the most tokens that one step writes, PAD not counted.
-
-        Args:
-            drafts: the value of the option ``drafts``.
-        """
-        return 1 + (drafts if self.fixed_drafts is None else self.fixed_drafts)
 
 
 METHODS: Mapping[MethodName, MethodSpec] = {
@@ -99,18 +93,31 @@ class Decoding:
         method: its name.
         tau: confidence threshold; None for the method's default, or if it has no such option.
         acceptance: share of the drafts to keep at random; None to keep them by threshold.
-        draft_vocab: number of most frequent tokens that drafts come from; None for the engine's setting.
+        draft_vocab: number of most frequent tokens that drafts come from; None for all.
+        drafts: drafts per step, if the method lets it be chosen; None for `DEFAULT_DRAFTS`.
     """
 
     method: MethodName
     tau: float | None = None
     acceptance: float | None = None
     draft_vocab: int | None = None
+    drafts: int | None = None
 
     @property
     def spec(self) -> MethodSpec:
         """Return the method's entry in the table."""
         return METHODS[self.method]
+
+    @property
+    def drafts_per_step(self) -> int:
+        """Return how many drafts a step makes, where it makes as many as it can."""
+        fixed = self.spec.fixed_drafts
+        return (self.drafts or DEFAULT_DRAFTS) if fixed is None else fixed
+
+    @property
+    def max_step_tokens(self) -> int:
+        """Return the most tokens that one step writes, PAD not counted."""
+        return 1 + self.drafts_per_step
 
     def label(self, name: str) -> str:
         """Return the name of this decoding of the arm ``name`` in files, tables and plots."""

@@ -10,12 +10,11 @@ from pipo_core.recipes.base import JobRecipe, Loc, Neutral, RecipeModel, Referen
 Mark = TypeVar("Mark")
 
 
-def inner_model(annotation: Any) -> type[RecipeModel] | None:
-    """Return the recipe model inside an annotation such as `list[Arm] | None`, or None."""
+def inner_models(annotation: Any) -> list[type[RecipeModel]]:
+    """Return the recipe models inside an annotation such as `list[Arm] | None`; a union may have several."""
     if isinstance(annotation, type) and issubclass(annotation, RecipeModel):
-        return annotation
-    found = (inner_model(part) for part in get_args(annotation))
-    return next((model for model in found if model is not None), None)
+        return [annotation]
+    return [model for part in get_args(annotation) for model in inner_models(part)]
 
 
 def is_list(annotation: Any) -> bool:
@@ -30,24 +29,26 @@ def choices(annotation: Any) -> list[str]:
     return [word for part in get_args(annotation) for word in choices(part)]
 
 
-def model_at(root: type[RecipeModel], loc: Loc) -> type[RecipeModel] | None:
-    """Return the model for the mapping at a path in the data, or None."""
-    model: type[RecipeModel] | None = root
+def fields_at(root: type[RecipeModel], loc: Loc) -> dict[str, FieldInfo]:
+    """Return the fields that the mapping at a path in the data may have; none if there is no mapping.
+
+    Of a union's models, which may have a field in common, the first one's field is taken.
+    """
+    models = [root]
     for part in loc:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part) if model else None
-        model = inner_model(field.annotation) if field else None
-    return model
+        if isinstance(part, str):
+            found = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [inner for field in found for inner in inner_models(field.annotation)]
+    return {name: field for model in reversed(models) for name, field in model.model_fields.items()}
 
 
 def field_at(root: type[RecipeModel], loc: Loc) -> tuple[Loc, FieldInfo] | None:
     """Return the innermost field that contains a path, with the field's own path; None if there is none."""
     for length in range(len(loc), 0, -1):
         part = loc[length - 1]
-        model = model_at(root, loc[: length - 1])
-        if isinstance(part, str) and model is not None and part in model.model_fields:
-            return loc[:length], model.model_fields[part]
+        fields = fields_at(root, loc[: length - 1])
+        if isinstance(part, str) and part in fields:
+            return loc[:length], fields[part]
     return None
 
 
@@ -55,9 +56,8 @@ def dotted_keys(model: type[RecipeModel], prefix: str = "") -> Iterator[str]:
     """Yield every key that a recipe may have, in the form of an override's key; items of lists are `0`."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        inner = inner_model(field.annotation)
-        if inner is not None:
-            step = f"{name}.0." if is_list(field.annotation) else f"{name}."
+        step = f"{name}.0." if is_list(field.annotation) else f"{name}."
+        for inner in inner_models(field.annotation):
             yield from dotted_keys(inner, prefix + step)
 
 
@@ -70,14 +70,12 @@ def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[
         mark = _mark(field, Reference)
         if mark is not None and isinstance(inner_value, str) and inner_value not in mark.generated:
             yield (*loc, name), mark, inner_value
-        inner = inner_model(field.annotation)
-        if inner is None:
-            continue
-        if isinstance(inner_value, list):
-            for index, item in enumerate(inner_value):
-                yield from references(inner, item, (*loc, name, index))
-        else:
-            yield from references(inner, inner_value, (*loc, name))
+        for inner in inner_models(field.annotation):
+            if isinstance(inner_value, list):
+                for index, item in enumerate(inner_value):
+                    yield from references(inner, item, (*loc, name, index))
+            else:
+                yield from references(inner, inner_value, (*loc, name))
 
 
 def input_keys(model: type[RecipeModel]) -> dict[str, Reference]:
@@ -93,11 +91,12 @@ def neutral_keys(model: type[JobRecipe]) -> list[str]:
 
 def _marked(model: type[RecipeModel], kind: type[Mark], prefix: str) -> Iterator[tuple[str, Mark]]:
     for name, field in model.model_fields.items():
-        inner, mark = inner_model(field.annotation), _mark(field, kind)
+        inside, mark = inner_models(field.annotation), _mark(field, kind)
         if mark is not None:
-            yield f"{prefix}{name}.*" if inner else prefix + name, mark
-        elif inner is not None:
-            step = f"{name}.*." if is_list(field.annotation) else f"{name}."
+            yield f"{prefix}{name}.*" if inside else prefix + name, mark
+            continue
+        step = f"{name}.*." if is_list(field.annotation) else f"{name}."
+        for inner in inside:
             yield from _marked(inner, kind, prefix + step)
 
 

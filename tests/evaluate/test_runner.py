@@ -128,15 +128,16 @@ def test_one_generation_reaches_both_budgets_whatever_a_step_writes(
 ) -> None:
     """No answer may be cut before both budgets are used up, whether its steps write one token or the most."""
     budgets = both_budgets(Budget(tokens=tokens, slots=slots))
-    max_tokens, max_slots = limits(budgets, Decoding(method), drafts)
-    for per_step in (1, METHODS[method].max_step_tokens(drafts)):
+    decoding = Decoding(method, drafts=drafts if "drafts" in METHODS[method].options else None)
+    max_tokens, max_slots = limits(budgets, decoding)
+    for per_step in (1, decoding.max_step_tokens):
         assert max_tokens >= per_step * budgets["slots"]
         assert max_slots >= budgets["tokens"]
 
 
 @pytest.mark.parametrize(("method", "most"), [("regular", 100), ("mtp", 200), ("eagle", 400), ("pipo", 200)])
 def test_a_hundred_steps_write_what_the_method_can(method: MethodName, most: int) -> None:
-    assert limits({"tokens": 100, "slots": 100}, Decoding(method), 3) == (most, 100)
+    assert limits({"tokens": 100, "slots": 100}, Decoding(method)) == (most, 100)
 
 
 @pytest.mark.parametrize("after", [1, 40, 89])
@@ -245,6 +246,24 @@ def test_grading_is_tried_again_and_then_marked(
     undecided = sum(row["undecided"] for row in rows)
     assert arm(results, "base")["budgets"]["tokens"]["undecided"] == undecided > 0
     assert listener.warnings == [f"{undecided} answers count as wrong because their grading broke off twice"]
+
+
+def test_a_grader_that_fails_names_the_answer_and_loses_nothing(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_eval(recipe, tmp_path / "whole", open_engine=opener())
+    judge = MathGrader.grade
+
+    def failing(self: MathGrader, text: str, answer: object) -> bool | None:
+        if answer == "3":
+            raise ValueError("out of order")
+        return judge(self, text, answer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MathGrader, "grade", failing)
+        with pytest.raises(PipoError, match=r"the grader failed on .*#\d with reference answer '3': out of order"):
+            run_eval(recipe, tmp_path / "failed", open_engine=opener())
+    assert run_eval(recipe, tmp_path / "failed", open_engine=opener()) == whole
 
 
 def test_answers_that_never_end_give_a_warning(recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any) -> None:

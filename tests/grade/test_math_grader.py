@@ -242,3 +242,56 @@ def test_the_worker_ends_when_its_parent_is_killed() -> None:
     parent.stdout.close()
     while runs(worker):  # if the worker stays, the suite runs into its time limit
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("given", "reference", "expected"),
+    [
+        (r"6.6\times 10^{-34}", r"1.6\times 10^{-19}", False),
+        (r"6.6\times 10^{-34}", r"6.60\times 10^{-34}", True),
+        ("0.0000001", "0.0000002", False),
+        ("0.0000001", r"10^{-7}", True),
+        ("0.0000001", "0", False),
+        (r"\frac{1}{2007!}", r"\frac{1}{2005!}", False),
+        (r"\frac{1}{2007!}", "1/2007!", True),
+        ("0.333333", r"\frac13", True),
+        ("0.3333", r"\frac13", False),
+        (r"2^{1000}", r"2^{1001}", False),
+        ("1+i", "1-i", False),
+        ("1+i", "i+1", True),
+        (r"\infty", r"-\infty", False),
+    ],
+)
+def test_numbers_are_compared_by_their_digits_whatever_their_size(
+    grader: MathGrader, given: str, reference: str, expected: bool
+) -> None:
+    assert grader.grade(boxed(given), reference) is expected
+
+
+@pytest.mark.parametrize(
+    ("given", "reference", "expected"),
+    [
+        (r"1,3,5,\ldots", r"1,2,\ldots", False),
+        (r"1,3,5,\dots", "1, 3, 5, …", True),
+        ("1,3,5,...", r"1,3,5,\cdots", True),
+        (r"1,3,5,\ldots", "1,3,5", False),
+    ],
+)
+def test_a_list_that_goes_on_is_equal_to_itself_only(
+    grader: MathGrader, given: str, reference: str, expected: bool
+) -> None:
+    assert grader.grade(boxed(given), reference) is expected
+
+
+@pytest.mark.parametrize(
+    "spelt", ["**8000**", "__8000__", "`8000`", "8~000", r"8\,000", "8{,}000", "8,000", "**8{,}000**"]
+)
+def test_emphasis_and_gaps_are_layout(grader: MathGrader, spelt: str) -> None:
+    assert grader.grade(boxed(spelt), "8000") is True
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [("\\boxed\n{73}", True), ("\\boxed \r\n {73}", True), ("\\boxed\n\n{73}", False)]
+)
+def test_a_line_break_before_the_brace_is_a_blank(grader: MathGrader, text: str, right: bool) -> None:
+    assert grader.grade(text, "73") is right

@@ -238,6 +238,21 @@ def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_row
     assert not stage(rows, tmp_path / "out", job, minimum_solved=0.5).skipped
 
 
+def test_a_key_that_no_longer_exists_is_the_only_change(
+    tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any
+) -> None:
+    """Neither neutral settings nor inputs are named beside it."""
+    job, rows = copy_job(), write_rows()
+    folder = stage(rows, tmp_path / "out", job).folder
+    record = read_json(folder / "stage.json")
+    record["settings"]["gone"] = 5
+    write_json(folder / "stage.json", record)
+    assert not stage(rows, tmp_path / "out", job, listener).skipped
+    assert "gone was 5 and is no longer a key" in listener.said[0]
+    assert " run was " not in listener.said[0]
+    assert "rollouts" not in listener.said[0]
+
+
 def test_a_lost_output_is_made_again(tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any) -> None:
     job, rows = copy_job(), write_rows()
     folder = stage(rows, tmp_path / "out", job).folder

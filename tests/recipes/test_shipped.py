@@ -1,16 +1,18 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from pydantic import Field
 
 from pipo_core.errors import MissingInputError
-from pipo_core.recipes.base import RecipeModel
+from pipo_core.recipes.base import NEUTRAL, JobRecipe, RecipeModel
 from pipo_core.recipes.catalog import CATALOG, entry
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import bundled_model, find_recipe, recipe_folder, shipped_recipes
-from pipo_core.recipes.schema import inner_model
+from pipo_core.recipes.schema import dotted_keys, fields_at, inner_models, neutral_keys
 from pipo_core.recipes.sft import TrainRecipe
 
 
@@ -48,8 +50,7 @@ def test_sft_has_the_papers_values() -> None:
 def _models(model: type[RecipeModel]) -> Iterator[type[RecipeModel]]:
     yield model
     for field in model.model_fields.values():
-        inner = inner_model(field.annotation)
-        if inner is not None:
+        for inner in inner_models(field.annotation):
             yield from _models(inner)
 
 
@@ -57,8 +58,8 @@ def _models(model: type[RecipeModel]) -> Iterator[type[RecipeModel]]:
 def test_every_key_is_documented_and_every_required_key_has_an_example(kind: str) -> None:
     for model in _models(KINDS[kind]):
         for name, field in model.model_fields.items():
-            inner = inner_model(field.annotation)
-            assert field.description or (inner and inner.__doc__), f"{model.__name__}.{name}"
+            inside = inner_models(field.annotation)
+            assert field.description or (inside and inside[0].__doc__), f"{model.__name__}.{name}"
             if field.is_required():
                 assert field.examples, f"{model.__name__}.{name}"
 
@@ -110,3 +111,28 @@ def test_a_bundled_model_without_weights_here_is_a_clear_error(tmp_path: Path, m
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     assert bundled_model("tiny-student") == folder
+
+
+def test_a_union_shows_the_keys_of_all_its_models() -> None:
+    """Engines of several kinds have keys, inputs and neutral settings of their own."""
+
+    class Near(RecipeModel):
+        """One kind."""
+
+        kind: Literal["near"] = "near"
+        batch: Annotated[int, NEUTRAL] = 1
+
+    class Far(RecipeModel):
+        """The other kind."""
+
+        kind: Literal["far"] = "far"
+        url: Annotated[str, NEUTRAL] = ""
+
+    class Ask(JobRecipe):
+        """A job."""
+
+        engine: Annotated[Near | Far, Field(discriminator="kind")] = Near()
+
+    assert list(fields_at(Ask, ("engine",))) == ["kind", "url", "batch"]
+    assert {"engine.batch", "engine.url"} <= set(dotted_keys(Ask))
+    assert {"engine.batch", "engine.url"} <= set(neutral_keys(Ask))
