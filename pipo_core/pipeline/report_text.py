@@ -173,8 +173,13 @@ def _recommendation(results: Results, found: Recommendation) -> str:
 
 
 def _speed(at: Mapping[str, Any]) -> str:
+    return f"{_number(at)} tokens a slot"
+
+
+def _number(at: Mapping[str, Any]) -> str:
+    """Return the tokens a slot, which not every engine reports."""
     found = at["tokens_per_slot"]
-    return "an unknown number of tokens a slot" if found is None else f"{found:.2f} tokens a slot"
+    return "an unknown number of" if found is None else f"{found:.2f}"
 
 
 def _pair_against_pair(results: Results) -> Iterator[str]:
@@ -190,7 +195,7 @@ def _pair_against_pair(results: Results) -> Iterator[str]:
     for (before, old), (after, new) in pairwise(arms.items()):
         changes = [
             f"at τ = {tau:g} avg@{results['samples']} {100 * old[tau]['avg']['value']:.1f} → "
-            f"{100 * new[tau]['avg']['value']:.1f} % and {_speed(old[tau])} → {_speed(new[tau])}"
+            f"{100 * new[tau]['avg']['value']:.1f} % and {_number(old[tau])} → {_speed(new[tau])}"
             for tau in sorted(old.keys() & new.keys())
         ]
         if changes:

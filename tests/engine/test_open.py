@@ -32,8 +32,8 @@ def test_a_checkpoint_without_the_record_is_refused_where_it_is_needed(checkpoin
     with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json"):
         open_engine(checkpoint, FEW, CPU)
     open_engine(checkpoint, ALL, CPU)
-    with pytest.raises(UsageError, match="regular has no draft_vocab"):
-        open_engine(checkpoint, Decoding("regular", draft_vocab=6), CPU)
+    with pytest.raises(UsageError, match="regular has no drafts"):
+        open_engine(checkpoint, Decoding("regular", drafts=6), CPU)
 
 
 def test_drafts_come_from_the_record(checkpoint: Path, tmp_path: Path) -> None:
