@@ -10,12 +10,12 @@ from pipo_core.recipes.methods import PAIRS, PLAIN, MethodName
 
 
 def newest_checkpoint(out: Path) -> Path:
-    """Return the `model` folder of the stage under `out` that finished last.
+    """Return the `model` folder of the stage under `out` that finished last: of a pair model if there is one.
 
     Raises:
         MissingInputError: if no finished stage has one.
     """
-    found: list[tuple[float, Path]] = []
+    found: list[tuple[bool, float, Path]] = []
     for config in out.glob("*/*/model/config.json"):
         record = config.parent.parent / "stage.json"
         if ".previous" in record.parent.name or not record.is_file():
@@ -23,12 +23,21 @@ def newest_checkpoint(out: Path) -> Path:
         with suppress(MissingInputError):  # a stage with a damaged record is passed over
             if read_object(record).get("state") != "done":
                 continue
-            found.append((record.stat().st_mtime, config.parent))
+            found.append((is_pair_model(config.parent), record.stat().st_mtime, config.parent))
     if not found:
         raise MissingInputError(
             f"no finished checkpoint under {out}", hint="give one with --ckpt, or make one: pipo run demo"
         )
-    return max(found)[1]
+    return max(found)[2]
+
+
+def is_pair_model(checkpoint: Path) -> bool:
+    """Return whether a checkpoint is a pair model, by its configuration.
+
+    Raises:
+        MissingInputError: if the folder is not a checkpoint.
+    """
+    return "compressor_type" in read_object(checkpoint / "config.json")
 
 
 def default_method(checkpoint: Path) -> MethodName:
@@ -37,7 +46,7 @@ def default_method(checkpoint: Path) -> MethodName:
     Raises:
         MissingInputError: if the folder is not a checkpoint.
     """
-    return (PAIRS if "compressor_type" in read_object(checkpoint / "config.json") else PLAIN).name
+    return (PAIRS if is_pair_model(checkpoint) else PLAIN).name
 
 
 def run_name(prefix: str, checkpoint: str) -> str:

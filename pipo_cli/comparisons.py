@@ -47,7 +47,7 @@ def _read_options(
     overrides: Overrides = None,
     ckpt: Annotated[
         str | None,
-        typer.Option("--ckpt", metavar="DIR", help="The checkpoint (default: the newest under --out)."),
+        typer.Option("--ckpt", metavar="DIR", help="The checkpoint (default: the newest pair model under --out)."),
     ] = None,
     method: Annotated[
         MethodName | None,

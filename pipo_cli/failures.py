@@ -40,7 +40,9 @@ def _interrupted(error: BaseException) -> Failure | None:
 def _package(error: BaseException) -> Failure | None:
     if not isinstance(error, ModuleNotFoundError):
         return None
-    return Failure(f"the Python package {error.name!r} is missing", "pip install -e . in pipo's checkout", 4)
+    return Failure(
+        f"the Python package {error.name!r} is missing", "in pipo's checkout: pip install -c constraints.txt -e .", 4
+    )
 
 
 def _memory(error: BaseException) -> Failure | None:

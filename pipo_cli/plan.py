@@ -119,7 +119,9 @@ def _kernel_line(kernels: Mapping[str, bool]) -> str:
     present = [name for name, there in kernels.items() if there]
     absent = [name for name, there in kernels.items() if not there]
     line = " and ".join(present) or "plain PyTorch, slowly"
-    return f'{line} (not installed: {", ".join(absent)}; pip install "pipo[gpu]")' if absent else line
+    return (
+        f'{line} (not installed: {", ".join(absent)}; in pipo\'s checkout: pip install -e ".[gpu]")' if absent else line
+    )
 
 
 def _gigabytes(size: int) -> str:

@@ -1,9 +1,11 @@
 """Prints the result of a job or pipeline: tables of eval and bench, a few figures of the other kinds."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipo_cli.checkpoints import is_pair_model
 from pipo_cli.session import say
 from pipo_cli.tables import show_findings, show_pairs, show_table, text_of
 
@@ -101,6 +103,10 @@ def show_pipeline(result: "PipelineResult") -> None:
         show_findings(findings)
         say()
     say(f"report: {result.report}")
+    models = [stage.folder / "model" for stage in result.stages if (stage.folder / "model" / "config.json").is_file()]
+    pairs = [model for model in models if is_pair_model(model)]
+    if pairs:
+        say(f"next: {shlex.join(['pipo', 'chat', '--ckpt', str(pairs[-1])])}")
 
 
 def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:

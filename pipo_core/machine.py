@@ -7,12 +7,14 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("pipo", "torch", "transformers", "ms-swift")
+from pipo_core import __version__
+
+PACKAGES = ("torch", "transformers", "ms-swift")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that affect results; absent packages are left out."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "pipo": __version__}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -30,7 +30,7 @@ class Precision(StrEnum):
 
 Ckpt = Annotated[
     str | None,
-    typer.Option("--ckpt", metavar="DIR", help="The checkpoint (default: the newest under --out)."),
+    typer.Option("--ckpt", metavar="DIR", help="The checkpoint (default: the newest pair model under --out)."),
 ]
 MethodOption = Annotated[
     MethodName | None, typer.Option("--method", help="Decoding method (default: pipo for a pair model, else regular).")

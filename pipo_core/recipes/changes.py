@@ -59,6 +59,13 @@ def parse_override(text: str) -> Change | str:
         return f"{origin}: {problem}"
     if document.duplicates:
         return f"{origin}: key {document.duplicates[0][0][-1]!r} given twice"
+    commented = bool(value[document.end :].strip())
+    if not isinstance(document.value, dict | list) and not value.lstrip().startswith(("'", '"')):
+        # YAML drops comments and anchors, and folds lines; a text on the command line means what was typed.
+        plain = isinstance(document.value, str) or commented
+        return Change(key, value.strip() if plain else document.value, origin)
+    if commented:
+        return f"{origin}: {value[document.end :].strip()!r} behind the value would be a comment"
     return Change(key, document.value, origin)
 
 

@@ -43,12 +43,14 @@ class Document:
         keys: positions of keys, by path.
         values: positions of values, by path.
         duplicates: keys that were given twice, with the position of the second.
+        end: how many characters of the text the value takes; comments may follow.
     """
 
     value: Any = None
     keys: dict[Loc, Position] = field(default_factory=dict)
     values: dict[Loc, Position] = field(default_factory=dict)
     duplicates: list[tuple[Loc, Position]] = field(default_factory=list)
+    end: int = 0
 
 
 class _Loader(yaml.SafeLoader):
@@ -108,6 +110,7 @@ def parse(text: str) -> Document:
             loader.dispose()
         if root is not None:
             document.value = _Walk(document).value(root, ())
+            document.end = root.end_mark.index
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlProblem(

@@ -98,7 +98,9 @@ def missing_deepspeed(recipe: AnyTraining) -> MachineError | None:
     """Return the error to raise if the recipe asks for DeepSpeed and it is not installed; None otherwise."""
     if recipe.launch.deepspeed is None or importlib.util.find_spec("deepspeed") is not None:
         return None
-    return MachineError("launch.deepspeed needs DeepSpeed", hint='pip install "pipo[deepspeed]"')
+    return MachineError(
+        "launch.deepspeed needs DeepSpeed", hint='in the checkout of pipo: pip install -e ".[deepspeed]"'
+    )
 
 
 def kernels() -> dict[str, bool]:

@@ -67,6 +67,7 @@ def test_every_suite_has_its_places() -> None:
 def test_math_takes_the_newest_checkpoint_and_the_papers_settings(calls: Calls) -> None:
     checkpoint(Path("outputs/old/merge"), age=100, compressor_type="mlp")
     newest = checkpoint(Path("outputs/sft-4b/merge"), age=50, compressor_type="mlp")
+    checkpoint(Path("outputs/regular/train"), age=5)  # newer, but no pair model
     code, out, _ = pipo("eval", "--suite", "math")
     assert code == 0
     assert out.splitlines()[0] == f"checkpoint: {newest} (the newest)"

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipo_core.errors import MissingInputError, RecipeError
+from pipo_core.recipes.changes import Change, parse_override
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.load import load_recipe, parse_recipe
 from pipo_core.recipes.methods import Decoding
@@ -158,8 +159,27 @@ def test_overrides_set_and_remove() -> None:
 
 
 @pytest.mark.parametrize(
+    "typed", ["exp #2", "a#b", "#1", "&a b", "50% off", "it's", "C:\\data", "rows  two", "true story", "7 #8"]
+)
+def test_a_text_on_the_command_line_is_what_was_typed(typed: str) -> None:
+    change = parse_override(f"run={typed}")
+    assert isinstance(change, Change)
+    assert change.value == typed
+
+
+@pytest.mark.parametrize(("typed", "read"), [("'exp #2'", "exp #2"), ('"a\\tb"', "a\tb"), ("' x '", " x ")])
+def test_a_quoted_text_is_what_the_quotes_hold(typed: str, read: str) -> None:
+    change = parse_override(f"run={typed}")
+    assert isinstance(change, Change)
+    assert change.value == read
+
+
+@pytest.mark.parametrize(
     ("override", "problem"),
     [
+        ("loss={mtp: 1} #2", "'#2' behind the value would be a comment"),
+        ("run='exp' #2", "'#2' behind the value would be a comment"),
+        ("seed=3 #2", "got the text '3 #2'"),
         ("nonsense", "override 'nonsense': expected key=value, or ~key to remove a key"),
         ("=3", "override '=3': '' is not a key"),
         ("a..b=3", "override 'a..b=3': 'a..b' is not a key"),
