@@ -233,9 +233,8 @@ class SequenceCache:
     def join(self, other: "SequenceCache") -> None:
         """Append the sequences of ``other``, which must not be used afterwards; buffers grow if needed."""
         needed, positions = self.count + other.count, other.longest + 1
-        if (
-            not self.count and self.capacity > 2 * other.capacity
-        ):  # buffers of longer sequences, whose positions all would read
+        # An empty cache may have the buffers of longer sequences, and a step reads all positions of the buffers.
+        if not self.count and self.capacity > 2 * other.capacity:
             self._move(needed, other.capacity)
         elif needed > self.max_sequences or positions > self.capacity:
             limit = max([positions, *self._max_positions[: self.count], *other._max_positions])
@@ -307,13 +306,13 @@ class SequenceCache:
     def _renew_index(self) -> None:
         """Change `serial` after buffers were replaced, and make new ones for `lengths` and `indices`."""
         self.serial = next(_SERIALS)
-        self._places = torch.zeros(self.max_sequences, dtype=torch.long, device=self.device)
-        self._numbers = torch.arange(self.max_sequences, device=self.device)
+        self._length_buffer = torch.zeros(self.max_sequences, dtype=torch.long, device=self.device)
+        self._index_buffer = torch.arange(self.max_sequences, device=self.device)
 
     def _refresh(self) -> None:
-        self.lengths = self._places[: self.count]
+        self.lengths = self._length_buffer[: self.count]
         self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.long))
-        self.indices = self._numbers[: self.count]
+        self.indices = self._index_buffer[: self.count]
         self.longest = max(self._lengths, default=0)
 
 

@@ -153,6 +153,7 @@ class _ChunkedDivergence(torch.autograd.Function):
 
 
 def _full(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -> _Terms:
+    """Return ``KL = sum_v p_s (s - t)``, ``sum_v min(p_s, p_t)``, and the gradient ``p_s (s - t - KL)``."""
     acceptance = torch.minimum(s, t).exp_().sum(dim=1)
     ratio = torch.sub(s, t, out=t)
     p = s.exp_()
@@ -161,12 +162,14 @@ def _full(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -
 
 
 def _sampled(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -> _Terms:
+    """Return ``r = s - t`` at the sampled token, ``min(1, exp(-r))``, and the gradient ``r (1[v = sampled] - p_s)``."""
     ratio = s.gather(1, sampled) - t.gather(1, sampled)
     gradient = s.exp_().neg_().scatter_add_(1, sampled, torch.ones_like(ratio)).mul_(ratio)
     return _Terms(ratio.squeeze(1), _acceptance(ratio), gradient)
 
 
 def _topk(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -> _Terms:
+    """Return the KL over the likeliest tokens of both models and, as one more token, all the rest together."""
     union, member = _union(s, t, sampled, top_k)
     s_union, t_union = s.gather(1, union), t.gather(1, union)
     acceptance = _acceptance(s.gather(1, sampled) - t.gather(1, sampled))
@@ -183,6 +186,7 @@ def _topk(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -
 
 
 def _topk_renormalised(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -> _Terms:
+    """Return the KL over the likeliest tokens of both models, to which both distributions are renormalised."""
     union, member = _union(s, t, sampled, top_k)
     acceptance = _acceptance(s.gather(1, sampled) - t.gather(1, sampled))
     q_s, q_t = (

@@ -240,6 +240,11 @@ def _outlast_workers(folder: Path, reporter: Reporter) -> None:
 
 
 def _work(recipe: JobKind, todo: StageStatus, job: Job, reporter: Reporter) -> StageResult:
+    """Run the job of a stage and keep its record, whatever becomes of it.
+
+    The record says ``running``, then ``done``, ``failed`` or ``interrupted``. Where the job goes on, attempts and
+    seconds are added to those of before, and the job gets the fingerprint that it began with.
+    """
     folder = todo.folder
     folder.mkdir(parents=True, exist_ok=True)
     goes_on = todo.action == "go on" and todo.earlier is not None

@@ -1,13 +1,9 @@
 """The shapes of the tiny models: Qwen3.5's architecture at one to two million parameters."""
 
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
-
-from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.files import write_json
 
 _HEAD_DIM = 32
 
@@ -54,11 +50,3 @@ def tiny_config(name: str, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]
         eos_token_id=tokenizer.eos_token_id,
     ).to_dict()
     return {**config, "mtp_num_hidden_layers": 1, "full_attention_interval": 2}
-
-
-def write_shape(name: str, folder: Path) -> None:
-    """Write a tiny model's configuration and tokenizer, from which `pipo train` can start with random weights."""
-    tokenizer = train_tokenizer()
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    write_json(folder / "config.json", tiny_config(name, tokenizer))

@@ -135,10 +135,13 @@ class RolloutBatch(NamedTuple):
 
 
 def lay_out_rollout(prompt_ids: Sequence[int], slots: Sequence[Slot], pad_id: int) -> Rollout:
-    """Return a prompt and the slots after it in the layout that training reads."""
+    """Return a prompt and the slots after it in the layout that training reads.
+
+    A rejected draft is its label, as it was sampled, and PAD in the input: the student reads PAD in its place.
+    """
     ids = even_prompt(prompt_ids, pad_id)
     labels = [IGNORED] * len(ids)
-    pads = [place >= len(prompt_ids) for place in range(len(ids))]
+    pads = [False] * len(prompt_ids) + [True] * (len(ids) - len(prompt_ids))
     for slot in slots:
         kept = slot.kept and slot.draft is not None
         ids += [slot.first, slot.draft if slot.draft is not None and kept else pad_id]
