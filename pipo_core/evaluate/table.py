@@ -48,6 +48,7 @@ def _budget_table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
         f"pass@{samples} %",
         f"Δ to {results['baseline']}" if results["baseline"] else "Δ",
         "tokens a slot",
+        "steps an answer",
         "drafts kept %",
         "tokens an answer",
         "finished %",
@@ -68,6 +69,7 @@ def _arm_row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
         if difference is None
         else "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in difference.items()}),
         ABSENT if at["tokens_per_slot"] is None else f"{at['tokens_per_slot']:.2f}",
+        ABSENT if at["tokens_per_slot"] is None else f"{at['mean_tokens'] / at['tokens_per_slot']:.1f}",
         ABSENT if at.get("drafts_kept") is None else f"{100 * at['drafts_kept']:.1f}",
         f"{at['mean_tokens']:.1f}",
         f"{100 * at['finished']:.1f}",

@@ -1,11 +1,8 @@
-"""The threshold to use: the one with the most tokens a slot whose accuracy is near the baseline's."""
+"""The threshold to use: the fastest of those whose accuracy cannot be told from the most accurate one's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-MARGIN = 0.05
-"""How far avg@k may be below the baseline's: 5 points."""
 
 
 @dataclass(frozen=True)
@@ -15,12 +12,10 @@ class Recommendation:
     Attributes:
         arm: the entry.
         unit: the unit of the budget that decided: tokens or slots.
-        within: whether its accuracy is within the margin. If no entry is, `arm` is the one nearest to the baseline.
     """
 
     arm: Mapping[str, Any]
     unit: str
-    within: bool
 
     @property
     def figures(self) -> Mapping[str, Any]:
@@ -29,28 +24,28 @@ class Recommendation:
         return figures
 
     @property
-    def certain(self) -> bool:
-        """Return whether the whole 95 % interval of the difference is within the margin, not only the estimate."""
-        return bool(self.figures["difference"]["low"] >= -MARGIN)
+    def loses(self) -> bool:
+        """Return whether the whole 95 % interval of the difference is below the baseline."""
+        return bool(self.figures["difference"]["high"] < 0)
 
 
 def recommend(results: Mapping[str, Any], unit: str) -> Recommendation | None:
     """Return the threshold to use at one budget, or None without a baseline or without thresholds.
 
-    Of the entries with a threshold whose avg@k is at most `MARGIN` below the baseline's, it is the one with the most
-    tokens a slot, and of two equal ones the more accurate. If no entry is within the margin, it is the one with the
-    highest accuracy.
+    Of the entries with a threshold whose avg@k is not below the 95 % interval of the most accurate one's, it is the one
+    with the most tokens a slot, and of two equal ones the more accurate.
 
     Args:
         results: the results of `run_eval`.
         unit: the unit of the budget: tokens or slots.
     """
     candidates = [
-        Recommendation(arm, unit, arm["budgets"][unit]["difference"]["value"] >= -MARGIN)
+        Recommendation(arm, unit)
         for arm in results["arms"]
         if arm["tau"] is not None and arm["budgets"][unit]["difference"] is not None
     ]
-    near = [candidate for candidate in candidates if candidate.within]
-    if near:
-        return max(near, key=lambda c: (c.figures["tokens_per_slot"] or 0.0, c.figures["difference"]["value"]))
-    return max(candidates, key=lambda c: float(c.figures["difference"]["value"]), default=None)
+    if not candidates:
+        return None
+    best = max(candidates, key=lambda found: float(found.figures["avg"]["value"]))
+    near = [found for found in candidates if found.figures["avg"]["value"] >= best.figures["avg"]["low"]]
+    return max(near, key=lambda found: (found.figures["tokens_per_slot"] or 0.0, found.figures["avg"]["value"]))

@@ -4,13 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipo_core.pipeline.recommend import MARGIN, Recommendation, recommend
+from pipo_core.pipeline.recommend import Recommendation, recommend
 from pipo_core.recipes.methods import METHODS
 from pipo_core.tables import Table
 
 Results = Mapping[str, Any]
 Record = Mapping[str, Any]
-POINTS = 100 * MARGIN
 
 
 def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> list[str]:
@@ -26,6 +25,7 @@ def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) ->
             elif results["baseline"] is None:
                 lines.append("No baseline was named, so no threshold can be recommended.")
         lines.extend(_pair_against_pair(results))
+        lines.extend(_against_verified(results, chosen, list(benches.values())))
     for results in benches.values():
         lines.extend(_speed_lines(results, chosen))
     return list(dict.fromkeys(lines)) if evals or benches else []
@@ -154,21 +154,10 @@ def _recommendation(results: Results, found: Recommendation) -> str:
         f"{difference['value']:+.1f} points to `{results['baseline']}` "
         f"[{difference['low']:+.1f}, {difference['high']:+.1f}]"
     )
-    speed = _speed(at)
-    if not found.within:
-        return (
-            f"At {limit} an answer **no threshold keeps accuracy within {POINTS:.0f} points of the "
-            f"baseline.** The most accurate is `{arm['arm']}` at τ = {arm['tau']:g}: {accuracy}, {speed}."
-        )
-    doubt = (
-        ""
-        if found.certain
-        else f" The interval reaches more than {POINTS:.0f} points below the baseline; only more problems "
-        "would settle it."
-    )
+    cost = " **It costs accuracy:** the whole interval is below the baseline." if found.loses else ""
     return (
-        f"At {limit} an answer, **use τ = {arm['tau']:g}** with `{arm['arm']}`: {speed}, the most of all "
-        f"thresholds within {POINTS:.0f} points of the baseline; {accuracy}.{doubt}"
+        f"At {limit} an answer, **use τ = {arm['tau']:g}** with `{arm['arm']}`: {_speed(at)}, the most of all "
+        f"thresholds whose accuracy is within the interval of the most accurate one's; {accuracy}.{cost}"
     )
 
 
@@ -202,14 +191,57 @@ def _pair_against_pair(results: Results) -> Iterator[str]:
             yield f"From `{before}` to `{after}`: {'; '.join(changes)}."
 
 
+def _against_verified(results: Results, chosen: set[str], benches: Sequence[Results]) -> Iterator[str]:
+    """Yield who needs fewer steps and less time for an answer: verified drafts, or the recommended pair model."""
+    unit = next(iter(results["budget"]))
+    verified = [arm for arm in results["arms"] if METHODS[arm["method"]].verified]
+    for arm in verified:
+        for other in (other for other in results["arms"] if other["label"] in chosen):
+            steps = {one["label"]: _steps(one["budgets"][unit]) for one in (arm, other)}
+            if None in steps.values():
+                continue
+            told = ", ".join(f"`{label}` {count:.1f} steps" for label, count in steps.items())
+            fewest = min(steps, key=lambda label: steps[label] or 0.0)
+            yield (
+                f"An answer takes {told}. **`{fewest}` needs the fewest.** The drafts of `{arm['label']}` are "
+                "verified: its accuracy is that of decoding without drafts."
+            )
+            for bench in benches:
+                yield from _seconds_line(
+                    bench, {one["label"]: one["budgets"][unit]["mean_tokens"] for one in (arm, other)}
+                )
+
+
+def _steps(at: Mapping[str, Any]) -> float | None:
+    """Return the mean number of steps an answer takes; None if the engine does not report slots."""
+    return at["mean_tokens"] / at["tokens_per_slot"] if at["tokens_per_slot"] else None
+
+
+def _seconds_line(bench: Results, tokens: Mapping[str, float]) -> Iterator[str]:
+    """Yield the time of an answer of so many tokens after the shortest prompt of a benchmark."""
+    shortest = bench["lengths"][0]
+    measured = {arm["label"]: arm for arm in shortest["arms"] if arm["label"] in tokens}
+    if len(measured) == len(tokens):
+        seconds = {
+            label: arm["ttft_s"]["median"] + (tokens[label] - 1) * arm["tpot_s"]["median"]
+            for label, arm in measured.items()
+        }
+        told = ", ".join(f"`{label}` {1000 * found:.0f} ms" for label, found in seconds.items())
+        quickest = min(seconds, key=lambda label: seconds[label])
+        yield (
+            f"After a prompt of {shortest['prompt_tokens']:,} tokens such an answer takes {told} "
+            f"(batch {bench['batch']}, {bench['machine']['device']}): **`{quickest}` is quickest.**"
+        )
+
+
 def _speed_lines(results: Results, chosen: set[str]) -> Iterator[str]:
+    """Yield the speed of verified drafts and of pairs: of the recommended ones, if they were measured."""
+    measured = chosen & {arm["label"] for length in results["lengths"] for arm in length["arms"]}
     for length in results["lengths"]:
         for arm in length["arms"]:
-            if (
-                arm["speedup"] is None
-                or not METHODS[arm["method"]].reads_pairs
-                or (chosen and arm["label"] not in chosen)
-            ):
+            spec = METHODS[arm["method"]]
+            shown = arm["label"] in measured if spec.reads_pairs and measured else spec.reads_pairs or spec.verified
+            if arm["speedup"] is None or not shown:
                 continue
             first, each = (arm["speedup"][time]["median"] for time in ("ttft_s", "tpot_s"))
             yield (

@@ -29,6 +29,7 @@ class MethodSpec:
         options: its settings; a setting of another method is rejected.
         cache_width: tokens per cached position: 2 if the backbone reads slots.
         fixed_drafts: drafts per step; None if the option ``drafts`` sets the number.
+        verified: whether the backbone checks the drafts, so that the text is as without them.
     """
 
     name: MethodName
@@ -37,6 +38,7 @@ class MethodSpec:
     options: frozenset[Option] = frozenset()
     cache_width: Literal[1, 2] = 1
     fixed_drafts: int | None = 0
+    verified: bool = False
 
     @property
     def reads_pairs(self) -> bool:
@@ -60,6 +62,7 @@ METHODS: Mapping[MethodName, MethodSpec] = {
             needs=frozenset({"mtp"}),
             options=frozenset({"drafts"}),
             fixed_drafts=None,
+            verified=True,
         ),
         MethodSpec(
             "pipo",

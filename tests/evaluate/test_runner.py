@@ -331,8 +331,10 @@ def test_an_engine_that_loses_answers_is_an_error(recipe: EvalRecipe, opener: An
 def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
     table = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[0]
-    assert table.columns == ["arm", "avg@3 %", "pass@3 %", "tokens a slot", "tokens an answer", "finished %"]
-    assert {len(row) for row in table.rows} == {6}
+    assert table.columns == [
+        *("arm", "avg@3 %", "pass@3 %", "tokens a slot", "steps an answer", "tokens an answer", "finished %")
+    ]
+    assert {len(row) for row in table.rows} == {7}
 
 
 def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
