@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipo_core.data.answers import Key, read_index, read_row
+from pipo_core.evaluate.scores import Cut, cut
 from pipo_core.evaluate.statistics import Estimate, mean_with_interval, paired_difference, pass_at_k
-from pipo_core.files import read_json, read_jsonl, write_json
+from pipo_core.files import read_json, write_json
 
 
 def main() -> None:
@@ -25,7 +27,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     arms = [arm["label"] for arm in read_json(given.runs[0] / "eval" / "results.json")["arms"]]
-    scores = {label: np.stack([_scores(run, label) for run in given.runs]) for label in arms}  # [seeds, problems, k]
+    cuts = {label: [_cuts(run, label) for run in given.runs] for label in arms}  # [seeds][problems][k]
+    scores = {label: np.array([[[one.correct for one in q] for q in seed] for seed in cuts[label]]) for label in arms}
+    odd = np.array([q[0].odd_prompt for q in cuts[arms[0]][0]])
     rows = []
     for label in arms:
         means = scores[label].mean(axis=(0, 2))
@@ -35,6 +39,8 @@ def main() -> None:
             "arm": label,
             "avg": _shares(mean_with_interval(means, seed=0)),
             "avg_by_seed": [float(seed.mean()) for seed in scores[label]],
+            "odd_prompts": _shares(mean_with_interval(means[odd], seed=0)),
+            "even_prompts": _shares(mean_with_interval(means[~odd], seed=0)),
             "pass": _shares(mean_with_interval(np.mean(passes, axis=0), seed=0)),
             "difference": _shares(paired_difference(means, scores[given.baseline].mean(axis=(0, 2)), seed=0)),
             "tokens_per_slot": [_figure(run, label) for run in given.runs],
@@ -45,15 +51,14 @@ def main() -> None:
         write_json(given.out, {"baseline": given.baseline, "seeds": len(given.runs), "arms": rows})
 
 
-def _scores(run: Path, label: str) -> np.ndarray:
-    """Return whether each answer was right and finished within the token budget, ``[problems, samples]``."""
+def _cuts(run: Path, label: str) -> list[list[Cut]]:
+    """Return the answers within the token budget, by problem and sample."""
     results = read_json(run / "eval" / "results.json")
-    rows = read_jsonl(run / "eval" / "answers" / f"{label}.jsonl")
-    right = {
-        (row["problem"], row["sample"]): row["correct"] and row["tokens"] <= results["budget"]["tokens"] for row in rows
-    }
-    problems = sorted({problem for problem, _ in right})
-    return np.array([[right[problem, sample] for sample in range(results["samples"])] for problem in problems])
+    path = run / "eval" / "answers" / f"{label}.jsonl"
+    index = read_index(path)
+    limit, samples = results["budget"]["tokens"], range(results["samples"])
+    problems = sorted({key.problem for key in index})
+    return [[cut(read_row(path, index[Key(problem, k)]), "tokens", limit) for k in samples] for problem in problems]
 
 
 def _figure(run: Path, label: str) -> float:
