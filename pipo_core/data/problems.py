@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pipo_core.data.tiny import arithmetic
-from pipo_core.errors import MissingInputError
+from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import read_jsonl
 
 Reference: TypeAlias = str | list[Any] | dict[str, Any]
@@ -47,6 +47,7 @@ def load_problems(source: str, split: str, count: int | None, seed: int) -> list
 
     Raises:
         MissingInputError: if the file cannot be read, or a row has no question or no answer.
+        UsageError: if the tiny world has fewer problems.
     """
     if source == "tiny":
         return _tiny_problems(split, 500 if count is None else count, seed)
@@ -63,7 +64,7 @@ def user_message(problem: Problem) -> str:
 def _tiny_problems(split: str, count: int, seed: int) -> list[Problem]:
     wording = random.Random(f"questions-{split}-{seed}")  # noqa: S311 - wording, not secrets
     reasoning = random.Random(f"solutions-{split}-{seed}")  # noqa: S311
-    return [
+    problems = [
         Problem(
             id=f"tiny-{chain.expression}",
             question=arithmetic.question(chain, wording),
@@ -73,6 +74,9 @@ def _tiny_problems(split: str, count: int, seed: int) -> list[Problem]:
         )
         for chain in islice(arithmetic.chains(split, seed), count)
     ]
+    if len(problems) < count:
+        raise UsageError(f"the tiny world has {len(problems):,} {split} problems, not {count:,}")
+    return problems
 
 
 def _parse_problem_row(row: object, path: Path, line: int) -> Problem:

@@ -51,8 +51,8 @@ class Divergence(RecipeModel):
     mode: Literal["topk", "topk_renormalised", "sampled", "full"] = Field(
         default="topk",
         description="topk: both models' likeliest tokens, the sampled one, and one bucket for the rest; "
-        "topk_renormalised: the same without the bucket (the paper's); sampled: the sampled token alone, unbiased "
-        "if no filter or penalty changes the sampling; "
+        "topk_renormalised: the same without the bucket (the paper's divergence); sampled: the sampled token alone, "
+        "unbiased if no filter or penalty changes the sampling; "
         "full: the whole vocabulary.",
     )
     temperature: float | None = Field(

@@ -54,7 +54,8 @@ class Batch(RecipeModel):
     )
     group_by_length: bool = Field(
         default=False,
-        description="Put examples of similar length into one micro-batch: less padding. No effect at per_device: 1.",
+        description="Put examples of similar length into one micro-batch, and side by side on the devices: less "
+        "padding, and less waiting for the longest.",
     )
 
 

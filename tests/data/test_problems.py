@@ -7,7 +7,19 @@ from typing import Any
 import pytest
 
 from pipo_core.data.problems import load_problems
-from pipo_core.errors import MissingInputError
+from pipo_core.data.tiny import arithmetic
+from pipo_core.errors import MissingInputError, UsageError
+
+
+def test_tiny_problems_are_all_different_however_many() -> None:
+    problems = load_problems("tiny", "heldout", 5000, 0)
+    assert len({problem.id for problem in problems}) == 5000
+
+
+def test_more_tiny_problems_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "LEVELS", (3,))
+    with pytest.raises(UsageError, match=r"the tiny world has \d+ heldout problems, not 5,000"):
+        load_problems("tiny", "heldout", 5000, 0)
 
 
 def load(tmp_path: Path, answer: Any) -> Any:

@@ -71,7 +71,7 @@ class Chain:
 
 
 def chains(split: str, seed: int) -> Iterator[Chain]:
-    """Yield endless problems of a split, the levels in turn, all different until a level runs out of new ones.
+    """Yield problems of a split, the levels in turn, all different; a level ends when it runs out of new ones.
 
     Args:
         split: ``train`` or ``heldout``.
@@ -79,13 +79,14 @@ def chains(split: str, seed: int) -> Iterator[Chain]:
     """
     rng = random.Random(f"{split}-{seed}")  # noqa: S311 - problems, not secrets
     seen: set[str] = set()
-    while True:
-        for level in LEVELS:
-            chain = _sample_chain_of(split, rng, level)
-            for _ in range(_MAX_TRIES):
-                if chain.expression not in seen:
-                    break
-                chain = _sample_chain_of(split, rng, level)
+    levels = list(LEVELS)
+    while levels:
+        for level in tuple(levels):
+            tries = (_sample_chain_of(split, rng, level) for _ in range(_MAX_TRIES + 1))
+            chain = next((chain for chain in tries if chain.expression not in seen), None)
+            if chain is None:
+                levels.remove(level)
+                continue
             seen.add(chain.expression)
             yield chain
 
