@@ -23,6 +23,9 @@ from pipo_core.files import fingerprint, read_object
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.schema import neutral_keys
 
+_RETIRED: Mapping[str, Any] = {"engine.drafts": 3, "engine.draft_vocab": None}
+"""Keys that recipes had once, with the values that mean what is now the default; options of arms took their place."""
+
 _OLDER_RECORD = "job.json"
 """A training's file; older versions recorded the fingerprint on their checkpoints only there."""
 
@@ -105,7 +108,9 @@ def _recorded_identity(
             if not extra:  # a value that is no longer valid: what it means is not known, so all is compared as it is
                 return Identity(recipe.kind, dict(flat(known)), dict(prints)), removed
             for loc in extra:
-                removed[".".join(str(part) for part in loc)] = _pop(known, loc)
+                key, value = ".".join(str(part) for part in loc), _pop(known, loc)
+                if key not in _RETIRED or _RETIRED[key] != value:
+                    removed[key] = value
 
 
 def _pop(settings: Any, loc: tuple[int | str, ...]) -> Any:

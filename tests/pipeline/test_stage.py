@@ -15,9 +15,11 @@ import yaml
 
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError, UsageError
 from pipo_core.files import FolderLock, read_json, read_jsonl, write_json
+from pipo_core.pipeline.identity import changes, identity_of
 from pipo_core.pipeline.stage import StageResult, check_stage, run_stage
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
+from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import SilentReporter
 
@@ -238,6 +240,18 @@ def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_row
     assert not stage(rows, tmp_path / "out", job, minimum_solved=0.5).skipped
 
 
+@pytest.mark.parametrize(("drafts", "again"), [(3, False), (5, True)])
+def test_a_retired_key_at_its_default_is_no_change(drafts: int, *, again: bool) -> None:
+    recipe = EvalRecipe.model_validate(
+        {"arms": [{"name": "a", "method": "regular", "ckpt": "x"}], "budget": {"tokens": 9}, "run": "r"}
+    )
+    now = identity_of(recipe, {"arms.0.ckpt": "print"})
+    settings = recipe.model_dump(mode="json")
+    settings["engine"] |= {"drafts": drafts, "draft_vocab": None}
+    record = {"settings": settings, "inputs": {"arms.0.ckpt": {"value": "x", "fingerprint": "print"}}}
+    assert changes(recipe, now, record) == (["engine.drafts was 5 and is no longer a key"] if again else [])
+
+
 def test_a_key_that_no_longer_exists_is_the_only_change(
     tmp_path: Path, write_rows: WriteRows, listener: Any, copy_job: Any
 ) -> None:
@@ -289,6 +303,7 @@ from pipo_core.files import append_jsonl
 from pipo_core.pipeline.stage import run_stage
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
+from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.reporting import SilentReporter
 
 def job(recipe, out, reporter, made_by):
