@@ -68,7 +68,7 @@ def download(
         raise UsageError("what to download?", hint="pipo download --list")
     items = get(names, to=to, kind=kind.value, dry_run=dry_run, reporter=open_reporter())
     if session(ctx).json:
-        emit_json({"dry_run": dry_run, "items": [_row(item) for item in items]})
+        emit_json({"dry_run": dry_run, "items": [_item_figures(item) for item in items]})
         return
     if dry_run:
         _show_plan(items)
@@ -79,7 +79,7 @@ def download(
         say(f"next: {command}")
 
 
-def _row(item: "Item") -> dict[str, Any]:
+def _item_figures(item: "Item") -> dict[str, Any]:
     return {
         "name": item.name,
         "source": item.source,

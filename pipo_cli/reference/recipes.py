@@ -81,7 +81,7 @@ def _part_section(model: Model, headings: Headings) -> str:
 
 def _body(model: Model, headings: Headings) -> str:
     together = model.findings.__doc__ if model.findings is not RecipeModel.findings else None
-    rows = [_row(model, name, headings) for name in model.model_fields]
+    rows = [_field_row(model, name, headings) for name in model.model_fields]
     return "\n\n".join(
         [
             _about(model),
@@ -91,7 +91,7 @@ def _body(model: Model, headings: Headings) -> str:
     )
 
 
-def _row(model: Model, name: str, headings: Headings) -> list[str]:
+def _field_row(model: Model, name: str, headings: Headings) -> list[str]:
     field = model.model_fields[name]
     schema = model.model_json_schema()["properties"][name]
     inner = models_in(field.annotation)
