@@ -40,6 +40,27 @@ def inline_code(text: str) -> list[str]:
     return [code.replace("\\|", "|") for code in _INLINE.findall(_FENCE.sub("", text))]
 
 
+# ------------------------------------------------------------------ tables and lists
+
+
+def broken_lines(text: str) -> list[str]:
+    """Lines of tables with another number of cells than their header, and items that run on behind another one."""
+    broken: list[str] = []
+    header = 0
+    for line in _FENCE.sub("", text).splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", _INLINE.sub("", line)))
+        if not line.startswith("|"):
+            if header and line and cells:
+                broken.append(line)
+            header = 0
+        elif header == 0:
+            header = cells
+        elif cells != header:
+            broken.append(line)
+        broken += [line] if re.search(r"\. - \*\*", line) else []
+    return broken
+
+
 # ------------------------------------------------------------------ links
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 def estimate(value: float, half: float = 0.01) -> dict[str, float]:
     """A share and its interval."""
-    return {"value": value, "low": value - half, "high": value + half}
+    return {"value": value, "low": value - half, "high": min(1.0, value + half)}
 
 
 def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float = 0.01) -> dict[str, Any]:

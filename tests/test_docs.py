@@ -18,6 +18,7 @@ from tests.documents import (
     PAGES,
     ROOT,
     blocks,
+    broken_lines,
     broken_links,
     command_lines,
     command_problems,
@@ -58,6 +59,18 @@ def test_the_reference_of_recipes_has_every_key() -> None:
             assert f"\n| `{key.rpartition('.')[2]}` |" in text, (kind, key)
     headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
     assert len(set(headings)) == len(headings)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_tables_and_lists_are_whole(name: str) -> None:
+    assert broken_lines(TEXTS[name]) == []
+
+
+def test_the_check_of_tables_and_lists_sees_what_is_wrong() -> None:
+    table = "| a | b |\n| --- | --- |\n"
+    assert broken_lines(f"{table}| `x|y` | 1 |\n") == []
+    for broken in (f"{table}| a | one\ntwo | | b | c |\n", f"{table}| a |\n", "- **One:** this. - **Two:** that.\n"):
+        assert broken_lines(broken) != [], broken
 
 
 @pytest.mark.parametrize("name", TEXTS)

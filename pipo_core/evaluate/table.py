@@ -1,4 +1,4 @@
-"""Tables of an evaluation's results."""
+"""Tables of an evaluation's results: how accurate each arm is, and what its answers cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,17 @@ from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return a table for each budget of the results of `run_eval`, tokens first; accuracies are in percent."""
-    return [_budget_table(results, unit, limit) for unit, limit in results["budget"].items()]
+    """Return the tables of accuracy and of cost for each budget of the results of `run_eval`, tokens first.
+
+    Budgets whose figures are the same share their tables. Accuracies and intervals are in percent.
+    """
+    found: list[Table] = []
+    for units in _budgets_alike(results):
+        limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
+        asked = f"{results['suite']}, {results['problems']} problems × {results['samples']} answers, at most {limit}"
+        same = "; the figures are the same at both budgets" if len(units) > 1 else ""
+        found += [_accuracy(results, units[0], f"{asked}{same}"), _cost(results, units[0], asked)]
+    return found
 
 
 def parity_table(results: Mapping[str, Any]) -> Table | None:
@@ -28,58 +37,102 @@ def parity_table(results: Mapping[str, Any]) -> Table | None:
     )
     columns = ["arm", "τ", *(f"{name} ({parities[0][name]['problems']} problems)" for name in names)]
     rows = [
-        [arm["arm"], _gate_text(arm), *(_value_with_side(parity[name]["avg"]) for name in names)]
+        [arm["arm"], _gate_text(arm), *(_share_text(parity[name]["avg"]) for name in names)]
         for arm, parity in zip(results["arms"], parities, strict=True)
     ]
     return without_empty_columns(Table(title, columns, rows))
 
 
-def _budget_table(results: Mapping[str, Any], unit: str, limit: int) -> Table:
-    """Return the table of one budget: a row for each arm."""
-    samples = results["samples"]
-    title = (
-        f"{results['suite']}, {results['problems']} problems × {samples} answers, "
-        f"at most {limit:,} {unit} an answer; ± and [ ] are 95 % intervals"
-    )
+def steps_of_an_answer(figures: Mapping[str, Any]) -> float | None:
+    """Return the mean number of decode steps an answer takes; None if the engine does not report slots."""
+    per_slot = figures["tokens_per_slot"]
+    return figures["mean_tokens"] / per_slot if per_slot else None
+
+
+def _budgets_alike(results: Mapping[str, Any]) -> list[list[str]]:
+    """Return the budgets' units, those with the same figures of every arm together."""
+    groups: list[list[str]] = []
+    for unit in results["budget"]:
+        for group in groups:
+            if all(arm["budgets"][unit] == arm["budgets"][group[0]] for arm in results["arms"]):
+                group.append(unit)
+                break
+        else:
+            groups.append([unit])
+    return groups
+
+
+def _accuracy(results: Mapping[str, Any], unit: str, asked: str) -> Table:
+    samples, baseline = results["samples"], results["baseline"]
     columns = [
         "arm",
         "τ",
         f"avg@{samples} %",
         f"pass@{samples} %",
-        f"Δ to {results['baseline']}" if results["baseline"] else "Δ",
-        "tokens a slot",
-        "steps an answer",
-        "drafts kept %",
-        "tokens an answer",
+        f"Δ to {baseline}" if baseline else "Δ",
         "finished %",
     ]
-    rows = [_arm_row(arm, unit, samples) for arm in results["arms"]]
+    rows = []
+    for arm in results["arms"]:
+        at = arm["budgets"][unit]
+        passed = _percent(at["pass"][str(samples)]["value"]) if samples > 1 else ABSENT
+        rows.append(
+            [
+                arm["arm"],
+                _gate_text(arm),
+                _share_text(at["avg"]),
+                passed,
+                _difference_text(at["difference"]),
+                _percent(at["finished"]),
+            ]
+        )
+    return without_empty_columns(Table(f"{asked}; [ ] are 95 % intervals", columns, rows))
+
+
+def _cost(results: Mapping[str, Any], unit: str, asked: str) -> Table:
+    columns = [
+        "arm",
+        "τ",
+        "tokens a slot",
+        "drafts kept %",
+        "tokens an answer",
+        "steps an answer",
+        "steps a right answer",
+    ]
+    rows = []
+    for arm in results["arms"]:
+        at = arm["budgets"][unit]
+        per_slot, kept, steps = at["tokens_per_slot"], at["drafts_kept"], steps_of_an_answer(at)
+        right = at["avg"]["value"]
+        rows.append(
+            [
+                arm["arm"],
+                _gate_text(arm),
+                ABSENT if per_slot is None else f"{per_slot:.2f}",
+                ABSENT if kept is None else _percent(kept),
+                f"{at['mean_tokens']:.1f}",
+                ABSENT if steps is None else f"{steps:.1f}",
+                ABSENT if steps is None or right == 0 else f"{steps / right:.1f}",
+            ]
+        )
+    title = f"{asked}: what an answer costs; a right answer carries the steps of the wrong ones"
     return without_empty_columns(Table(title, columns, rows))
 
 
-def _arm_row(arm: Mapping[str, Any], unit: str, samples: int) -> list[str]:
-    at = arm["budgets"][unit]
-    difference = at["difference"]
-    return [
-        arm["arm"],
-        _gate_text(arm),
-        _value_with_side(at["avg"]),
-        _value_with_side(at["pass"][str(samples)]),
-        ABSENT
-        if difference is None
-        else "{value:+.1f} [{low:+.1f}, {high:+.1f}]".format(**{k: 100 * v for k, v in difference.items()}),
-        ABSENT if at["tokens_per_slot"] is None else f"{at['tokens_per_slot']:.2f}",
-        ABSENT if at["tokens_per_slot"] is None else f"{at['mean_tokens'] / at['tokens_per_slot']:.1f}",
-        ABSENT if at.get("drafts_kept") is None else f"{100 * at['drafts_kept']:.1f}",
-        f"{at['mean_tokens']:.1f}",
-        f"{100 * at['finished']:.1f}",
-    ]
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
-def _value_with_side(estimate: Mapping[str, float]) -> str:
-    """Return the value and the longer side of its interval, since the sides differ near 0 and 100 %."""
-    side = max(estimate["high"] - estimate["value"], estimate["value"] - estimate["low"])
-    return f"{100 * estimate['value']:.1f} ± {100 * side:.1f}"
+def _share_text(estimate: Mapping[str, float]) -> str:
+    value, low, high = (_percent(estimate[name]) for name in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _difference_text(estimate: Mapping[str, float] | None) -> str:
+    if estimate is None:
+        return ABSENT
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def _gate_text(arm: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from pipo_core.evaluate.table import steps_of_an_answer
 from pipo_core.pipeline.recommend import Recommendation, recommend
 from pipo_core.recipes.methods import METHODS
 from pipo_core.tables import Table
@@ -40,7 +41,7 @@ def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> lis
             lines.append(f"{name}: an answer may take at most {tokens:,} tokens. The engine does not report slots.")
         else:
             lines.append(
-                f"{name}: an answer may take at most {tokens:,} tokens, or, in the other table, {slots:,} slots. "
+                f"{name}: an answer may take at most {tokens:,} tokens or, counted by itself, {slots:,} slots. "
                 "At equal tokens all methods may write answers of the same length. At equal slots, as the paper "
                 "compares, PIPO may write up to twice as many tokens as regular decoding."
             )
@@ -197,7 +198,7 @@ def _against_verified(results: Results, chosen: set[str], benches: Sequence[Resu
     verified = [arm for arm in results["arms"] if METHODS[arm["method"]].verified]
     for arm in verified:
         for other in (other for other in results["arms"] if other["label"] in chosen):
-            steps = {one["label"]: _steps(one["budgets"][unit]) for one in (arm, other)}
+            steps = {one["label"]: steps_of_an_answer(one["budgets"][unit]) for one in (arm, other)}
             if None in steps.values():
                 continue
             told = ", ".join(f"`{label}` {count:.1f} steps" for label, count in steps.items())
@@ -210,11 +211,6 @@ def _against_verified(results: Results, chosen: set[str], benches: Sequence[Resu
                 yield from _seconds_line(
                     bench, {one["label"]: one["budgets"][unit]["mean_tokens"] for one in (arm, other)}
                 )
-
-
-def _steps(at: Mapping[str, Any]) -> float | None:
-    """Return the mean number of steps an answer takes; None if the engine does not report slots."""
-    return at["mean_tokens"] / at["tokens_per_slot"] if at["tokens_per_slot"] else None
 
 
 def _seconds_line(bench: Results, tokens: Mapping[str, float]) -> Iterator[str]:

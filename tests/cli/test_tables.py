@@ -42,7 +42,15 @@ def test_headers_take_one_line_where_there_is_room() -> None:
     assert column_widths(table, 18) == [4, 6]
 
 
-@pytest.mark.parametrize("table", [*tables(evaluation(arm("pipo", 0.95, 1.0, 1.8, half=0.12))), latency_table(bench())])
+RESULTS = [*tables(evaluation(arm("pipo", 0.95, 1.0, 1.8, half=0.12))), latency_table(bench())]
+
+
+@pytest.mark.parametrize("table", RESULTS[:2])
+def test_tables_of_an_evaluation_fit_into_80_columns(table: Table) -> None:
+    assert total(column_widths(table, 80)) <= 80
+
+
+@pytest.mark.parametrize("table", RESULTS)
 def test_tables_of_results_fit_into_100_columns(table: Table, capsys: pytest.CaptureFixture[str]) -> None:
     show_table(table)
     out = capsys.readouterr().out
@@ -51,8 +59,8 @@ def test_tables_of_results_fit_into_100_columns(table: Table, capsys: pytest.Cap
     assert "\x1b" not in out
     for row in table.rows:
         assert any(" ".join(row) == " ".join(line.split()) for line in lines), row
-    head = out.replace(table.title, "").split("─")[0].split()
-    assert sorted(head) == sorted(" ".join(table.columns).split())
+    head = out.split("─")[0].split()
+    assert sorted(head) == sorted(" ".join([table.title, *table.columns]).split())
 
 
 def test_a_table_that_cannot_fit_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:

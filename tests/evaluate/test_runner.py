@@ -330,11 +330,21 @@ def test_an_engine_that_loses_answers_is_an_error(recipe: EvalRecipe, opener: An
 
 def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
-    table = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[0]
-    assert table.columns == [
-        *("arm", "avg@3 %", "pass@3 %", "tokens a slot", "steps an answer", "tokens an answer", "finished %")
-    ]
-    assert {len(row) for row in table.rows} == {7}
+    accuracy, cost = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[:2]
+    assert accuracy.columns == ["arm", "avg@3 %", "pass@3 %", "finished %"]
+    assert cost.columns == ["arm", "tokens a slot", "tokens an answer", "steps an answer", "steps a right answer"]
+    for table in (accuracy, cost):
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_budgets_with_the_same_figures_share_their_tables(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+    results = run_eval(recipe, tmp_path, open_engine=opener())
+    assert len(tables(results)) == 4
+    for entry in results["arms"]:
+        entry["budgets"]["slots"] = dict(entry["budgets"]["tokens"])
+    accuracy, cost = tables(results)
+    assert "at most 24 tokens or 24 slots; the figures are the same at both budgets" in accuracy.title
+    assert "at most 24 tokens or 24 slots:" in cost.title
 
 
 def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
@@ -344,24 +354,30 @@ def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opene
 
 def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
-    tokens, slots = tables(results)
-    assert "24 tokens" in tokens.title
-    assert "24 slots" in slots.title
-    for table, unit in ((tokens, "tokens"), (slots, "slots")):
-        assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
-        for row, entry in zip(table.rows, results["arms"], strict=True):
-            cells = dict(zip(table.columns, row, strict=True))
+    found = tables(results)
+    for accuracy, cost, unit in ((*found[:2], "tokens"), (*found[2:], "slots")):
+        assert f"24 {unit}" in accuracy.title
+        assert f"24 {unit}" in cost.title
+        for table in (accuracy, cost):
+            assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
+        for right, paid, entry in zip(accuracy.rows, cost.rows, results["arms"], strict=True):
+            cells = dict(zip(accuracy.columns, right, strict=True)) | dict(zip(cost.columns, paid, strict=True))
             at = entry["budgets"][unit]
-            assert float(cells["avg@3 %"].split(" ± ")[0]) == pytest.approx(100 * at["avg"]["value"], abs=0.05)
+            value, low, high = (100 * at["avg"][name] for name in ("value", "low", "high"))
+            assert cells["avg@3 %"] == f"{value:.1f} [{low:.1f}, {high:.1f}]"
             assert float(cells["tokens a slot"]) == pytest.approx(at["tokens_per_slot"], abs=0.005)
+            steps = at["mean_tokens"] / at["tokens_per_slot"]
+            assert float(cells["steps an answer"]) == pytest.approx(steps, abs=0.05)
+            assert float(cells["steps a right answer"]) == pytest.approx(100 * steps / value, abs=0.05)
             if entry["label"] == "base":
                 assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
             else:
                 assert float(cells["drafts kept %"]) == pytest.approx(100 * at["drafts_kept"], abs=0.05)
                 assert float(cells["Δ to base"].split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
-        lines = markdown(table).splitlines()
-        assert len(lines) == 2 + 2 + len(table.rows)
-        assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}
+        for table in (accuracy, cost):
+            lines = markdown(table).splitlines()
+            assert len(lines) == 2 + 2 + len(table.rows)
+            assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}
 
 
 def test_a_coin_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
