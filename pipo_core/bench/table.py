@@ -17,7 +17,7 @@ def latency_table(results: Mapping[str, Any]) -> Table:
         f"on {results['machine']['device']}; medians [quartiles]{over}"
     )
     columns = ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT speed-up", "TPOT speed-up"]
-    columns += ["tokens a slot", "TTFT of limit", "TPOT of limit"]
+    columns += ["tokens a slot", "drafts kept %", "TTFT of limit", "TPOT of limit"]
     rows = [_latency_row(length["prompt_tokens"], arm) for length in results["lengths"] for arm in length["arms"]]
     return without_empty_columns(Table(title, columns, rows, words=(1,)))
 
@@ -32,6 +32,7 @@ def _latency_row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
         ABSENT if speedup is None else f"{speedup['ttft_s']['median']:.2f}×",
         ABSENT if speedup is None else f"{speedup['tpot_s']['median']:.2f}×",
         f"{arm['tokens_per_slot']:.2f}",
+        ABSENT if arm["drafts_kept"] is None else f"{100 * arm['drafts_kept']:.1f}",
         *(_share_in_percent(arm["of_limit"] and arm["of_limit"][time]) for time in ("ttft_s", "tpot_s")),
     ]
 

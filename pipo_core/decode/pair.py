@@ -56,7 +56,7 @@ class PairMethod(Method[PairState]):
     Attributes:
         tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
         draft_vocab: the ids that drafts come from; None for all.
-        acceptance: for measurements, the share of drafts to keep at random; None to keep them by threshold.
+        acceptance: for measurements, the share of drafts to keep, evenly spread; None to keep them by threshold.
         sample_rejected: whether rejected drafts are sampled, too, because distillation learns from them.
 
     Raises:
@@ -127,10 +127,10 @@ class PairMethod(Method[PairState]):
         )
 
     def _keeps(self, sampler: Sampler, confidence: torch.Tensor) -> torch.Tensor:
-        """Return the gate's decision, ``[B]``: ``c_i ≥ τ``, or a coin where a measurement fixes the share."""
+        """Return the gate's decision, ``[B]``: ``c_i ≥ τ``, or the slot's turn where a measurement fixes the share."""
         if self.acceptance is None:
             return confidence >= self.tau
-        return sampler.noise(place=2).squeeze(1) < self.acceptance
+        return sampler.chooses(self.acceptance)
 
     def _sample_drafts(
         self, state: PairState, run: PassRunner, drafted: torch.Tensor, wanted: torch.Tensor

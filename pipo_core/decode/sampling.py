@@ -235,6 +235,17 @@ class Sampler:
         noise = keyed_uniform(seeds, slots + np.uint64(ahead), place)
         return torch.from_numpy(noise).to(self._device, torch.float32)[:, None]
 
+    def chooses(self, share: float) -> torch.Tensor:
+        """Return for each sequence whether its current slot is among the ``share`` of chosen ones, ``[B]``.
+
+        Slot ``i`` is chosen if ``⌊u + (i+1)·share⌋ > ⌊u + i·share⌋``, where ``u`` in [0, 1) is the request's noise. So
+        each slot is chosen with probability ``share``, and any ``n`` slots in a row hold ``n·share`` chosen ones, up
+        to rounding: systematic sampling, which needs no long texts to come close to the share.
+        """
+        start = keyed_uniform(self._seeds, np.zeros_like(self._slots), place=2)
+        reached = [np.floor(start + (self._slots + np.uint64(more)) * share) for more in (0, 1)]
+        return torch.from_numpy(reached[1] > reached[0]).to(self._device)
+
 
 def keyed_uniform(seeds: np.ndarray, slots: np.ndarray, place: int) -> np.ndarray:
     """Return numbers in [0, 1), float64 with 24 random bits, that depend on (seed, slot, place) alone.

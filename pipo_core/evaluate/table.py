@@ -136,7 +136,7 @@ def _difference_text(estimate: Mapping[str, float] | None) -> str:
 
 
 def _gate_text(arm: Mapping[str, Any]) -> str:
-    """Return what decided which drafts were kept: the threshold, or a coin and its probability."""
+    """Return what decided which drafts were kept: the threshold, or a share that is kept without looking."""
     if arm.get("acceptance") is not None:
-        return f"coin {100 * arm['acceptance']:.3g} %"
+        return f"{100 * arm['acceptance']:.3g} % blindly"
     return ABSENT if arm["tau"] is None else f"{arm['tau']:g}"

@@ -61,7 +61,7 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
         assert list(found) == labels
         assert found["regular"]["tokens_per_slot"] == found["pipo@0%"]["tokens_per_slot"] == 1.0
         assert found["mtp"]["tokens_per_slot"] == found["pipo@100%"]["tokens_per_slot"] == 2.0
-        assert 0.3 < found["pipo@50%"]["drafts_kept"] < 0.7
+        assert 0.4 < found["pipo@50%"]["drafts_kept"] < 0.6
         assert all(0 < arm["of_limit"]["tpot_s"] < 1 for arm in found.values())
         # With every draft kept a step writes two tokens, and reads the LM head twice.
         moved = step_bytes(reference.config, "pipo", StepLoad(context=length["prompt_tokens"]), weight_bytes=4)

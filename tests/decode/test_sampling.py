@@ -140,6 +140,24 @@ def test_noise_is_uniform_and_uncorrelated() -> None:
     assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.015
 
 
+@given(st.floats(0, 1), st.integers(0, 2**64 - 1), st.integers(1, 60))
+def test_any_run_of_slots_holds_the_share_of_chosen_ones(share: float, seed: int, count: int) -> None:
+    sampler = Sampler([SamplingParams(seed=seed)], [()], 10, CPU)
+    chosen = 0
+    for _ in range(count):
+        chosen += int(sampler.chooses(share))
+        sampler.advance()
+    assert abs(chosen - count * share) < 1 + 1e-9
+    assert chosen == count * share or 0 < share < 1
+
+
+def test_every_slot_is_chosen_with_the_probability_of_the_share() -> None:
+    sampler = Sampler([SamplingParams(seed=seed) for seed in range(20_000)], [()] * 20_000, 10, CPU)
+    for _ in range(5):
+        assert abs(float(sampler.chooses(0.335).float().mean()) - 0.335) < 0.012  # 3.6 standard errors
+        sampler.advance()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_k": -1}, {"repetition_penalty": 0.0}]
 )

@@ -380,12 +380,12 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
             assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}
 
 
-def test_a_coin_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
+def test_a_blind_gate_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     opened = opener()
     gate, pair = recipe.model_dump()["arms"]
-    arms = [gate, {**pair, "tau": 0.5}, {**pair, "name": "coin", "tau": None, "acceptance": [0.25, 1.0]}]
+    arms = [gate, {**pair, "tau": 0.5}, {**pair, "name": "blind", "tau": None, "acceptance": [0.25, 1.0]}]
     results = run_eval(changed(recipe, arms=arms), tmp_path, open_engine=opened)
     kept_by = [(decoding.tau, decoding.acceptance) for decoding in opened.opened]
     assert kept_by == [(None, None), (0.5, None), (None, 0.25), (None, 1.0)]
-    assert [entry["label"] for entry in results["arms"]] == ["base", "pair@0.5", "coin@25%", "coin@100%"]
-    assert "coin 25 %" in markdown(tables(results)[0])
+    assert [entry["label"] for entry in results["arms"]] == ["base", "pair@0.5", "blind@25%", "blind@100%"]
+    assert "25 % blindly" in markdown(tables(results)[0])
