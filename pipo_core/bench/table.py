@@ -6,31 +6,41 @@ from typing import Any
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
-def latency_table(results: Mapping[str, Any]) -> Table:
-    """Return times and speed-ups from the results of `run_bench`: a row for each prompt length and arm.
+def latency_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of times and of steps from the results of `run_bench`: a row for each prompt length and arm.
 
     Times are medians with quartiles, in milliseconds. Speed-ups are medians over rounds.
     """
-    over = f"; speed-ups over {results['baseline']}" if results["baseline"] else ""
-    title = (
-        f"{results['trials']} trials of {results['new_tokens']} new tokens, batch {results['batch']}, "
-        f"on {results['machine']['device']}; medians [quartiles]{over}"
+    asked = f"{results['trials']} trials of {results['new_tokens']} new tokens, batch {results['batch']}"
+    over = f"; ×: speed-up over {results['baseline']}" if results["baseline"] else ""
+    rows = [(f"{length['prompt_tokens']:,}", arm) for length in results["lengths"] for arm in length["arms"]]
+    times = Table(
+        f"{asked}, on {results['machine']['device']}; medians [quartiles]{over}",
+        ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT ×", "TPOT ×"],
+        [[prompt, arm["label"], *_times(arm)] for prompt, arm in rows],
+        words=(1,),
     )
-    columns = ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT speed-up", "TPOT speed-up"]
-    columns += ["tokens a slot", "drafts kept %", "TTFT of limit", "TPOT of limit"]
-    rows = [_latency_row(length["prompt_tokens"], arm) for length in results["lengths"] for arm in length["arms"]]
-    return without_empty_columns(Table(title, columns, rows, words=(1,)))
+    steps = Table(
+        f"{asked}: what a slot wrote, and the share of the hardware's limit that was reached",
+        ["prompt tokens", "arm", "tokens a slot", "drafts kept %", "TTFT of limit", "TPOT of limit"],
+        [[prompt, arm["label"], *_steps(arm)] for prompt, arm in rows],
+        words=(1,),
+    )
+    return [without_empty_columns(times), without_empty_columns(steps)]
 
 
-def _latency_row(prompt_tokens: int, arm: Mapping[str, Any]) -> list[str]:
+def _times(arm: Mapping[str, Any]) -> list[str]:
     speedup = arm["speedup"]
     return [
-        f"{prompt_tokens:,}",
-        arm["label"],
         _milliseconds(arm["ttft_s"]),
         _milliseconds(arm["tpot_s"]),
         ABSENT if speedup is None else f"{speedup['ttft_s']['median']:.2f}×",
         ABSENT if speedup is None else f"{speedup['tpot_s']['median']:.2f}×",
+    ]
+
+
+def _steps(arm: Mapping[str, Any]) -> list[str]:
+    return [
         f"{arm['tokens_per_slot']:.2f}",
         ABSENT if arm["drafts_kept"] is None else f"{100 * arm['drafts_kept']:.1f}",
         *(_share_in_percent(arm["of_limit"] and arm["of_limit"][time]) for time in ("ttft_s", "tpot_s")),
@@ -77,7 +87,7 @@ def training_table(results: Mapping[str, Any]) -> Table:
 
 def bench_tables(results: Mapping[str, Any]) -> list[Table]:
     """Return the tables for which the results have figures."""
-    tables = [latency_table(results)]
+    tables = latency_tables(results)
     tables += [throughput_table(results)] if results["throughput"] else []
     tables += [training_table(results)] if results.get("training") else []
     return tables

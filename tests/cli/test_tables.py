@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipo_cli.tables import GAP, column_widths, show_findings, show_pairs, show_table, text_of
-from pipo_core.bench.table import latency_table
+from pipo_core.bench.table import latency_tables
 from pipo_core.evaluate.table import tables
 from pipo_core.tables import Table
 from tests.samples import arm, bench, evaluation
@@ -42,16 +42,16 @@ def test_headers_take_one_line_where_there_is_room() -> None:
     assert column_widths(table, 18) == [4, 6]
 
 
-RESULTS = [*tables(evaluation(arm("pipo", 0.95, 1.0, 1.8, half=0.12))), latency_table(bench())]
+RESULTS = [*tables(evaluation(arm("pipo", 0.95, 1.0, 1.8, half=0.12))), *latency_tables(bench())]
 
 
-@pytest.mark.parametrize("table", RESULTS[:2])
-def test_tables_of_an_evaluation_fit_into_80_columns(table: Table) -> None:
+@pytest.mark.parametrize("table", RESULTS)
+def test_tables_of_results_need_80_columns(table: Table) -> None:
     assert total(column_widths(table, 80)) <= 80
 
 
 @pytest.mark.parametrize("table", RESULTS)
-def test_tables_of_results_fit_into_100_columns(table: Table, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_of_results_are_printed_whole(table: Table, capsys: pytest.CaptureFixture[str]) -> None:
     show_table(table)
     out = capsys.readouterr().out
     lines = out.splitlines()

@@ -133,7 +133,7 @@ def test_the_report_says_what_was_found_and_on_what(tmp_path: Path, report: Call
     assert "1,080 training and 0 validation examples from 1,200 answers; dropped: 120 wrong" in text
     assert "at step 8: loss 0.375, backbone loss 0.125, mtp loss 0.125" in text
     assert "| pipo | 0.5 | 87.0 [86.0, 88.0] |" in text
-    assert "| 64 | pipo@0.5 | 13.33 [12.00, 14.67] | 6.67 [6.00, 7.33] | 1.50× | 1.50× | 1.80 |" in text
+    assert "| 64 | pipo@0.5 | 13.33 [12.00, 14.67] | 6.67 [6.00, 7.33] | 1.50× | 1.50× |" in text
     assert "at most 256 tokens or, counted by itself, 128 slots" in text
     assert "500 problems with 2 answers each" in text
     assert "torch 2" in text
