@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
         "pipo_core.errors",
         "pipo_core.files",
         "pipo_core.machine",
+        "pipo_core.messages",
         "pipo_core.reporting",
         "pipo_core.tables",
         "pipo_core.text",

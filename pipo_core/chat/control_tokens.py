@@ -12,8 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-THOUGHT = "<think>"
-END_OF_THOUGHT = "</think>"
+from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 
 _HIDDEN = "\ue000"
 """Precedes the code of a hidden character. A private-use character is neither white space nor a word to a template."""

@@ -7,7 +7,11 @@ from transformers import PreTrainedTokenizerBase
 
 from pipo_core.chat.control_tokens import ControlTokens
 from pipo_core.errors import UsageError
+from pipo_core.messages import END_OF_THOUGHT, THOUGHT, split_thought
 from pipo_core.text import one_line
+
+_ANSWER = "pipo"
+"""A text without control tokens, to find in what the chat template makes of it."""
 
 
 def encode_prompt(
@@ -27,11 +31,71 @@ def encode_prompt(
         UsageError: if the chat template fails on these messages.
     """
     controls = ControlTokens(tokenizer)
+    return controls.encode(_prompt_text(tokenizer, controls, messages, thinking=thinking))
+
+
+def encode_answered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]
+) -> tuple[list[int], list[int]]:
+    r"""Return the ids of the prompt that asks for a conversation's last turn, and those of that turn.
+
+    The prompt is what `encode_prompt` makes of the turns before. So whatever the template does with them, such as
+    leaving out earlier thoughts, training reads what decoding will read. The turn is what decoding is to write behind
+    the prompt's ``<think>\n``: the thought, ``\n</think>\n\n``, the answer, and the token that ends a turn. An answer
+    without a thought has an empty one; a thought without an end was cut off and stays as it is.
+
+    Args:
+        tokenizer: the model's, with its chat template.
+        messages: the turns; the last one is the assistant's.
+
+    Raises:
+        UsageError: if the chat template fails on these messages.
+    """
+    controls = ControlTokens(tokenizer)
+    prompt = _prompt_text(tokenizer, controls, messages[:-1], thinking=True)
+    thought, answer = (part and _plain(controls, part) for part in split_thought(messages[-1]))
+    if thought is None:
+        text = answer if _opens_thought(prompt) else f"{THOUGHT}\n{answer}"
+    elif _opens_thought(prompt):
+        text = f"{thought}\n{END_OF_THOUGHT}\n\n{answer}"
+    else:
+        text = f"{THOUGHT}\n{thought}\n{END_OF_THOUGHT}\n\n{answer}" if thought else str(answer)
+    end = turn_end(tokenizer)
+    written = [*controls.encode(str(text)), int(tokenizer.eos_token_id) if end is None else end]
+    return controls.encode(prompt), written
+
+
+def turn_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the control token that the chat template writes behind an assistant's text; None if it writes none."""
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # noqa: BLE001 - a template is a program, and it may reject this chat
+        return None
+    behind = str(text).rpartition(_ANSWER)[2].lstrip()
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    return next((number for number, token in added.items() if token.content and behind.startswith(token.content)), None)
+
+
+def _prompt_text(
+    tokenizer: PreTrainedTokenizerBase,
+    controls: ControlTokens,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    thinking: bool,
+) -> str:
     hidden = [controls.hide(message) for message in messages]
     try:
-        text = tokenizer.apply_chat_template(
-            hidden, add_generation_prompt=True, enable_thinking=thinking, tokenize=False
+        return str(
+            tokenizer.apply_chat_template(hidden, add_generation_prompt=True, enable_thinking=thinking, tokenize=False)
         )
     except Exception as error:  # a template is a program and may raise anything
         raise UsageError(f"the chat template does not take these messages: {one_line(error)}") from error
-    return controls.encode(text)
+
+
+def _opens_thought(prompt: str) -> bool:
+    return prompt.endswith(f"{THOUGHT}\n")
+
+
+def _plain(controls: ControlTokens, text: str) -> str:
+    return str(controls.hide({"content": text})["content"])

@@ -1,6 +1,6 @@
 """Splits a streamed answer at ``</think>`` into the thought and the text behind it."""
 
-from pipo_core.chat.control_tokens import END_OF_THOUGHT
+from pipo_core.messages import END_OF_THOUGHT
 
 
 class ThoughtSplitter:

@@ -4,14 +4,12 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from pipo_core.chat.layout import encode_prompt
+from pipo_core.chat.layout import encode_prompt, turn_end
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_object
 from pipo_core.text import one_line
 
 _GENERATION = "generation_config.json"
-_ANSWER = "pipo"
-"""A text without control tokens, to find in what the chat template makes of it."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -63,20 +61,8 @@ def end_ids(tokenizer: PreTrainedTokenizerBase, folder: Path | None = None) -> f
         tokenizer: the checkpoint's.
         folder: the checkpoint's; None to leave out its generation configuration.
     """
-    named = {int(tokenizer.eos_token_id), int(tokenizer.pad_token_id), *_turn_ends(tokenizer)}
+    named = {int(tokenizer.eos_token_id), int(tokenizer.pad_token_id), turn_end(tokenizer)}
     if folder is not None and (folder / _GENERATION).is_file():
         listed = read_object(folder / _GENERATION).get("eos_token_id")
         named |= {token for token in (listed if isinstance(listed, list) else [listed]) if type(token) is int}
-    return frozenset(token for token in named if 0 <= token < len(tokenizer))
-
-
-def _turn_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Return the control token that the chat template writes behind an assistant's text; empty if it writes none."""
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # noqa: BLE001 - a template is a program, and it may reject this chat
-        return set()
-    behind = str(text).rpartition(_ANSWER)[2].lstrip()
-    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
-    return {number for number, token in added.items() if token.content and behind.startswith(token.content)}
+    return frozenset(token for token in named if token is not None and 0 <= token < len(tokenizer))

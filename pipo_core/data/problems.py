@@ -1,6 +1,8 @@
 """Problem sets: questions with known answers, for rollouts and evaluations."""
 
+import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -8,7 +10,9 @@ from typing import Any, TypeAlias
 
 from pipo_core.data.tiny import arithmetic
 from pipo_core.errors import MissingInputError, UsageError
-from pipo_core.files import read_jsonl
+from pipo_core.files import read_data
+
+_ROW_KEYS = ("id", "question", "answer", "instruction", "level", "solution")
 
 Reference: TypeAlias = str | list[Any] | dict[str, Any]
 """A JSON value that answers are graded against: the right final answer, or what a grader needs, such as tests."""
@@ -40,20 +44,21 @@ def load_problems(source: str, split: str, count: int | None, seed: int) -> list
 
     Args:
         source: ``tiny``, or a JSONL file whose rows have ``question`` and ``answer`` and, if known, ``id``,
-            ``level`` and ``solution``.
+            ``level``, ``solution`` and an ``instruction``.
         split: ``train`` or ``heldout``; a file has no splits and ignores it.
         count: number of problems; None for all rows of a file, or 500 tiny problems.
         seed: chooses the tiny problems; a file ignores it.
 
     Raises:
-        MissingInputError: if the file cannot be read, or a row has no question or no answer.
+        MissingInputError: if the file cannot be read, is cut off or has too few problems; or for the first row without
+            a question or an answer, or with a key that nothing reads, naming its line.
         UsageError: if the tiny world has fewer problems.
     """
     if source == "tiny":
         return _tiny_problems(split, 500 if count is None else count, seed)
     path = Path(source)
-    problems = [_parse_problem_row(row, path, line) for line, row in enumerate(read_jsonl(path), start=1)]
-    return problems[:count]
+    problems = [_parse_problem_row(row, path, line) for line, row in read_data(path)]
+    return first_problems(problems, path, count, "give a file with more rows")
 
 
 def user_message(problem: Problem) -> str:
@@ -79,24 +84,63 @@ def _tiny_problems(split: str, count: int, seed: int) -> list[Problem]:
     return problems
 
 
-def _parse_problem_row(row: object, path: Path, line: int) -> Problem:
-    if not isinstance(row, dict) or not isinstance(row.get("question"), str) or "answer" not in row:
-        raise MissingInputError(f"{path}:{line}: a problem needs a question and an answer")
+def first_problems(problems: list[Problem], path: Path, count: int | None, hint: str) -> list[Problem]:
+    """Return the first ``count`` problems of a file, or all of them.
+
+    Raises:
+        MissingInputError: if there are fewer, or none, or two with the same id.
+    """
+    if not problems:
+        raise MissingInputError(f"{path} holds no problems", hint=hint)
+    if len({problem.id for problem in problems}) < len(problems):
+        raise MissingInputError(f"{path}: two problems have the same id")
+    if count is not None and len(problems) < count:
+        raise MissingInputError(
+            f"{path} holds {len(problems)} problems, and the recipe asks for {count}",
+            hint=f"{hint}, or use the problems that it has: problems.count={len(problems)}",
+        )
+    return problems[:count]
+
+
+def text_of(value: object) -> str:
+    """Return a text without surrounding blanks, or a whole number as text; an empty text for anything else."""
+    if isinstance(value, str):
+        return value.strip()
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+def _parse_problem_row(row: Mapping[str, Any], path: Path, line: int) -> Problem:
+    where = f"{path}:{line}"
+    unread = next((key for key, value in row.items() if value is not None and key not in _ROW_KEYS), None)
+    if unread is not None:
+        raise MissingInputError(f"{where}: nothing reads the key {unread!r} of a problem", hint="remove it")
+    question = row.get("question")
+    if not isinstance(question, str) or not question.strip() or row.get("answer") is None:
+        raise MissingInputError(f"{where}: a problem needs a question and an answer")
+    texts = {key: row.get(key) or "" for key in ("instruction", "solution")}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise MissingInputError(f"{where}: the {key} of a problem is a text, not {text!r}")
+    labels = {key: text_of(row[key]) for key in ("id", "level") if row.get(key) is not None}
+    for key, label in labels.items():
+        if not label:
+            raise MissingInputError(f"{where}: the {key} of a problem is a text or a whole number, not {row[key]!r}")
     return Problem(
-        id=str(row.get("id", f"{path.stem}-{line}")),
-        question=row["question"],
-        answer=_reference(row["answer"], f"{path}:{line}"),
-        level=str(row.get("level", "")),
-        solution=str(row.get("solution", "")),
+        id=labels.get("id", f"{path.stem}-{line}"),
+        question=question,
+        answer=_reference(row["answer"], where),
+        level=labels.get("level", ""),
+        **texts,
     )
 
 
 def _reference(answer: object, where: str) -> Reference:
     """Return a row's answer: a number as a text, lists and objects as they are."""
-    if isinstance(answer, str | list | dict):
+    if isinstance(answer, list | dict):
         return answer
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        return str(answer)
-    raise MissingInputError(
-        f"{where}: the answer of a problem is a text, a number, a list or an object, not {answer!r}"
-    )
+    text = repr(answer) if isinstance(answer, float) and math.isfinite(answer) else text_of(answer)
+    if not text:
+        raise MissingInputError(
+            f"{where}: the answer of a problem is a text, a number, a list or an object, not {answer!r}"
+        )
+    return text

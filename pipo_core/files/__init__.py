@@ -9,7 +9,7 @@ from pipo_core.files.disk_space import full_disk, writing
 from pipo_core.files.fingerprints import file_fingerprint, fingerprint
 from pipo_core.files.folders import fsync_tree, new_folder, remove_folder, remove_partial
 from pipo_core.files.json_files import read_json, read_object, write_json
-from pipo_core.files.json_lines import append_jsonl, read_jsonl
+from pipo_core.files.json_lines import append_jsonl, read_data, read_jsonl
 from pipo_core.files.locks import FolderLock, lock_of, workers_lock_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "lock_of",
     "new_file",
     "new_folder",
+    "read_data",
     "read_json",
     "read_jsonl",
     "read_object",

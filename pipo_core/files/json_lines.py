@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -52,6 +52,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         elif number < len(lines):
             raise MissingInputError(f"{path}:{number}: not a JSON object")
     return rows
+
+
+def read_data(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number (from 1) and row of each line that is not blank, of a file that was made elsewhere.
+
+    Unlike our own logs, such a file is whole or wrong: an incomplete last line is an error, too.
+
+    Raises:
+        MissingInputError: if the file is absent, or a line is not a JSON object.
+    """
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if line.strip():
+            row = _parse_object(line)
+            if row is None:
+                raise MissingInputError(f"{path}:{number}: not a JSON object, or a line that was cut off")
+            yield number, row
 
 
 def _append_text(path: Path, text: str) -> None:

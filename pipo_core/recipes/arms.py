@@ -38,7 +38,7 @@ class Arm(RecipeModel):
     )
     acceptance: ShareOrSweep = Field(
         default=None,
-        description="pipo only: keep this share of the drafts, evenly spread instead of by confidence; a list is a sweep.",
+        description="pipo only: keep this share of the drafts, evenly spread, not by confidence; a list is a sweep.",
     )
     draft_vocab: int | None = Field(
         default=None,

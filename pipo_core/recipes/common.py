@@ -6,9 +6,24 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from pipo_core.messages import MESSAGE_KEYS, THOUGHT_KEYS
 from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel, Seed, rows_ref
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
+
+
+UnreadKeys = Annotated[
+    list[str],
+    NEUTRAL,
+    Field(description="Keys of rows and messages that are left unread, such as id; other unknown keys are errors."),
+]
+
+
+def unread_findings(unread: list[str]) -> Iterator[Finding]:
+    """Yield an error for each key of `unread` that is read."""
+    for key in unread:
+        if key in ("messages", *MESSAGE_KEYS, *THOUGHT_KEYS):
+            yield Finding(("unread",), f"{key} has a meaning and is read; remove it from this list")
 
 
 class Sampling(RecipeModel):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from pipo_core.recipes.base import NEUTRAL, Finding, Loc, ModelRef, RecipeModel, rows_ref
-from pipo_core.recipes.common import Sampling
+from pipo_core.recipes.common import Sampling, UnreadKeys, unread_findings
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.recipes.training import TrainingRecipe
 
@@ -23,6 +23,11 @@ class DistillData(RecipeModel):
         default=4096, ge=1, description="Longest question in tokens, after the chat layout; longer ones are left out."
     )
     limit: int | None = Field(default=None, ge=1, description="Use only the first questions; null: all.")
+    unread: UnreadKeys = Field(default_factory=list)
+
+    def findings(self) -> Iterator[Finding]:
+        """Unread keys have no meaning."""
+        yield from unread_findings(self.unread)
 
 
 class Rollouts(RecipeModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipo_core.recipes.base import NEUTRAL, Finding, ModelRef, RecipeModel, rows_ref
+from pipo_core.recipes.common import UnreadKeys, unread_findings
 from pipo_core.recipes.training import TrainingRecipe
 
 
@@ -28,6 +29,11 @@ class TrainData(RecipeModel):
         description="Folder of tokenized examples (5 bytes per token), shared by all runs with the same examples and "
         "tokenizer; null: .cache/rows beside the runs.",
     )
+    unread: UnreadKeys = Field(default_factory=list)
+
+    def findings(self) -> Iterator[Finding]:
+        """Unread keys have no meaning."""
+        yield from unread_findings(self.unread)
 
 
 class PadPhase(RecipeModel):

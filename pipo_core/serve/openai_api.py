@@ -15,8 +15,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from pipo_core.chat import END_OF_THOUGHT, THOUGHT, encode_prompt
+from pipo_core.chat import encode_prompt
 from pipo_core.errors import PipoError, UsageError
+from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 from pipo_core.serve.answers import Accepted, answer_in_events, answer_whole
 from pipo_core.serve.requests import to_requests
 from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, error_body, read_body

@@ -33,7 +33,8 @@ def run_distill(recipe: DistillRecipe, out: Path, *, made_by: str, reporter: Rep
         PipoError: if the training failed, or its loss was NaN or infinite.
     """
     check_pair(recipe)
-    rows = check_rows(Path(recipe.data.train), recipe.data.limit, answered=False)
+    data = recipe.data
+    rows = check_rows(Path(data.train), data.limit, answered=False, unread=data.unread)
     reporter = reporter or SilentReporter()
     summary = run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter)
     finished = summary.get("rollouts_finished")

@@ -25,25 +25,29 @@ def plan(recipe: AnyTraining, out: Path) -> dict[str, Any]:
         out: the stage's folder.
 
     Returns:
-        ``command``; ``rows`` of the data and optimizer ``steps``, None where the data is not there yet (rows that turn
-        out too long make fewer of both); ``batch_rows``, the rows of one step; ``tokens``, the counts of the tokenized
-        examples if an earlier training has filled their folder, and ``tokenized``, that folder; ``longest_row``, the
-        most tokens of a row; ``kernels``, for each package that makes linear attention fast whether it is installed,
-        None on a CPU, which uses none; ``missing``, the errors of what is not installed.
+        ``command``; ``rows``, the examples or questions of the data, and optimizer ``steps``, None where the data is
+        not there yet (examples that turn out too long make fewer of both); ``batch_rows``, the rows of one step;
+        ``tokens``, the counts of the tokenized examples if an earlier training has filled their folder, and
+        ``tokenized``, that folder; ``longest_row``, the most tokens of a row; ``kernels``, for each package that makes
+        linear attention fast whether it is installed, None on a CPU, which uses none; ``missing``, the errors of what
+        is not installed.
 
     Raises:
-        MissingInputError: if the data is there and has a bad row.
+        MissingInputError: if the data, or the validation set, is there and has a bad row.
         PipoError: if a teacher does not fit the student.
     """
-    file = Path(recipe.data.train)
-    file = file / "train.jsonl" if file.is_dir() else file
+    file = _rows_file(recipe.data.train, "train.jsonl")
     distills = isinstance(recipe, DistillRecipe)
     if isinstance(recipe, DistillRecipe) and all(Path(model).is_dir() for model in (recipe.model, recipe.teacher)):
         check_pair(recipe)
-    rows = check_rows(file, recipe.data.limit, answered=not distills) if file.is_file() else None
+    unread = recipe.data.unread
+    rows = check_rows(file, recipe.data.limit, answered=not distills, unread=unread) if file.is_file() else None
     folder, tokens = None, None
     if not isinstance(recipe, DistillRecipe) and rows is not None:
         data = recipe.data
+        validation = data.validation and _rows_file(data.validation, "validation.jsonl")
+        if validation and validation.is_file():
+            check_rows(validation, unread=unread)
         cache = cache_folder(data.cache, out)
         folder = examples_folder(cache, file, Path(recipe.model), max_length=data.max_length, limit=data.limit)
         tokens = count_examples(folder)
@@ -58,6 +62,10 @@ def plan(recipe: AnyTraining, out: Path) -> dict[str, Any]:
         "kernels": kernels() if recipe.precision == "bf16" else None,
         "missing": [lack for lack in (missing_swift(), missing_deepspeed(recipe)) if lack is not None],
     }
+
+
+def _rows_file(given: str, name: str) -> Path:
+    return Path(given) / name if Path(given).is_dir() else Path(given)
 
 
 def batch_rows(recipe: AnyTraining) -> int:

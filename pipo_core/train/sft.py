@@ -31,7 +31,7 @@ def run_train(recipe: TrainRecipe, out: Path, *, made_by: str, reporter: Reporte
     """
     check_model(Path(recipe.model))
     data = recipe.data
-    rows = check_rows(Path(data.train), data.limit)
+    examples = check_rows(Path(data.train), data.limit, unread=data.unread)
     if data.validation is not None:
-        check_rows(Path(data.validation))
-    return run_training(recipe, out, made_by=made_by, rows=rows, reporter=reporter or SilentReporter())
+        check_rows(Path(data.validation), unread=data.unread)
+    return run_training(recipe, out, made_by=made_by, rows=examples, reporter=reporter or SilentReporter())

@@ -15,7 +15,7 @@ from pipo_core.errors import MissingInputError
 from pipo_core.files import file_fingerprint, fingerprint, read_object
 from pipo_core.train.layout import EXAMPLES_CACHE
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Raise it by one when an unchanged file would give other tokens or labels, or when the cache's files change.
 
 Folders of other numbers are not read. `tests/train/worker/test_cache_format.py` fails if raising it was forgotten.

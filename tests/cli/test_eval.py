@@ -205,5 +205,5 @@ def test_a_broken_benchmark_is_one_line(questions: Path) -> None:
     code, _, err = evaluate("--ckpt", "tiny-student")
     assert (code, err.splitlines()[-1]) == (
         3,
-        f"pipo: {questions.absolute()}: row 1 has no answer (a text or a whole number)",
+        f"pipo: {questions.absolute()}:1 has no answer (a text or a whole number)",
     )

@@ -355,7 +355,7 @@ def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opene
 def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     found = tables(results)
-    for accuracy, cost, unit in ((*found[:2], "tokens"), (*found[2:], "slots")):
+    for accuracy, cost, unit in ((found[0], found[1], "tokens"), (found[2], found[3], "slots")):
         assert f"24 {unit}" in accuracy.title
         assert f"24 {unit}" in cost.title
         for table in (accuracy, cost):

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipo_core.data.problems import Problem
+from pipo_core.data.problems import Problem, first_problems, text_of
 from pipo_core.errors import MissingInputError
 from pipo_core.evaluate.suites.base import Suite
 from pipo_core.evaluate.suites.boxed import BoxedAnswers
-from pipo_core.files import read_jsonl
+from pipo_core.files import read_data
 from pipo_core.grade import MAX_ANSWER_LENGTH, MathGrader
 from pipo_core.recipes.evaluate import EvalRecipe
 
@@ -34,22 +34,8 @@ class MathSuite(BoxedAnswers):
             MissingInputError: if the file is cut off, has too few problems, or has a row that is not a problem.
         """
         path = Path(recipe.benchmark or "")
-        rows = read_jsonl(path)
-        problems = [_parse_benchmark_row(row, f"{path}: row {number}") for number, row in enumerate(rows, start=1)]
-        lines = sum(1 for line in path.read_bytes().split(b"\n") if line.strip())
-        if lines > len(rows):
-            raise MissingInputError(f"{path}: the last row is cut off", hint="download the file again")
-        if not problems:
-            raise MissingInputError(f"{path} holds no problems", hint="download the file again")
-        if len({problem.id for problem in problems}) < len(problems):
-            raise MissingInputError(f"{path}: two problems have the same id")
-        count = recipe.problems.count or len(problems)
-        if len(problems) < count:
-            raise MissingInputError(
-                f"{path} holds {len(problems)} problems, and the recipe asks for {count}",
-                hint=f"download the file again, or use the problems that it has: problems.count={len(problems)}",
-            )
-        return problems[:count]
+        problems = [_parse_benchmark_row(row, f"{path}:{number}") for number, row in read_data(path)]
+        return first_problems(problems, path, recipe.problems.count, "download the file again")
 
     def prompt(self, problem: Problem) -> list[dict[str, str]]:
         """Return one user turn: the instruction, a blank line, the question."""
@@ -72,7 +58,7 @@ def _parse_benchmark_row(row: Mapping[str, Any], where: str) -> Problem:
     question, answer, name = (row.get(key) for key in ("problem", "answer", "id"))
     if not isinstance(question, str) or not question.strip():
         raise MissingInputError(f"{where} has no problem (a text)")
-    answer, name = _text_of(answer), _text_of(name)
+    answer, name = text_of(answer), text_of(name)
     if not answer:
         raise MissingInputError(f"{where} has no answer (a text or a whole number)")
     if len(answer) > MAX_ANSWER_LENGTH:
@@ -80,10 +66,3 @@ def _parse_benchmark_row(row: Mapping[str, Any], where: str) -> Problem:
     if not name:
         raise MissingInputError(f"{where} has no id (a text or a whole number)")
     return Problem(id=f"math-{name}", question=question, answer=answer)
-
-
-def _text_of(value: object) -> str:
-    """Return a text without surrounding blanks, or a whole number as text; an empty text for anything else."""
-    if isinstance(value, str):
-        return value.strip()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""

@@ -5,7 +5,6 @@ Training reads exactly what the rollout read: the prompt as `chat.encode_prompt`
 the same id is end-of-text, which a student may write.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pipo_core.data.augment import IGNORED
 from pipo_core.engine import Slot
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.model.slots import even_prompt
-from pipo_core.train.rows import read_lines
+from pipo_core.train.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,16 @@ def read_questions(
     """
     questions: list[Question] = []
     number = dropped = 0
-    for number, (line, content) in enumerate(read_lines(file, limit), start=1):
-        messages = json.loads(content)["messages"]
-        last = max(index for index, message in enumerate(messages) if message["role"] == "user")
+    for number, row in enumerate(read_rows(file, limit), start=1):
+        last = max(index for index, message in enumerate(row.messages) if message["role"] == "user")
         try:
-            ids = encode_prompt(tokenizer, messages[: last + 1])
+            ids = encode_prompt(tokenizer, row.messages[: last + 1])
         except UsageError as error:
-            raise MissingInputError(f"{file}:{line}: {error.message}") from error
+            raise MissingInputError(f"{file}:{row.line}: {error.message}", hint=error.hint) from error
         if len(ids) > max_prompt:
             dropped += 1
         else:
-            questions.append(Question(line, tuple(ids)))
+            questions.append(Question(row.line, tuple(ids)))
         progress(number)
     if not questions:
         raise MissingInputError(

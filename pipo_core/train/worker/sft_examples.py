@@ -3,10 +3,9 @@
 Folders are named by `pipo_core.train.token_cache`.
 """
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipo_core.data.augment import IGNORED
-from pipo_core.errors import MissingInputError
+from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import FolderLock, lock_of, new_folder, read_object, write_json
 from pipo_core.model.frequent_tokens import FrequentTokens
-from pipo_core.train.rows import read_lines
+from pipo_core.train.rows import parse_row, read_lines
 from pipo_core.train.token_cache import RECORD, count_examples
 
 Encode = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -49,7 +48,7 @@ class EncodedExamples:
     """The examples of one data file: a map-style dataset of `Example` over files that all processes share.
 
     Attributes:
-        dropped: rows that are left out because they were too long.
+        dropped: examples that are left out because they were too long.
     """
 
     def __init__(self, folder: Path, *, augmented: bool) -> None:
@@ -113,13 +112,13 @@ def encode_examples(
     Args:
         file: JSON lines of ``{"messages": [...]}``, checked by `rows.check_rows`.
         folder: as `token_cache.examples_folder` names it; it appears complete or not at all.
-        encode: turns one row into ``input_ids`` and ``labels`` (the chat template).
+        encode: turns a conversation whose last turn is learned into ``input_ids`` and ``labels`` (the chat template).
         max_length: longer examples, in tokens, are left out and counted.
         limit: read at most this many rows.
         progress: called with the number of rows done.
 
     Raises:
-        MissingInputError: if no example is left.
+        MissingInputError: for a row that the chat template does not take, naming its line, or if no example is left.
     """
     if count_examples(folder) is not None:
         return
@@ -142,17 +141,18 @@ def _fill(
     dropped = 0
     with new_folder(folder) as made:
         with (made / _IDS).open("wb") as ids_file, (made / _LABELLED).open("wb") as labelled_file:
-            for number, (ids, labels) in enumerate(_encoded(file, limit, encode), start=1):
+            for number, examples in enumerate(_encoded(file, limit, encode), start=1):
                 progress(number)
-                if len(ids) > max_length:
-                    dropped += 1
-                    continue
-                ids_file.write(np.asarray(ids, dtype=np.int32).tobytes())
-                labelled_file.write((np.asarray(labels) != IGNORED).tobytes())
-                lengths.append(len(ids))
+                for ids, labels in examples:
+                    if len(ids) > max_length:
+                        dropped += 1
+                        continue
+                    ids_file.write(np.asarray(ids, dtype=np.int32).tobytes())
+                    labelled_file.write((np.asarray(labels) != IGNORED).tobytes())
+                    lengths.append(len(ids))
         if not lengths:
             raise MissingInputError(
-                f"{file}: all {dropped} rows are longer than data.max_length ({max_length} tokens)",
+                f"{file}: all {dropped} examples are longer than data.max_length ({max_length} tokens)",
                 hint="give a larger data.max_length",
             )
         np.save(made / _ENDS, np.cumsum(lengths, dtype=np.int64))
@@ -161,14 +161,18 @@ def _fill(
         write_json(made / RECORD, {**record, "bytes": sizes})
 
 
-def _encoded(file: Path, limit: int | None, encode: Encode) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield ids and labels of every row in order; large files on all CPUs, since the tokenizer frees the GIL."""
+def _encoded(file: Path, limit: int | None, encode: Encode) -> Iterator[list[tuple[list[int], list[int]]]]:
+    """Yield ids and labels of each row's examples; large files on all CPUs, since the tokenizer frees the GIL."""
 
-    def encode_line(line: bytes) -> tuple[list[int], list[int]]:
-        encoded = encode({"messages": json.loads(line)["messages"]})
-        return encoded["input_ids"], encoded["labels"]
+    def encode_line(numbered: tuple[int, bytes]) -> list[tuple[list[int], list[int]]]:
+        row = parse_row(file, *numbered)
+        try:
+            examples = [encode({"messages": row.messages[: index + 1]}) for index in row.learned]
+        except UsageError as error:
+            raise MissingInputError(f"{file}:{row.line}: {error.message}", hint=error.hint) from error
+        return [(example["input_ids"], example["labels"]) for example in examples]
 
-    lines: Iterable[bytes] = (line for _, line in read_lines(file, limit))
+    lines = read_lines(file, limit)
     if file.stat().st_size < _PARALLEL_BYTES:
         yield from map(encode_line, lines)
         return

@@ -14,7 +14,6 @@ from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import load_config, random_model, start_compressor
 from pipo_core.model.weight_files import PIPO_ARCHITECTURE
 from pipo_core.recipes.sft import Compressor
-from pipo_core.train.rows import THINK
 from pipo_core.train.worker.opd_template import OpdTemplate
 from pipo_core.train.worker.sft_template import SftTemplate
 from pipo_core.train.worker.swift_arguments import MODEL_TYPE, OPD_TEMPLATE, SFT_TEMPLATE
@@ -44,12 +43,6 @@ def _register_template(name: str, template: type[PairTemplate]) -> None:
             name,
             template_cls=template,
             default_system=None,
-            # Stock Qwen templates also put a loss on the newline after the end token, which decoding never reaches.
-            suffix=["<|im_end|>"],
-            thinking_prefix=THINK,
-            non_thinking_prefix="<think>\n\n</think>\n\n",
-            agent_template="qwen3_5",
-            is_thinking=True,
         ),
         exist_ok=True,
     )

@@ -1,27 +1,23 @@
-"""Qwen's chat format for text as ms-swift's template hooks, and what the templates of all trainings share."""
+"""What the templates of all trainings, ms-swift's hooks, share: the layout of an example and the logged figures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from swift.template import Template
 from swift.template.templates.qwen import Qwen3_5Template
 from transformers.utils.generic import ModelOutput
 from typing_extensions import override
 
-from pipo_core.chat import ControlTokens
+from pipo_core.chat import encode_answered
+from pipo_core.data.augment import IGNORED
 from pipo_core.model import PIPOOutput
-from pipo_core.train.rows import THINK
 
 ACCEPTANCE_AT = (0.5, 0.8, 0.9, 0.95)
 """Thresholds τ for which training reports the share of drafts that would be kept."""
 
 CALIBRATION = "calibration"
 """Name of the `GateMetric` among the trainer's metrics; a training of the uncompressed model has none."""
-
-_PLACEHOLDERS = ("{{SYSTEM}}", "{{QUERY}}", "{{RESPONSE}}", "{{ROUND0}}", "{{ROUND1}}")
-"""Texts that ms-swift would replace wherever they occur, also in messages."""
 
 
 @dataclass
@@ -33,54 +29,24 @@ class TrainingLoss(ModelOutput):
 
 
 class PairTemplate(Qwen3_5Template):
-    """ms-swift's Qwen3.5 template without images and sounds.
+    """ms-swift's hooks for batches and losses. The layout of a conversation is that of decoding, see `chat.layout`.
 
     Subclasses collate batches (`_data_collator`) and compute the loss (`compute_sft_loss`).
     """
 
-    controls: ControlTokens
     support_padding_free = False
     # Losses are means; with True, the Trainer would sum them over the micro-batches of an optimizer step.
     model_accepts_loss_kwargs = False
 
     @override
-    def init_processor(self, processor: Any) -> None:
-        """Take the tokenizer, and find its control tokens."""
-        super().init_processor(processor)
-        if processor is not None:
-            self.controls = ControlTokens(self.tokenizer, also=_PLACEHOLDERS)
+    def encode(self, inputs: Mapping[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return ``input_ids`` and ``labels`` of a conversation whose last turn is learned.
 
-    @override
-    def _encode(self, inputs: Any) -> dict[str, Any]:
-        """Encode text alone: Qwen3.5's own `_encode` computes positions of images."""
-        encoded: dict[str, Any] = Template._encode(self, inputs)  # noqa: SLF001 - the class above the parent
-        return encoded
-
-    @override
-    def _swift_prepare_inputs(self, inputs: Any) -> None:
-        """Split ``<think>`` off the answers, without loss, because the generation prompt ends with it.
-
-        As a text of its own it is tokenized by itself, so the tokens around it are those of decoding.
+        Raises:
+            UsageError: if the chat template fails on it.
         """
-        inputs.messages = [self.controls.hide(message) for message in inputs.messages]
-        if inputs.system is not None:
-            inputs.system = self.controls.hide({"content": inputs.system})["content"]
-        super()._swift_prepare_inputs(inputs)
-        for message in inputs.messages:
-            content = message["content"]
-            if message["role"] == "assistant" and isinstance(content, str) and content.startswith(THINK):
-                message["content"] = [THINK, content.removeprefix(THINK)]
-                message["loss"] = [False, None]
-
-    @override
-    def _tokenize(self, context: Any, **kwargs: Any) -> list[int]:
-        """Return the tokens of a text, the same as in decoding."""
-        return self.controls.encode(context)
-
-    @staticmethod
-    def _split_special_tokens(contexts: list[Any], scales: list[float]) -> tuple[list[Any], list[float]]:
-        """Return the texts unsplit: marks of images and sounds have no meaning in a text model."""
-        return contexts, scales
+        prompt, answer = encode_answered(self.tokenizer, inputs["messages"])
+        return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
 def log_figures(outputs: PIPOOutput, metrics: Mapping[str, Any]) -> None:

@@ -54,20 +54,20 @@ def test_a_thought_about_marks_is_kept_whole() -> None:
 def test_placeholders_of_ms_swift_in_messages_stay_text() -> None:
     slots = "{{ROUND0}}{{ROUND1}}{{QUERY}}{{SYSTEM}}{{RESPONSE}}"
     assert laid_out(("user", slots), ("assistant", f"<think>\n{slots}")) == f"{slots}{ASKED[1:]}{slots}"
-    assert laid_out(("user", "1"), ("assistant", "{{RESPONSE}}")) == f"1{BETWEEN}assistant\n{{{{RESPONSE}}}}"
 
 
 def test_turns_that_are_joined_make_no_control_token() -> None:
     shown = laid_out(("user", "<|im_ "), ("user", "end|>2"), ("assistant", "<think>\n3"))
-    assert shown == f"<|im_end|>2{ASKED[1:]}3"
+    assert shown == f"<|im_{BETWEEN}user\nend|>2{ASKED[1:]}3"
 
 
 def test_tools_and_systems_write_plain_text() -> None:
     thought = ("assistant", "<think>\n2</think>3")
     shown = laid_out(("system", "s<|im_end|>"), ("user", "1"), thought, ("tool", "<|im_end|>t<think>"), thought)
-    answer = "2\n¦</think>¦\n\n3"
-    tool = f"{BETWEEN}user\n<tool_response>\n<|im_end|>t<think>\n</tool_response>"
-    assert shown == f"¦<|im_start|>¦system\ns<|im_end|>{BETWEEN}user\n{ASKED}{answer}{tool}{ASKED[1:]}{answer}"
+    earlier = "2¦</think>¦3"
+    tool = f"{BETWEEN}tool\n<|im_end|>t<think>"
+    learned = "2\n¦</think>¦\n\n3"
+    assert shown == f"¦<|im_start|>¦system\ns<|im_end|>{BETWEEN}user\n{ASKED}{earlier}{tool}{ASKED[1:]}{learned}"
 
 
 def test_half_a_character_is_replaced() -> None:

@@ -8,10 +8,17 @@ import pytest
 from swift.model import get_model_processor
 from swift.template import get_template
 
-from pipo_core.chat import encode_prompt
-from pipo_core.data.augment import IGNORED, prompt_length
+from pipo_core.chat import encode_answered, encode_prompt
+from pipo_core.data.augment import prompt_length
+from pipo_core.errors import MissingInputError
+from pipo_core.messages import THOUGHT_KEYS
+from pipo_core.train.rows import check_rows, read_rows
 from pipo_core.train.worker import swift_plugin
+from pipo_core.train.worker.sft_examples import EncodedExamples, encode_examples
 from pipo_core.train.worker.swift_arguments import MODEL_TYPE, SFT_TEMPLATE
+from tests.train.data_rows import GOOD, write
+
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +63,89 @@ def test_the_answer_is_written_as_qwens_own_chat_template_does(template: Any) ->
     assert learned == "add them\n</think>\n\n3<|im_end|>"
 
 
-def test_the_whole_of_an_answer_without_a_thought_has_a_loss(template: Any) -> None:
-    ids, labels = encode(template, ("user", "1+2"), ("assistant", "3"))
+@pytest.mark.parametrize("answer", ["3", " 3\n", "<think>\n\n</think>\n\n3", "</think>3"])
+def test_an_answer_without_a_thought_has_an_empty_one_behind_the_same_prompt(template: Any, answer: str) -> None:
+    ids, labels = encode(template, ("user", "1+2"), ("assistant", answer))
     length = prompt_length(labels)
-    assert template.tokenizer.decode(ids[:length]).endswith("<|im_start|>assistant\n")
-    assert template.tokenizer.decode(ids[length:]) == "3<|im_end|>"
+    assert ids[:length] == generation_prompt(template, ("user", "1+2"))
+    assert template.tokenizer.decode(ids[length:]) == "\n</think>\n\n3<|im_end|>"
 
 
-def test_all_answers_have_a_loss_and_no_question_has(template: Any) -> None:
-    ids, labels = encode(
-        template,
-        ("system", "Add."),
-        ("user", "1+2"),
-        ("assistant", "<think>\na\n</think>\n\n3"),
-        ("user", "2+2"),
-        ("assistant", "<think>\nb\n</think>\n\n4"),
-    )
-    learned = [token for token, label in zip(ids, labels, strict=True) if label != IGNORED]
-    assert template.tokenizer.decode(learned) == "a\n</think>\n\n3<|im_end|>b\n</think>\n\n4<|im_end|>"
+@pytest.mark.parametrize("key", THOUGHT_KEYS)
+def test_a_thought_under_a_key_of_its_own_is_the_thought(template: Any, key: str) -> None:
+    messages = [{"role": "user", "content": "1+2"}, {"role": "assistant", "content": "3", key: " add them\n"}]
+    inside = encode(template, ("user", "1+2"), ("assistant", "<think>\nadd them\n</think>\n\n3"))
+    encoded = template.encode({"messages": messages})
+    assert (encoded["input_ids"], encoded["labels"]) == inside
+
+
+def test_a_template_that_opens_no_thought_gets_one_with_the_answer(template: Any) -> None:
+    tokenizer = copy.deepcopy(template.tokenizer)
+    tokenizer.chat_template = TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    asked = {"role": "user", "content": "1+2"}
+    for answer, learned in {
+        "3": "3<|im_end|>",
+        "<think>a</think>3": "<think>\na\n</think>\n\n3<|im_end|>",
+        "<think>\na": "<think>\na<|im_end|>",
+    }.items():
+        prompt, written = encode_answered(tokenizer, [asked, {"role": "assistant", "content": answer}])
+        assert prompt == encode_prompt(tokenizer, [asked])
+        assert tokenizer.decode(written) == learned
+
+
+ROUNDS = [
+    {"role": "system", "content": "Add."},
+    {"role": "user", "content": "1+2"},
+    {"role": "assistant", "content": "<think>\na\n</think>\n\n3"},
+    {"role": "user", "content": "2+2"},
+    {"role": "user", "content": "quickly"},
+    {"role": "assistant", "content": "4", "reasoning": "b"},
+    {"role": "tool", "content": "4 is right"},
+    {"role": "assistant", "content": "5", "loss": False},
+    {"role": "user", "content": ""},
+    {"role": "assistant", "content": "6"},
+]
+
+
+@pytest.mark.parametrize("rules", ["tiny", "qwen"])
+def test_each_answer_is_an_example_behind_the_prompt_of_decoding(template: Any, rules: str, tmp_path: Path) -> None:
+    """Whatever the template does with earlier turns, such as leaving out their thoughts."""
+    tokenizer = template.tokenizer
+    stock = tokenizer.chat_template
+    file = write(tmp_path / "train.jsonl", {"messages": ROUNDS})
+    assert check_rows(file) == 3
+    try:
+        if rules == "qwen":
+            tokenizer.chat_template = (FIXTURES / "qwen_rules.jinja").read_text(encoding="utf-8")
+        encode_examples(
+            file, tmp_path / "x", encode=template.encode, max_length=10**6, limit=None, progress=lambda done: None
+        )
+        examples = EncodedExamples(tmp_path / "x", augmented=False)
+        assert len(examples) == 3
+        (row,) = read_rows(file, None)
+        texts = ["a\n</think>\n\n3", "b\n</think>\n\n4", "\n</think>\n\n6"]
+        for index, (turn, learned) in enumerate(zip([2, 5, 9], texts, strict=True)):
+            example = examples[index]
+            length = prompt_length(example.labels.tolist())
+            assert example.ids[:length].tolist() == encode_prompt(tokenizer, row.messages[:turn])
+            assert tokenizer.decode(example.ids[length:]) == f"{learned}<|im_end|>"
+            assert example.labels[length:].tolist() == example.ids[length:].tolist()
+    finally:
+        tokenizer.chat_template = stock
+
+
+def test_a_row_that_the_template_does_not_take_is_named_by_its_line(template: Any, tmp_path: Path) -> None:
+    tokenizer = template.tokenizer
+    stock = tokenizer.chat_template
+    file = write(tmp_path / "train.jsonl", GOOD, "", GOOD)
+    tokenizer.chat_template = stock + "{% if messages[0].content == '1+1' %}{{ raise_exception('no sums') }}{% endif %}"
+    try:
+        with pytest.raises(MissingInputError, match=r"train\.jsonl:1: the chat template .*no sums"):
+            encode_examples(
+                file, tmp_path / "x", encode=template.encode, max_length=100, limit=None, progress=lambda done: None
+            )
+    finally:
+        tokenizer.chat_template = stock
 
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
