@@ -6,11 +6,12 @@ process loses nothing that was appended; when a step runs again, it does what is
     {"problem": …, "sample": …, "text": …, "finish_reason": …, "tokens": …, …}     asking
     {"problem": …, "sample": …, "correct": …, "undecided": …}                      grading
 
-Lines of older versions hold answer and verdict together. Files can be larger than memory, so only an index is held.
+Lines of older versions hold answer and verdict together. Files can be larger than memory, so only an index is held. A
+damaged line costs what it held and no more: it is left out when the log is opened, and asked or graded again.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import append_jsonl, writing
+from pipo_core.files import append_jsonl, decode_row, encode_row, new_file, writing
+
+DAMAGED = ".damaged"
+"""Suffix of a file that was set aside because it is damaged."""
 
 
 class Key(NamedTuple):
@@ -75,21 +79,29 @@ class AnswerLog:
     Attributes:
         path: the file.
         answers: the index, in the order in which the answers were completed.
+        damaged: numbers (from 1) of the lines that were left out on opening; the file as it was is kept beside this
+            one, with the suffix ``.damaged``.
     """
 
     def __init__(self, path: Path) -> None:
         """Name the file; it is first opened on entering the context."""
         self.path = path
         self.answers: dict[Key, Answer] = {}
+        self.damaged: list[int] = []
 
     def __enter__(self) -> Self:
-        """Index what the file holds and open it for appending.
+        """Index what the file holds, without its damaged lines, and open it for appending.
 
         Raises:
-            MissingInputError: if a line other than the last is broken.
+            MissingInputError: if the file cannot be read.
+            MachineError: if the disk is full.
         """
         append_jsonl(self.path, [])  # removes the incomplete last line that a killed writer can leave
-        self.answers = read_index(self.path)
+        self.answers, found = _scan(self.path)
+        self.damaged = list(found)
+        if found:
+            _leave_out(self.path, found)
+            self.answers, _ = _scan(self.path)
         self._file = self.path.open("ab")
         return self
 
@@ -118,10 +130,9 @@ class AnswerLog:
     def _append(self, row: Mapping[str, Any]) -> int:
         """Append a line and return the byte position at which it begins."""
         offset = self._file.tell()
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        line = encode_row(row)
         with writing(self.path):
-            # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
-            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self._file.write(line)
             self._file.flush()
         return offset
 
@@ -133,8 +144,20 @@ def read_index(path: Path) -> dict[Key, Answer]:
     incomplete last line.
 
     Raises:
-        MissingInputError: if the file cannot be read, or another line is neither an answer nor a verdict.
+        MissingInputError: if the file cannot be read, or another line is damaged, or neither an answer nor a verdict.
     """
+    found, damaged = _scan(path)
+    for number, problem in damaged.items():
+        raise MissingInputError(
+            f"{path}:{number}: {problem}",
+            hint="give the command that made this file again: what the line held is asked or graded again",
+        )
+    return found
+
+
+def _scan(path: Path) -> tuple[dict[Key, Answer], dict[int, str]]:
+    """Return the answers of a file by key, and what is wrong with each damaged line, by its number."""
+    damaged: dict[int, str] = {}
     found: dict[Key, Answer] = {}
     try:
         lines = path.open("rb")
@@ -147,30 +170,40 @@ def read_index(path: Path) -> dict[Key, Answer]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = decode_row(line)
                 if "text" in row:
                     answer = _parse_answer(row, start)
                     found[answer.key] = answer
                     continue
                 key, verdict = _parse_key(row), _truth(row["correct"])
                 undecided = _truth(row.get("undecided", False))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                if not line.endswith(b"\n"):
-                    return found
-                raise MissingInputError(
-                    f"{path}:{number}: neither an answer nor a verdict ({error!r})",
-                    hint="remove the line: what it held is asked or graded again",
-                ) from error
+            except (ValueError, KeyError, TypeError) as error:
+                if line.endswith(b"\n"):  # otherwise a killed writer left it incomplete
+                    damaged[number] = f"neither an answer nor a verdict ({error!r})"
+                continue
             if key in found:
                 found[key] = replace(found[key], correct=verdict, undecided=undecided)
-    return found
+    return found, damaged
+
+
+def _leave_out(path: Path, numbers: Collection[int]) -> None:
+    """Rewrite a file without some of its lines; the file as it was stays beside it.
+
+    Raises:
+        MachineError: if the disk is full.
+    """
+    kept = path.with_name(f"{path.name}{DAMAGED}")
+    with path.open("rb") as lines, new_file(kept) as copy:
+        shutil.copyfileobj(lines, copy)
+    with path.open("rb") as lines, new_file(path) as file:
+        file.writelines(line for number, line in enumerate(lines, start=1) if number not in numbers)
 
 
 def read_row(path: Path, answer: Answer) -> dict[str, Any]:
     """Return an answer's line together with its verdict."""
     with path.open("rb") as file:
         file.seek(answer.offset)
-        row: dict[str, Any] = json.loads(file.readline())
+        row = decode_row(file.readline())
     return {**row, "correct": answer.correct, "undecided": answer.undecided}
 
 
@@ -179,7 +212,7 @@ def read_rows(path: Path, answers: Iterator[Answer]) -> Iterator[dict[str, Any]]
     with path.open("rb") as file:
         for answer in answers:
             file.seek(answer.offset)
-            yield json.loads(file.readline())
+            yield decode_row(file.readline())
 
 
 def _parse_key(row: Mapping[str, Any]) -> Key:

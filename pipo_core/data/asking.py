@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from pipo_core.data.answers import AnswerLog, Key
+from pipo_core.data.answers import DAMAGED, AnswerLog, Key
 from pipo_core.data.problems import Problem, Reference
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Engine, Request, request_seed
@@ -115,6 +115,12 @@ def ask(
         for answer in wanted
         if answer.key not in log.answers or log.answers[answer.key].asked not in (None, fingerprints[answer.key])
     }
+    if log.damaged:
+        lines = ", ".join(map(str, log.damaged[:5])) + (" …" if len(log.damaged) > 5 else "")
+        reporter.warn(
+            f"{log.path.name} is damaged at line {lines}: what was there is asked or graded again; "
+            f"the file as it was is {log.path.name}{DAMAGED}"
+        )
     if not missing:
         return
     outdated = sum(answer.key in log.answers for answer in missing.values())

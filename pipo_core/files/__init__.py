@@ -8,13 +8,15 @@ from pipo_core.files.atomic import new_file, write_atomic
 from pipo_core.files.disk_space import full_disk, writing
 from pipo_core.files.fingerprints import file_fingerprint, fingerprint
 from pipo_core.files.folders import fsync_tree, new_folder, remove_folder, remove_partial
-from pipo_core.files.json_files import read_json, read_object, write_json
-from pipo_core.files.json_lines import append_jsonl, read_data, read_jsonl
+from pipo_core.files.json_files import read_json, read_object, read_record, write_json, write_record
+from pipo_core.files.json_lines import append_jsonl, decode_row, encode_row, read_data, read_jsonl, read_log
 from pipo_core.files.locks import FolderLock, lock_of, workers_lock_of
 
 __all__ = [
     "FolderLock",
     "append_jsonl",
+    "decode_row",
+    "encode_row",
     "file_fingerprint",
     "fingerprint",
     "fsync_tree",
@@ -25,11 +27,14 @@ __all__ = [
     "read_data",
     "read_json",
     "read_jsonl",
+    "read_log",
     "read_object",
+    "read_record",
     "remove_folder",
     "remove_partial",
     "workers_lock_of",
     "write_atomic",
     "write_json",
+    "write_record",
     "writing",
 ]

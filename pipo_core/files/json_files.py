@@ -1,11 +1,15 @@
 """JSON files: written whole, read with errors that name the file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError
 from pipo_core.files.atomic import write_atomic
+from pipo_core.files.fingerprints import fingerprint
+
+_SEAL = "seal"
 
 
 def write_json(path: Path, obj: object) -> None:
@@ -20,6 +24,33 @@ def write_json(path: Path, obj: object) -> None:
         MachineError: if the disk is full.
     """
     write_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_record(path: Path, obj: Mapping[str, Any]) -> None:
+    """Write an object with a seal, a hash of the rest, by which `read_record` finds damage.
+
+    Raises:
+        ValueError: for NaN and infinities, which JSON does not have.
+        MachineError: if the disk is full.
+    """
+    write_json(path, {**obj, _SEAL: _seal_of(obj)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return an object that `write_record` wrote, without its seal; older files have none and are taken as they are.
+
+    Raises:
+        MissingInputError: if the file is absent, not readable as a JSON object, or not as it was written.
+    """
+    found = read_object(path)
+    seal = found.pop(_SEAL, None)
+    if seal is not None and seal != _seal_of(found):
+        raise MissingInputError(f"{path}: was changed since it was written")
+    return found
+
+
+def _seal_of(obj: Mapping[str, Any]) -> str:
+    return fingerprint({key: value for key, value in obj.items() if key != _SEAL})
 
 
 def read_json(path: Path) -> Any:

@@ -198,7 +198,7 @@ class _Run:
         self.rows, self.dropped = event["rows"], event["dropped"]
         self.metrics.settle(self._first_step)
         if self.dropped:
-            self._reporter.warn(f"{self.dropped} rows are longer than {self._length_limit} and are left out")
+            self._reporter.warn(f"{self.dropped} examples are longer than {self._length_limit} and are left out")
         if self._first_step:
             self._reporter.info(f"goes on from the checkpoint of step {self._first_step}")
         self._show_bar("train", event["steps"], "step")

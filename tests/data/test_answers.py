@@ -50,8 +50,38 @@ def test_a_broken_line_is_named(tmp_path: Path, broken: object) -> None:
     with pytest.raises(MissingInputError, match=r"a\.jsonl:2: neither an answer nor a verdict") as caught:
         read_index(path)
     assert caught.value.hint is not None
-    with pytest.raises(MissingInputError), AnswerLog(path):
-        pytest.fail("a broken log was opened")
+
+
+@pytest.mark.parametrize("change", ["a digit", "the text", "the check", "the newline", "the verdict"])
+def test_a_damaged_line_costs_what_it_held_and_no_more(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a.jsonl"
+    with AnswerLog(path) as log:
+        for sample in range(3):
+            log.add_answer({**ROW, "sample": sample})
+        log.add_verdict(Key("p", 1), correct=True)
+        log.add_verdict(Key("p", 2), correct=True)
+    lines = path.read_bytes().splitlines(keepends=True)
+    number = 3 if change == "the verdict" else 1
+    before, after = {
+        "a digit": (b'"written": 4', b'"written": 5'),
+        "the text": (b'"text": "4"', b'"text": "7"'),
+        "the check": (b'"crc": "', b'"crc": "0'),
+        "the newline": (b"}\n", b"}~"),
+        "the verdict": (b'"correct": true', b'"correct": false'),
+    }[change]
+    assert before in lines[number]
+    lines[number] = lines[number].replace(before, after)
+    damaged = b"".join(lines)
+    path.write_bytes(damaged)
+    with AnswerLog(path) as log:
+        assert log.damaged == [number + 1]
+        lost = {"the newline": {1, 2}, "the verdict": set()}.get(change, {1})
+        assert {key.sample for key in log.answers} == {0, 1, 2} - lost
+        assert [answer.correct for answer in log.answers.values()].count(True) == (1 if lost != {1, 2} else 0)
+        log.add_answer({**ROW, "sample": 1})
+    assert path.with_name("a.jsonl.damaged").read_bytes() == damaged
+    with AnswerLog(path) as log:
+        assert (log.damaged, Key("p", 1) in log.answers) == ([], True)
 
 
 def test_what_an_engine_does_not_report_is_no_damage(tmp_path: Path) -> None:
@@ -77,6 +107,6 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "open", lambda *_: Full())
     monkeypatch.setattr(answers, "append_jsonl", lambda *_: None)
-    monkeypatch.setattr(answers, "read_index", lambda _: {})
+    monkeypatch.setattr(answers, "_scan", lambda _: ({}, {}))
     with pytest.raises(MachineError, match=r"a\.jsonl"), AnswerLog(tmp_path / "a.jsonl") as log:
         log.add_answer(ROW)

@@ -1,5 +1,6 @@
 """Rollouts: the files that a run leaves, however it ends."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,13 +169,15 @@ def test_more_samples_are_added_to_earlier_ones(roll: Callable[..., dict[str, An
     assert len(engine.asked) == COUNT
 
 
-def test_a_broken_line_in_the_middle_is_refused(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
+def test_what_a_broken_line_held_is_asked_again(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:
     roll(FakeEngine())
     path = tmp_path / "rollouts.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join([*lines[:2], b"{nonsense\n", *lines[2:]]))
-    with pytest.raises(MissingInputError, match=r"rollouts.jsonl:3"):
-        roll(FakeEngine())
+    path.write_bytes(b"".join([*lines[:2], b"{nonsense\n", *lines[3:]]))
+    again = FakeEngine()
+    roll(again)
+    assert [request.id for request in again.asked] == [json.loads(lines[2])["id"]]
+    assert len(keys(tmp_path)) == COUNT * SAMPLES
 
 
 def test_lost_answers_are_an_error_and_the_others_are_kept(tmp_path: Path, roll: Callable[..., dict[str, Any]]) -> None:

@@ -59,7 +59,7 @@ def test_questions_that_are_too_long_are_reported_with_the_key_of_a_distillation
     listener = Listener()
     settings = distill_recipe(student, teacher, file, max_steps=1, batch={"per_device": 2})
     assert run_distill(settings, tmp_path / "out", reporter=listener, made_by="test")["dropped_rows"] == 1
-    assert any("1 rows are longer than data.max_prompt" in line for line in listener.said)
+    assert any("1 examples are longer than data.max_prompt" in line for line in listener.said)
 
 
 def test_models_that_do_not_fit_are_refused_before_anything_runs(

@@ -69,7 +69,7 @@ def test_rows_that_are_too_long_are_reported(
     listener = Listener()
     summary = run_script(monkeypatch, base_model, rows, tmp_path, script, listener)
     assert summary["dropped_rows"] == 3
-    assert any("3 rows are longer than data.max_length" in line for line in listener.said)
+    assert any("3 examples are longer than data.max_length" in line for line in listener.said)
 
 
 def test_ctrl_c_before_training_began_stops_at_once(

@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import append_jsonl, read_jsonl
+from pipo_core.files import append_jsonl, read_jsonl, read_log
 
 
 def test_jsonl_appends_and_skips_blank_lines(tmp_path: Path) -> None:
@@ -54,4 +55,29 @@ def test_json_lines_are_utf8_json(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     append_jsonl(path, [{"text": "×→"}])
     assert "×→" in path.read_text(encoding="utf-8")
-    assert json.loads(path.read_text(encoding="utf-8")) == {"text": "×→"}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    assert found == {"text": "×→", "crc": found["crc"]}
+    assert read_jsonl(path) == [{"text": "×→"}]
+
+
+ROWS: list[dict[str, Any]] = [
+    {"step": 3, "loss": 0.25},
+    {},
+    {"text": "×\ud800 } \n", "deep": [{"crc": "x"}]},
+    {"step": 4},
+]
+
+
+def test_any_flipped_bit_of_a_line_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_jsonl(path, ROWS)
+    assert read_log(path) == (ROWS, [])
+    whole = path.read_bytes()
+    first = whole.index(b"\n")
+    for place in range(first):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << bit)]) + whole[place + 1 :])
+            rows, damaged = read_log(path)
+            if rows[: len(ROWS)] != ROWS:  # white space at the end of a line means nothing
+                assert damaged[0] == 1
+                assert rows[-3:] == ROWS[1:]

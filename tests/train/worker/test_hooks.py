@@ -51,11 +51,7 @@ OVERRIDDEN: list[tuple[type, type, str, str]] = [
     (PairSession, SwiftSft, "train", "self, trainer"),
     (PairLoader, ModelLoader, "get_config", "self, model_dir"),
     (PairLoader, ModelLoader, "get_model", "self, model_dir, config, processor, model_kwargs"),
-    (PairTemplate, Template, "init_processor", "self, processor"),
-    (PairTemplate, Template, "_encode", "self, inputs"),
-    (PairTemplate, Template, "_swift_prepare_inputs", "self, inputs"),
-    (PairTemplate, Template, "_split_special_tokens", "context_list, loss_scale_list"),
-    (PairTemplate, Template, "_tokenize", "self, context, kwargs"),
+    (PairTemplate, Template, "encode", "self, inputs, return_template_inputs, return_length"),
     (SftTemplate, Template, "_data_collator", "self, batch, padding_to"),
     (OpdTemplate, Template, "_data_collator", "self, batch, padding_to"),
     (SftTemplate, Template, "compute_sft_loss", "self, model, inputs, num_items_in_batch, trainer"),
@@ -146,7 +142,7 @@ def test_hooks_are_called_in_the_order_of_the_page(
     else:
         settings = distill_recipe(student, teacher, rows, max_steps=1)
     expected = in_order(2 if kind == "fine-tuning" else 3)
-    assert len(expected) > 20
+    assert len(expected) >= 20
     called: list[str] = []
     for name in expected:
         watch(monkeypatch, called, name)
