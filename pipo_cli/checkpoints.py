@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipo_core.errors import MissingInputError
 from pipo_core.files import read_object
+from pipo_core.pipeline.records import stage_state
 from pipo_core.recipes.methods import PAIRS, PLAIN, MethodName
 
 
@@ -21,7 +22,7 @@ def newest_checkpoint(out: Path) -> Path:
         if ".previous" in record.parent.name or not record.is_file():
             continue
         with suppress(MissingInputError):  # a stage with a damaged record is passed over
-            if read_object(record).get("state") != "done":
+            if stage_state(record.parent) != "done":
                 continue
             found.append((is_pair_model(config.parent), record.stat().st_mtime, config.parent))
     if not found:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipo_cli.hints import hint_for
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
-from pipo_core.pipeline.stage import ChangedError, check_stage, stage_folder
+from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
@@ -44,7 +44,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
         paths = {item.key: item.path for item in state.inputs}
         plan |= {"action": state.action, "reasons": state.reasons}
         if state.action == "refuse":
-            refusal = ChangedError(state.folder, state.reasons)
+            refusal = ChangedError(state.folder, state.reasons, damaged=bool(state.damaged))
             plan |= {"action": "cannot start", "next": refusal.hint}
         plan["inputs"] = {item.key: {"name": item.value, "path": str(item.path)} for item in state.inputs}
     plan["work"] = dict(_work(recipe))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import read_object
 from pipo_core.hub.cache import find_cached
+from pipo_core.pipeline.records import RECORD, stage_state
 from pipo_core.recipes.base import Reference
 from pipo_core.recipes.catalog import CATALOG, Kind, find_name
 from pipo_core.recipes.kinds import KINDS
@@ -121,7 +121,7 @@ def resolve_model(key: str, value: str, stages: Mapping[str, Path]) -> Path:
 
 
 def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
-    """Return the training's folder or adapter folder that an input names.
+    """Return the folder of the adapter, or of the whole model, that an input names.
 
     Raises:
         MissingInputError: if there is none, or its stage is not finished.
@@ -130,8 +130,10 @@ def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
     if folder is None:
         return _cached(key, value, "model")
     _require_finished(key, folder)
-    if (folder / "adapter" / "adapter_config.json").is_file():
-        return folder / "adapter"
+    # The folder of a training also holds logs, which are no part of what is merged.
+    for name, config in (("adapter", "adapter_config.json"), ("model", "config.json")):
+        if (folder / name / config).is_file():
+            return folder / name
     return folder
 
 
@@ -190,9 +192,8 @@ def _on_disk(key: str, value: str, stages: Mapping[str, Path]) -> Path | None:
 
 
 def _require_finished(key: str, path: Path) -> None:
-    record = path / "stage.json"
-    if record.is_file():
-        state = read_object(record).get("state")
+    if (path / RECORD).is_file():
+        state = stage_state(path)
         if state != "done":
             raise MissingInputError(
                 f"{key}: the stage in {path} is not finished (state: {state})",

@@ -9,6 +9,7 @@ from pipo_core.evaluate.table import parity_table, tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline import plots
 from pipo_core.pipeline.journal import now
+from pipo_core.pipeline.records import stage_record
 from pipo_core.pipeline.report_text import (
     caveats,
     conclusions,
@@ -18,7 +19,8 @@ from pipo_core.pipeline.report_text import (
     stage_table,
     training_line,
 )
-from pipo_core.pipeline.stage import RECORD, TRAININGS, StageResult
+from pipo_core.pipeline.stage import StageResult
+from pipo_core.pipeline.status import TRAININGS
 from pipo_core.tables import markdown
 from pipo_core.train.calibration import calibration_table
 
@@ -38,7 +40,7 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
     Raises:
         MissingInputError: if a stage's record or results are absent.
     """
-    records = [(stage.folder, read_json(stage.folder / RECORD)) for stage in stages]
+    records = [(stage.folder, stage_record(stage.folder)) for stage in stages]
     evals = _results(records, "eval")
     benches = _results(records, "bench")
     sections = [

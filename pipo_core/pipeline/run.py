@@ -4,21 +4,26 @@ Inputs count by content, so a stage that ran again makes a later one run again o
 that no stage makes are looked for before the first stage starts, so a missing model of the last stage costs no time.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pipo_core.files import FolderLock, remove_partial
+from pipo_core.errors import MissingInputError
+from pipo_core.files import FolderLock, file_fingerprint, fingerprint, read_record, remove_partial, write_record
 from pipo_core.pipeline.inputs import outside_inputs, stage_references
 from pipo_core.pipeline.jobs import JOBS, Job
-from pipo_core.pipeline.stage import Action, StageResult, check_stage, run_stage
+from pipo_core.pipeline.records import stage_record
+from pipo_core.pipeline.stage import StageResult, run_stage
+from pipo_core.pipeline.status import Action, check_stage
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import stage_recipe
 from pipo_core.recipes.pipeline import PipelineRecipe
 from pipo_core.reporting import Reporter
 
 REPORT = "report.md"
+_REPORT_RECORD = ".report.json"
+"""What the report was made from, and its files, by content."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,13 @@ def run_pipeline(
             folders = {done: str(result.folder) for done, result in results.items()}
             results[name] = run_stage(job, root, reporter=reporter, name=name, inputs=folders, restart=True, jobs=jobs)
         report = folder / REPORT
-        if not _is_newer(report, results.values()):
+        made_from = fingerprint({name: _content(result.folder) for name, result in results.items()})
+        if _report_print(folder) != made_from:
             # Imported here: a pipeline with nothing to do needs no plots.
             from pipo_core.pipeline.report import write_report
 
             report = write_report(folder, list(results.values()))
+            write_record(folder / _REPORT_RECORD, {"made_from": made_from, "files": _report_files(folder)})
         return PipelineResult(folder, report, list(results.values()))
 
 
@@ -119,10 +126,23 @@ def _look_for_inputs(stages: Mapping[str, JobKind]) -> None:
         outside_inputs(job.kind, job.model_dump(mode="json"))
 
 
-def _is_newer(report: Path, results: Collection[StageResult]) -> bool:
-    """Return whether the report is newer than every stage's last event: a killed run may leave an old report."""
-    if not report.is_file() or not all(result.skipped for result in results):
-        return False
-    journals = [result.folder / "events.jsonl" for result in results]
-    written = report.stat().st_mtime_ns
-    return all(written >= journal.stat().st_mtime_ns for journal in journals if journal.is_file())
+def _content(folder: Path) -> list[Any]:
+    """Return what a report says of a stage: its record without the times of files, and what it made."""
+    record = stage_record(folder)
+    prints = {name: digest for name, (_, _, digest) in (record.pop("prints", None) or {}).items()}
+    record.pop("files", None)
+    return [record, prints]
+
+
+def _report_print(folder: Path) -> str | None:
+    """Return what the report was made from; None if there is no report, or it or a plot was changed or is gone."""
+    try:
+        record = read_record(folder / _REPORT_RECORD)
+        whole = record["files"] == {name: file_fingerprint(folder / name) for name in record["files"]}
+    except (MissingInputError, KeyError, TypeError):
+        return None
+    return str(record.get("made_from")) if whole else None
+
+
+def _report_files(folder: Path) -> dict[str, str]:
+    return {path.name: file_fingerprint(path) for path in [folder / REPORT, *sorted(folder.glob("*.png"))]}

@@ -1,8 +1,9 @@
 """Checkpoints to resume from: marked when complete, and chosen by that mark.
 
 A checkpoint counts only with its marker file. The marker is written last, after everything else has reached the disk,
-and names every file with its size. The Trainer's own choice would take a checkpoint that a killed process left half
-written.
+and names every file with its size and hash. The Trainer's own choice would take a checkpoint that a killed process left
+half written, or one that is damaged. A checkpoint without a marker is removed. One that is not as its marker says is
+set aside, and the newest whole one takes its place.
 
 Old checkpoints are removed by their step, and only when the newest has its marker. The Trainer would remove them before
 that, and by the time of change, which copies and clocks alter.
@@ -10,16 +11,21 @@ that, and by the time of change, which copies and clocks alter.
 
 import re
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError, UsageError
-from pipo_core.files import fsync_tree, read_json, read_object, write_json
+from pipo_core.files import file_fingerprint, fsync_tree, read_json, read_object, read_record, write_record
 
 MARKER = "complete.json"
 STATE = "trainer_state.json"
+DAMAGED = ".damaged"
 
 _NAME = re.compile(r"^checkpoint-(\d+)$")
+_UNREAD = (MARKER, "README.md")
+"""Files that nothing is restored from."""
 
 
 def mark_complete(checkpoint: Path, made_by: str) -> None:
@@ -30,16 +36,22 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
         made_by: fingerprint of everything that the weights depend on.
     """
     files = {file.relative_to(checkpoint).as_posix(): file for file in checkpoint.rglob("*") if file.is_file()}
-    files.pop(MARKER, None)
+    named = sorted(name for name in files if name not in _UNREAD)
     fsync_tree(checkpoint)
-    write_json(
+    write_record(
         checkpoint / MARKER,
-        {"made_by": made_by, "files": {name: file.stat().st_size for name, file in sorted(files.items())}},
+        {
+            "made_by": made_by,
+            "files": {name: files[name].stat().st_size for name in named},
+            "prints": _prints(checkpoint, named),
+        },
     )
 
 
 def newest_complete(folder: Path, made_by: str) -> Path | None:
-    """Return the newest complete checkpoint in ``folder``, None if there is none.
+    """Return the newest checkpoint in ``folder`` with a marker, None if there is none.
+
+    Sizes are compared with the marker, contents are not; see `set_damaged_aside`.
 
     Args:
         folder: the training's checkpoints.
@@ -61,6 +73,11 @@ def newest_complete(folder: Path, made_by: str) -> Path | None:
     return None
 
 
+def has_complete(folder: Path) -> bool:
+    """Return whether there is a checkpoint with a marker that fits its sizes."""
+    return any(_marker(checkpoint) is not None for checkpoint in _by_step(folder))
+
+
 def keep_newest(folder: Path, keep: int) -> None:
     """Remove all complete checkpoints but the ``keep`` newest."""
     complete = [checkpoint for checkpoint in _by_step(folder) if _marker(checkpoint) is not None]
@@ -71,8 +88,35 @@ def keep_newest(folder: Path, keep: int) -> None:
 def remove_incomplete(folder: Path) -> None:
     """Remove the checkpoints that killed processes left half written, so that they do not count among those kept."""
     for checkpoint in _by_step(folder):
-        if _marker(checkpoint) is None:
+        if not (checkpoint / MARKER).exists():
             shutil.rmtree(checkpoint)
+
+
+def set_damaged_aside(folder: Path, warn: Callable[[str], None]) -> None:
+    """Rename the checkpoints that are not as their markers say, from the newest on until one is whole.
+
+    Args:
+        folder: the training's checkpoints.
+        warn: called with a sentence for each of them.
+    """
+    for checkpoint in reversed(_by_step(folder)):
+        wrong = _damage(checkpoint)
+        if wrong is None:
+            return
+        aside = checkpoint.with_name(checkpoint.name + DAMAGED)
+        if aside.exists():
+            shutil.rmtree(aside)
+        checkpoint.rename(aside)
+        warn(f"{checkpoint / wrong} is damaged: the checkpoint becomes {aside.name}, and an older one is looked for")
+
+
+def file_prints(folder: Path) -> dict[Path, str]:
+    """Return the hashes of the files of all checkpoints in a folder, as their markers have them."""
+    found: dict[Path, str] = {}
+    for checkpoint in _by_step(folder):
+        prints = (_marker(checkpoint) or {}).get("prints") or {}
+        found.update({checkpoint / name: digest for name, digest in prints.items()})
+    return found
 
 
 def step_of(checkpoint: Path) -> tuple[int, int]:
@@ -98,11 +142,37 @@ def _by_step(folder: Path) -> list[Path]:
     return [path for _, path in sorted(numbered)]
 
 
-def _marker(checkpoint: Path) -> dict[str, object] | None:
+def _marker(checkpoint: Path) -> dict[str, Any] | None:
     """Return the marker's content if every file that it names is there in its size; None otherwise."""
     try:
-        marker = read_json(checkpoint / MARKER)
+        marker = read_record(checkpoint / MARKER)
         sizes = {name: (checkpoint / name).stat().st_size for name in marker["files"]}
     except (MissingInputError, OSError, KeyError, TypeError):
         return None
     return marker if sizes == marker["files"] else None
+
+
+def _damage(checkpoint: Path) -> str | None:
+    """Return the first file that is not as the marker says; None for a whole checkpoint.
+
+    Markers of older versions have no hashes, so there sizes are compared alone.
+    """
+    try:
+        marker = read_record(checkpoint / MARKER)
+        sizes, prints = marker["files"], marker.get("prints")
+        for name, size in sizes.items():
+            if not (checkpoint / name).is_file() or (checkpoint / name).stat().st_size != size:
+                return str(name)
+        if prints is None:
+            return None
+        now = _prints(checkpoint, list(prints))
+        return next((name for name in prints if now[name] != prints[name]), None)
+    except (MissingInputError, OSError, KeyError, TypeError, AttributeError):
+        return MARKER
+
+
+def _prints(checkpoint: Path, names: list[str]) -> dict[str, str]:
+    """Return the hashes of files, which are read side by side: hashing frees Python's lock."""
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(file_fingerprint, (checkpoint / name for name in names))
+        return dict(zip(names, found, strict=True))

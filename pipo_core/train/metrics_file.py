@@ -1,11 +1,10 @@
 """The file of a training's figures, ``metrics.jsonl``: one row for each row of the log, also across interruptions."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipo_core.files import append_jsonl, read_jsonl, write_atomic
+from pipo_core.files import append_jsonl, encode_row, read_log, write_atomic
 from pipo_core.train.checkpoints import logged
 from pipo_core.train.events import figures_of
 from pipo_core.train.layout import CHECKPOINTS, METRICS
@@ -29,8 +28,8 @@ class MetricsFile:
         self.latest: dict[str, float] = {}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows."""
-        return read_jsonl(self._file) if self._file.is_file() else []
+        """Return all rows but damaged ones, which `settle` takes from the checkpoint."""
+        return read_log(self._file)[0] if self._file.is_file() else []
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one row."""
@@ -49,7 +48,7 @@ class MetricsFile:
         unique = {(row["step"], "eval_loss" in row): row for row in known if row["step"] <= step}
         settled = [unique[key] for key in sorted(unique)]
         if settled != rows:
-            write_atomic(self._file, "".join(json.dumps(row) + "\n" for row in settled))
+            write_atomic(self._file, b"".join(encode_row(row) for row in settled))
         for row in settled:
             self._note(row)
 

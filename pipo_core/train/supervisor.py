@@ -179,6 +179,8 @@ class _Run:
             self._bar.update(event["done"])
         elif kind == "begin":
             self._on_begin(event)
+        elif kind == "warn":
+            self._reporter.warn(event["message"])
         elif kind == "step":
             self._show_step(event["step"])
         elif kind == "log":

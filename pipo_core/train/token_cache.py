@@ -8,11 +8,12 @@ tokens. A folder that no training reads can be removed at any time.
 `worker.sft_examples` fills and reads the folders.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import file_fingerprint, fingerprint, read_object
+from pipo_core.files import file_fingerprint, fingerprint, read_record, write_record
 from pipo_core.train.layout import EXAMPLES_CACHE
 
 CACHE_FORMAT = 2
@@ -25,6 +26,9 @@ RECORD = "rows.json"
 """In a folder: how many examples and tokens it holds and the sizes of its files; written last."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+_PRINTS = "prints"
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,38 @@ def examples_folder(cache: Path, file: Path, model: Path, *, max_length: int, li
 def count_examples(folder: Path) -> ExampleCounts | None:
     """Return what a folder of the cache holds; None if it is absent or damaged."""
     try:
-        record = read_object(folder / RECORD)
+        record = read_record(folder / RECORD)
         sizes = {name: (folder / name).stat().st_size for name in record["bytes"]}
         if sizes != record["bytes"]:
             return None
         return ExampleCounts(record["rows"], record["dropped"], record["tokens"], sum(sizes.values()))
     except (MissingInputError, OSError, KeyError, TypeError, AttributeError):
         return None
+
+
+def write_counts(folder: Path, names: Iterable[str], *, source: str, lengths: Sequence[int], dropped: int) -> None:
+    """Write the record of a folder whose other files are complete.
+
+    Args:
+        folder: of the cache.
+        names: of the files that hold the examples.
+        source: the name of the data file.
+        lengths: tokens of each example.
+        dropped: examples that were left out.
+    """
+    files = {name: folder / name for name in names}
+    record = {"source": source, "rows": len(lengths), "dropped": dropped, "tokens": sum(lengths)}
+    sizes = {name: file.stat().st_size for name, file in files.items()}
+    prints = {name: file_fingerprint(file) for name, file in files.items()}
+    write_record(folder / RECORD, {**record, "bytes": sizes, _PRINTS: prints})
+
+
+def is_whole(folder: Path) -> bool:
+    """Return whether a folder of the cache is there and holds what was written; all of it is read.
+
+    Records of older versions have no hashes, so there sizes are compared alone.
+    """
+    if count_examples(folder) is None:
+        return False
+    prints = read_record(folder / RECORD).get(_PRINTS, {})
+    return all(file_fingerprint(folder / name) == digest for name, digest in prints.items())

@@ -21,8 +21,8 @@ def test_a_job_runs_with_its_overrides_and_shows_its_summary(calls: Calls) -> No
 def test_eval_and_bench_show_their_tables(calls: Calls) -> None:
     code, out, _ = pipo("eval", "eval.yaml")
     assert code == 0
-    assert "tiny, 500 problems × 2 answers, at most 128 slots an answer" in out
-    assert ["pipo", "0.5", "87.0", "±", "1.0"] in [line.split()[:5] for line in out.splitlines()]
+    assert "tiny, 500 problems × 2 answers, at most 256 tokens or 128 slots" in out
+    assert ["pipo", "0.5", "87.0", "[86.0,", "88.0]"] in [line.split()[:5] for line in out.splitlines()]
     assert out.endswith("\nwritten: outputs/eval/eval\n")
     out = pipo("bench", "bench.yaml")[1]
     assert ["64", "pipo@0.5", "13.33", "[12.00,", "14.67]"] in [line.split()[:5] for line in out.splitlines()]

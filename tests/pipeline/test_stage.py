@@ -16,7 +16,9 @@ import yaml
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError, UsageError
 from pipo_core.files import FolderLock, read_json, read_jsonl, write_json
 from pipo_core.pipeline.identity import changes, identity_of
-from pipo_core.pipeline.stage import StageResult, check_stage, run_stage
+from pipo_core.pipeline.records import write_stage_record
+from pipo_core.pipeline.stage import StageResult, run_stage
+from pipo_core.pipeline.status import check_stage
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
@@ -220,7 +222,7 @@ def test_a_job_goes_on_with_the_fingerprint_that_it_began_with(
     assert content["made_by"] == got[0]
     if recorded != "now":
         del content["made_by"]
-        write_json(record, content)
+        write_stage_record(record.parent, content)
     if recorded == "nowhere":
         (record.parent / "job.json").unlink()
     stage(rows, tmp_path / "out", job)
@@ -235,7 +237,7 @@ def test_a_key_that_a_newer_version_added_is_no_change(tmp_path: Path, write_row
     folder = stage(rows, tmp_path / "out", job).folder
     record = read_json(folder / "stage.json")
     del record["settings"]["minimum_solved"]
-    write_json(folder / "stage.json", record)
+    write_stage_record(folder, record)
     assert stage(rows, tmp_path / "out", job).skipped
     assert not stage(rows, tmp_path / "out", job, minimum_solved=0.5).skipped
 
@@ -260,7 +262,7 @@ def test_a_key_that_no_longer_exists_is_the_only_change(
     folder = stage(rows, tmp_path / "out", job).folder
     record = read_json(folder / "stage.json")
     record["settings"]["gone"] = 5
-    write_json(folder / "stage.json", record)
+    write_stage_record(folder, record)
     assert not stage(rows, tmp_path / "out", job, listener).skipped
     assert "gone was 5 and is no longer a key" in listener.said[0]
     assert " run was " not in listener.said[0]

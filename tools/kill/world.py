@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.files import read_json, read_jsonl, write_json
+from pipo_core.pipeline.records import write_stage_record
 from pipo_core.train.checkpoints import newest_complete
 from tests.tiny import make_model, write_rows
 
@@ -225,7 +226,8 @@ def contents(out: Path, name: str = "") -> Contents:
     for file in sorted(out.rglob("*")):
         path = file.relative_to(out)
         hidden = any(part.startswith(".") for part in path.parts)
-        if file.is_file() and not hidden and file.name not in _NOTES and not older & {*file.parents}:
+        aside = any(".damaged" in part for part in path.parts)
+        if file.is_file() and not hidden and not aside and file.name not in _NOTES and not older & {*file.parents}:
             found[(Path(name) / path).as_posix()] = _content(file)
     return found
 
@@ -291,7 +293,7 @@ def before_merge_again(world: World, out: Path) -> None:
     """A merge that was killed after its model was written and before its record: the model is replaced."""
     shutil.copytree(world.folder / "whole" / "merge", out)
     record = out / "r" / "merge" / "stage.json"
-    write_json(record, {**read_json(record), "state": "running"})
+    write_stage_record(record.parent, {**read_json(record), "state": "running"})
 
 
 def before_rollout_changed(world: World, out: Path) -> None:
@@ -302,7 +304,7 @@ def before_rollout_changed(world: World, out: Path) -> None:
             shutil.copytree(out / "r" / "rollout", out / "r" / folder)
         record = out / "r" / folder / "stage.json"
         content = read_json(record)
-        write_json(record, {**content, "settings": {**content["settings"], "seed": seed}})
+        write_stage_record(record.parent, {**content, "settings": {**content["settings"], "seed": seed}})
 
 
 def _make_adapter(base: Path, folder: Path) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pipo_core.files import new_folder, write_json
+from pipo_core.files import new_folder, read_object, write_json
 from pipo_core.model.base_print import weights_print
 from pipo_core.model.writing import copy_tokenizer, write_weights
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, MODEL
@@ -36,5 +36,15 @@ def write_artifact(session: PairSession, weights: Mapping[str, torch.Tensor], ou
         session.model.save_pretrained(folder, state_dict=weights, selected_adapters=["default"])
         copy_tokenizer(source, folder)
         session.record_token_counts(folder)
+        _sort_sets(folder / "adapter_config.json")
         record = {"objective": recipe.objective, "base": base, "base_print": weights_print(source)}
         write_json(folder / ADAPTER_RECORD, record)
+
+
+def _sort_sets(config: Path) -> None:
+    """Sort the lists of names in an adapter's configuration: PEFT writes sets, in an order of each process's own."""
+    content = read_object(config)
+    for key, value in content.items():
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            content[key] = sorted(value)
+    write_json(config, content)

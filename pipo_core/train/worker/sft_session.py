@@ -73,7 +73,13 @@ class SftSession(PairSession):
                 self._events.count("encode", name=name, done=number)
 
             encode_examples(
-                file, folder, encode=self.template.encode, max_length=max_length, limit=limit, progress=count
+                file,
+                folder,
+                encode=self.template.encode,
+                max_length=max_length,
+                limit=limit,
+                progress=count,
+                warn=lambda message: self._events.write("warn", message=message),
             )
             if done:
                 self._events.write("encode", name=name, done=done)

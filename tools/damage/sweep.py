@@ -1,0 +1,171 @@
+"""Every file of a finished and of an interrupted run as a place to be damaged at.
+
+`python -m tools.damage.sweep [--every N] [--out FILE]`: each file has a bit flipped, is cut in half, or is deleted, one
+at a time, and the same command is given again. It must either make the file good, so that the run's files are what they
+were, or refuse, leaving the other files as they were. In both cases it must name the file. Prints how often each of
+these happened, and writes every try as JSON.
+"""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tools.kill.world import Contents, World, contents, pipo, start
+
+Act = Literal["flip", "cut", "delete"]
+ACTS: tuple[Act, ...] = ("flip", "cut", "delete")
+
+
+@dataclass(frozen=True)
+class Try:
+    """What became of one damaged file.
+
+    Attributes:
+        run: the run that it belongs to.
+        file: its path.
+        act: what was done to it.
+        outcome: ``made good``: named, and all files are what they were; ``restored``: nothing was said, for nothing was
+            lost: the file is what it was, or a copy of what lies elsewhere; ``refused``: the command names it and has
+            changed no other file; ``not needed``: the finished run reads it no more, and whoever reads it next checks
+            it; ``SILENT``: none of these.
+        said: the line that names it.
+    """
+
+    run: str
+    file: str
+    act: Act
+    outcome: str
+    said: str
+
+
+def damage(file: Path, act: Act) -> None:
+    """Flip the lowest bit of the middle byte of a file, cut it in half, or delete it."""
+    if act == "delete":
+        file.unlink()
+        return
+    content = file.read_bytes()
+    middle = len(content) // 2
+    file.write_bytes(
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if act == "flip" else content[:middle]
+    )
+
+
+def try_damage(world: World, run: str, whole: Path, expected: Contents, file: Path, act: Act, folder: Path) -> Try:
+    """Damage ``file`` (relative) in a copy of the run ``whole`` and give the run's command again.
+
+    Args:
+        world: has the recipes.
+        run: the recipe's name.
+        whole: the folder of runs, finished or interrupted.
+        expected: what an undisturbed run leaves.
+        file: the file to damage, relative to ``whole``.
+        act: what to do to it.
+        folder: for the copy; it is removed again.
+    """
+    out = folder / "out"
+    shutil.copytree(whole, out, symlinks=True)  # with the times of the files
+    before = (out / file).read_bytes()
+    damage(out / file, act)
+    done = pipo(world.words(run, out))
+    said = [line for line in [*done.err.splitlines(), *done.out.splitlines()] if _names(line, file)]
+    after = contents(out)
+    found = {name: content for name, content in after.items() if ".previous" not in name}
+    whole_again = (out / file).is_file() and (out / file).read_bytes() == before
+    if done.code == 0 and found == expected:
+        outcome = "made good" if said else "restored" if whole_again or file.name[0] == "." else "SILENT"
+        if outcome == "SILENT" and run == "run_train" and file.parts[0] == ".cache":
+            outcome = "not needed"
+    elif done.code not in (0, 1) or (done.code == 1 and said):
+        outcome = "refused" if said else "SILENT"
+    else:
+        outcome = "SILENT"
+    if outcome == "SILENT":
+        changed = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+        said = [f"exit {done.code}; differs: {changed}; {done.err[-300:]!r}"]
+    shutil.rmtree(folder)
+    return Try(run, file.as_posix(), act, outcome, said[0].strip() if said else "")
+
+
+def _names(line: str, file: Path) -> bool:
+    """Return whether a line names a file, or the checkpoint or model folder that it is part of."""
+    return file.name in line or any(
+        part in line for part in file.parts[:-1] if part.startswith("checkpoint-") or part in ("model", "adapter")
+    )
+
+
+def _interrupted(world: World, run: str, out: Path, seconds: float) -> None:
+    """Leave a run that was stopped by Ctrl-C once its training has made a checkpoint."""
+    process = start(world.words(run, out))
+    deadline = time.monotonic() + seconds
+    while not list(out.glob("*/*/checkpoints/checkpoint-*/complete.json")):
+        assert time.monotonic() < deadline, "no checkpoint was made"
+        assert process.poll() is None, "the run ended before it was stopped"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=seconds)
+    assert process.returncode == 130, process.returncode
+
+
+def sweep(folder: Path, every: int) -> list[Try]:
+    """Try each ``every``-th file of a finished pipeline, and of an interrupted training, with each kind of damage."""
+    world = World(folder / "world")
+    wholes: dict[tuple[str, str], tuple[Path, Contents]] = {}
+    finished = folder / "finished"
+    assert pipo(world.words("run_train", finished)).code == 0
+    wholes["finished", "run_train"] = (finished, contents(finished))
+    stopped, ended = folder / "stopped", folder / "ended"
+    _interrupted(world, "train", stopped, 120)
+    shutil.copytree(stopped, ended)
+    assert pipo(world.words("train", ended)).code == 0
+    wholes["interrupted", "train"] = (stopped, contents(ended))
+    jobs = []
+    for (_, run), (whole, expected) in wholes.items():
+        files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]
+        jobs += [
+            (run, whole, expected, file, act)
+            for file in files
+            if ".lock" not in {file.name, *file.parts} and ".locks" not in file.parts
+            for act in ACTS
+        ]
+    chosen = list(enumerate(jobs[::every]))
+
+    def one(numbered: tuple[int, tuple[str, Path, Contents, Path, Act]]) -> Try:
+        number, (run, whole, expected, file, act) = numbered
+        found = try_damage(world, run, whole, expected, file, act, folder / f"try-{number}")
+        sys.stderr.write(f"{number + 1}/{len(chosen)} {found.run} {found.act} {found.file}: {found.outcome}\n")
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(one, chosen))
+
+
+def main() -> None:
+    """Sweep and print the table."""
+    parser = argparse.ArgumentParser(description="Damage each file of a run and give its command again.")
+    parser.add_argument("--every", type=int, default=1, help="try each N-th damage only")
+    parser.add_argument("--out", type=Path, help="write every try here, as JSON")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tries = sweep(Path(folder), given.every)
+    table = Counter((found.run, found.act, found.outcome) for found in tries)
+    for (run, act, outcome), count in sorted(table.items()):
+        sys.stdout.write(f"{run:10} {act:7} {outcome:10} {count}\n")
+    for found in tries:
+        if found.outcome == "SILENT":
+            sys.stdout.write(f"SILENT {found.run} {found.act} {found.file} {found.said}\n")
+    if given.out is not None:
+        given.out.write_text(json.dumps([asdict(found) for found in tries], indent=1) + "\n", encoding="utf-8")
+    sys.exit(any(found.outcome == "SILENT" for found in tries))
+
+
+if __name__ == "__main__":
+    main()
