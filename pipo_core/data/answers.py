@@ -97,11 +97,12 @@ class AnswerLog:
             MachineError: if the disk is full.
         """
         append_jsonl(self.path, [])  # removes the incomplete last line that a killed writer can leave
-        self.answers, found = _scan(self.path)
-        self.damaged = list(found)
-        if found:
-            _leave_out(self.path, found)
-            self.answers, _ = _scan(self.path)
+        found = _scan(self.path)
+        self.damaged = list(found.damaged)
+        if found.damaged:
+            _leave_out(self.path, {*found.damaged, *found.without_answer})
+            found = _scan(self.path)
+        self.answers = found.answers
         self._file = self.path.open("ab")
         return self
 
@@ -146,18 +147,32 @@ def read_index(path: Path) -> dict[Key, Answer]:
     Raises:
         MissingInputError: if the file cannot be read, or another line is damaged, or neither an answer nor a verdict.
     """
-    found, damaged = _scan(path)
-    for number, problem in damaged.items():
+    found = _scan(path)
+    for number, problem in found.damaged.items():
         raise MissingInputError(
             f"{path}:{number}: {problem}",
             hint="give the command that made this file again: what the line held is asked or graded again",
         )
-    return found
+    return found.answers
 
 
-def _scan(path: Path) -> tuple[dict[Key, Answer], dict[int, str]]:
-    """Return the answers of a file by key, and what is wrong with each damaged line, by its number."""
+class _Scan(NamedTuple):
+    """What is in a file.
+
+    Attributes:
+        answers: by key.
+        damaged: what is wrong with each damaged line, by its number from 1.
+        without_answer: numbers of the lines with verdicts on answers that are not there.
+    """
+
+    answers: dict[Key, Answer]
+    damaged: dict[int, str]
+    without_answer: list[int]
+
+
+def _scan(path: Path) -> _Scan:
     damaged: dict[int, str] = {}
+    without_answer: list[int] = []
     found: dict[Key, Answer] = {}
     try:
         lines = path.open("rb")
@@ -183,7 +198,9 @@ def _scan(path: Path) -> tuple[dict[Key, Answer], dict[int, str]]:
                 continue
             if key in found:
                 found[key] = replace(found[key], correct=verdict, undecided=undecided)
-    return found, damaged
+            else:
+                without_answer.append(number)
+    return _Scan(found, damaged, without_answer)
 
 
 def _leave_out(path: Path, numbers: Collection[int]) -> None:

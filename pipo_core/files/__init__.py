@@ -4,7 +4,7 @@ Every writer here writes to a temporary name beside the final one, flushes to th
 keeps two writers of one name apart. A full disk is reported with the path that could not be written.
 """
 
-from pipo_core.files.atomic import new_file, write_atomic
+from pipo_core.files.atomic import new_file, partial_beside, write_atomic
 from pipo_core.files.disk_space import full_disk, writing
 from pipo_core.files.fingerprints import file_fingerprint, fingerprint
 from pipo_core.files.folders import fsync_tree, new_folder, remove_folder, remove_partial
@@ -24,6 +24,7 @@ __all__ = [
     "lock_of",
     "new_file",
     "new_folder",
+    "partial_beside",
     "read_data",
     "read_json",
     "read_jsonl",

@@ -4,11 +4,16 @@ The layout is huggingface_hub's: `blobs/` holds contents named by their checksum
 to them under the files' own names.
 """
 
+import errno
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipo_core.files import partial_beside, write_atomic
 from pipo_core.recipes.catalog import Entry, Named
 
 
@@ -68,6 +73,40 @@ def patterns(entry: Entry) -> list[str] | None:
         safe = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.model", "LICENSE*", "README*")
         return [f"{entry.path}/{pattern}" if entry.path else pattern for pattern in safe]
     return [entry.path] if entry.path else None
+
+
+def link_files(store: Store, commit: str, revision: str | None, digests: Mapping[str, str]) -> Path:
+    """Give complete contents their names in a commit's snapshot, and remember which commit the revision means.
+
+    Args:
+        store: the repository's folder.
+        commit: the commit.
+        revision: the branch or tag that was asked for; None for the main one.
+        digests: the checksum of each file by its name; the names stay inside the snapshot.
+
+    Returns:
+        The snapshot's folder.
+
+    Raises:
+        OSError: if the cache cannot be written.
+    """
+    snapshot = store.snapshot(commit)
+    for name, digest in digests.items():
+        path, blob = snapshot / name, store.blob(digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.resolve().is_relative_to(snapshot.resolve()):
+            raise OSError(errno.ELOOP, "a folder of the snapshot leads out of it", str(path.parent))
+        if path.is_file():
+            continue
+        made = partial_beside(path)
+        try:
+            made.symlink_to(os.path.relpath(blob, path.parent.resolve()))
+        except OSError:  # a file system without links
+            shutil.copyfile(blob, made)
+        made.replace(path)
+    if revision != commit:
+        write_atomic(store.cache / store.folder / "refs" / (revision or "main"), commit)
+    return snapshot
 
 
 def find_cached(named: Named) -> Path | None:

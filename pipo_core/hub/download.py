@@ -1,8 +1,9 @@
 """Models, adapters, data and benchmarks by short name or hub id.
 
 Bundled models are copied; everything else goes into the Hugging Face cache, where recipes find it. huggingface_hub
-lists, authenticates and lays out the cache. `transfer.py` and `checksums.py` resume and check, because huggingface_hub
-compares sizes only and discards the bytes of an interrupted transfer.
+authenticates, finds proxies and knows the cache's layout. Listings, transfers and links are ours: huggingface_hub
+compares sizes only, discards the bytes of an interrupted transfer, names files after what a server's headers say, and
+reads replies of any length.
 """
 
 import logging
@@ -11,13 +12,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pipo_core.errors import MachineError, MissingInputError, UsageError
 from pipo_core.files import new_folder, read_object
-from pipo_core.hub.cache import Store, find_cached, open_store, patterns, repo_type
+from pipo_core.hub.cache import Store, find_cached, link_files, open_store
 from pipo_core.hub.checksums import matches
 from pipo_core.hub.failures import hub_errors, unreachable
 from pipo_core.hub.listing import Listing, RemoteFile, list_files
@@ -157,10 +156,11 @@ def _copy_bundled(named: Named, target: Path, *, dry_run: bool) -> Item:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A download to be done for one name of the hub: the item that it makes, and the contents to transfer."""
+    """A download to be done: the item that it makes, all files, and the contents to transfer."""
 
     named: Named
     item: Item
+    listing: Listing
     store: Store
     absent: tuple[RemoteFile, ...]
 
@@ -191,7 +191,7 @@ def _plan(named: Named, reporter: Reporter, *, dry_run: bool) -> _Plan | Item:
         files.append(File(file.path, file.size, file.size - bytes_there(store, file) if missing else 0))
     path, then = store.snapshot(listing.commit) / named.entry.path, named.download_command
     item = Item(named.text, _source(named), listing.commit, path, tuple(files), False, then)
-    return _Plan(named, item, store, tuple(absent.values()))
+    return _Plan(named, item, listing, store, tuple(absent.values()))
 
 
 def _from_cache(named: Named, store: Store) -> Item | None:
@@ -239,26 +239,14 @@ def _require_space(plans: Sequence[_Plan]) -> None:
 
 
 def _fetch(plan: _Plan, reporter: Reporter) -> Item:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import tqdm
-
     named, item = plan.named, plan.item
-    no_bar: Any = partial(tqdm, disable=True)
     with hub_errors(named), _quiet():
         if plan.absent:
             with reporter.progress(named.text, sum(file.size for file in plan.absent), unit="byte") as bar:
-                transfer(named, item.commit or "", plan.absent, plan.store, bar)
-        # All contents are in the cache by now: this only links them to their names.
-        folder = snapshot_download(
-            named.entry.repo,
-            repo_type=repo_type(named.entry),
-            revision=named.revision,
-            allow_patterns=patterns(named.entry),
-            tqdm_class=no_bar,
-        )
-    if Path(folder).name != item.commit:
-        changed = f"{named.text}: {named.entry.repo} was changed on the hub during the download"
-        raise MissingInputError(changed, hint=named.download_command)
+                transfer(named, plan.listing.commit, plan.absent, plan.store, bar)
+        # Every content is in the cache by now, and its checksum was compared in this call.
+        digests = {file.path: file.digest for file in plan.listing.files}
+        link_files(plan.store, plan.listing.commit, named.revision, digests)
     return replace(item, checked=True, then=_then(named, item.path))
 
 

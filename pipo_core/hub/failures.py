@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from pipo_core.errors import MachineError, MissingInputError, PipoError
 from pipo_core.hub.cache import open_store
+from pipo_core.hub.replies import StrangeReplyError
 from pipo_core.recipes.catalog import Named
 
 GO_ON = "the same command goes on where it stopped"
@@ -66,6 +67,9 @@ def _explained(named: Named, error: Exception) -> PipoError:
             reason = " ".join(str(error.__cause__ or error).split()).partition(". ")[0]
             text = f"{name}: {constants.ENDPOINT} cannot be reached: {reason[:200]}"
             return MissingInputError(text, hint=f"check the network and HF_ENDPOINT; {GO_ON}")
+        case StrangeReplyError():
+            text = f"{name}: {constants.ENDPOINT} does not answer like a hub: {error}"
+            return MissingInputError(text, hint="check HF_ENDPOINT and the proxy")
         case OSError() if error.errno is not None:
             return _disk(named, error)
     text = f"{name}: {constants.ENDPOINT} does not answer like a hub ({type(error).__name__})"

@@ -1,12 +1,13 @@
 """Transfers from the hub to the cache: several files at once, and resumed where an earlier call stopped.
 
 huggingface_hub discards a partial file when it is interrupted. Here the bytes stay in `blobs/CHECKSUM.incomplete`, and
-the next call asks for the rest. A content gets its final name only when its checksum is right. huggingface_hub then
-finds it by that name and links it into a snapshot.
+the next call asks for the rest. A content gets its final name only when its checksum is right. `cache.link_files` then
+links it into a snapshot.
 """
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from pipo_core.errors import MissingInputError
 from pipo_core.hub.cache import Store, repo_type
 from pipo_core.hub.checksums import matches
 from pipo_core.hub.listing import RemoteFile
+from pipo_core.hub.replies import TRANSIENT, opened
 from pipo_core.recipes.catalog import Named
 from pipo_core.reporting import Progress
 
@@ -24,12 +26,18 @@ AT_ONCE = 4
 """Files transferred at once: one connection seldom fills a fast line."""
 TRIES = 4
 """Attempts in a row that may bring no bytes; an attempt that brings some resets the count."""
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _LOOK_SECONDS = 0.2
+_SLOW_SECONDS = 60.0
+_SLOW_BYTES = 60 << 10
+"""An attempt that brings less than this in `_SLOW_SECONDS` counts as one that brings nothing."""
 
 
 class _StoppedError(Exception):
     """Raised in a transfer's thread when the call that started it is ending."""
+
+
+class _SlowError(Exception):
+    """Raised in an attempt that brings next to nothing."""
 
 
 def bytes_there(store: Store, file: RemoteFile) -> int:
@@ -119,48 +127,53 @@ class _Work:
         vain = 0
         while (before := content.tell()) < file.size:
             lost: Exception | None = None
+            slow = False
             try:
                 self._receive(file, content)
             except TransportError as error:
                 lost = error
+            except _SlowError:
+                slow = True
             except HfHubHTTPError as error:
-                if error.response.status_code not in _TRANSIENT:
+                if error.response.status_code not in TRANSIENT:
                     raise
                 lost = error
             content.flush()
             if content.tell() >= file.size:
                 return
-            vain = 0 if content.tell() > before else vain + 1
+            vain = 0 if content.tell() > before and not slow else vain + 1
             if vain == TRIES:
-                ended = MissingInputError(f"{self._named.text}: the hub sends less of {file.path} than it lists")
+                what = "next to nothing of it a minute" if slow else "less of it than it lists"
+                ended = MissingInputError(
+                    f"{self._named.text}: the hub sends {file.path} too slowly or not whole: {what}",
+                    hint=f"{self._named.download_command} goes on where it stopped",
+                )
                 raise lost or ended
             if self.stop.wait(min(2.0**vain, 8.0)):
                 raise _StoppedError
 
     def _receive(self, file: RemoteFile, content: BinaryIO) -> None:
         """Receive the rest of the file over one connection, or as much of it as arrives."""
-        from huggingface_hub import constants, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+        from huggingface_hub import hf_hub_url
 
         entry, have = self._named.entry, content.tell()
         address = hf_hub_url(entry.repo, file.path, repo_type=repo_type(entry), revision=self._commit)
-        # In a compressed response, the bytes of a range would not be the file's.
-        headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-        with get_session().stream("GET", address, headers=headers, timeout=timeout) as response:
-            hf_raise_for_status(response)
+        with opened(address, {"Range": f"bytes={have}-"} if have else None) as response:
             if have and response.status_code != 206:
                 content.truncate(0)  # the server does not support ranges and sends the whole file
                 content.seek(0)
                 self.count(-have)
+            looked, seen = time.monotonic(), content.tell()
             for step in response.iter_bytes():
                 if self.stop.is_set():
                     raise _StoppedError
                 self.count(content.write(step[: file.size - content.tell()]))
                 if content.tell() == file.size:
                     return
+                if time.monotonic() - looked > _SLOW_SECONDS:
+                    if content.tell() - seen < _SLOW_BYTES:
+                        raise _SlowError
+                    looked, seen = time.monotonic(), content.tell()
 
 
 @contextmanager

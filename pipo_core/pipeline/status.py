@@ -41,9 +41,10 @@ class ChangedError(UsageError):
             damaged: whether files differ, and there is no checkpoint to make them again from.
         """
         self.problems = changes
-        what = "a damaged training, and no checkpoint to make it good from" if damaged else "another training"
+        another = f"{folder} holds another training:"
+        broken = f"{folder} holds a damaged training, and no checkpoint to make it good from:"
         super().__init__(
-            "\n".join([f"{folder} holds {what}:", *(f"  {change}" for change in changes)]),
+            "\n".join([broken if damaged else another, *(f"  {change}" for change in changes)]),
             hint=f"add --restart to start again (the old training becomes {folder.name}{PREVIOUS}), "
             "or run=NAME to train in another folder",
         )

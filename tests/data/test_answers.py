@@ -107,6 +107,6 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "open", lambda *_: Full())
     monkeypatch.setattr(answers, "append_jsonl", lambda *_: None)
-    monkeypatch.setattr(answers, "_scan", lambda _: ({}, {}))
+    monkeypatch.setattr(answers, "_scan", lambda _: answers._Scan({}, {}, []))
     with pytest.raises(MachineError, match=r"a\.jsonl"), AnswerLog(tmp_path / "a.jsonl") as log:
         log.add_answer(ROW)

@@ -105,7 +105,7 @@ def encode_examples(
     max_length: int,
     limit: int | None,
     progress: Callable[[int], None],
-    warn: Callable[[str], None] = lambda message: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Tokenize the rows of ``file`` into ``folder`` unless it is filled already, and holds what was written.
 
