@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5PreTrainedModel
 
 from pipo_core.errors import CheckpointError
-from pipo_core.files import new_folder, write_json
+from pipo_core.files import new_folder, read_object, write_json
 from pipo_core.model.weight_files import BASE_ARCHITECTURE, INDEX, PAIR_PARTS, PIPO_ARCHITECTURE, Layout
 
 TOKENIZER_FILES = (
@@ -94,6 +94,9 @@ def write_weights(
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the tokenizer's files and chat template from one folder to another.
 
+    The copy names the class that reads `tokenizer.json` as it is. Under the hub's name for Qwen3.5's, `Qwen2Tokenizer`,
+    stock loaders would split texts by Qwen2's pattern, which parts letters from their combining marks.
+
     Raises:
         CheckpointError: if the source has no tokenizer.
     """
@@ -102,6 +105,10 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    config = target / "tokenizer_config.json"
+    if config.is_file():
+        content = {key: value for key, value in read_object(config).items() if key != "auto_map"}
+        write_json(config, {**content, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _config_json(

@@ -36,7 +36,7 @@ class Try:
         outcome: ``made good``: named, and all files are what they were; ``restored``: nothing was said, for nothing was
             lost: the file is what it was, or a copy of what lies elsewhere; ``refused``: the command names it and has
             changed no other file; ``not needed``: the finished run reads it no more, and whoever reads it next checks
-            it; ``SILENT``: none of these.
+            it (tokenized rows, and checkpoints, which are named all the same); ``SILENT``: none of these.
         said: the line that names it.
     """
 
@@ -76,14 +76,15 @@ def try_damage(world: World, run: str, whole: Path, expected: Contents, file: Pa
     before = (out / file).read_bytes()
     damage(out / file, act)
     done = pipo(world.words(run, out))
-    said = [line for line in [*done.err.splitlines(), *done.out.splitlines()] if _names(line, file)]
-    after = contents(out)
-    found = {name: content for name, content in after.items() if ".previous" not in name}
     whole_again = (out / file).is_file() and (out / file).read_bytes() == before
+    said = [line for line in [*done.err.splitlines(), *done.out.splitlines()] if _names(line, file)]
+    unneeded = run == "run_train" and (file.parts[0] == ".cache" or "checkpoints" in file.parts)
+    if unneeded and (out / file).parent.is_dir():
+        (out / file).write_bytes(before)  # it stays as it is, and is not compared
+    found = {name: content for name, content in contents(out).items() if ".previous" not in name}
     if done.code == 0 and found == expected:
         outcome = "made good" if said else "restored" if whole_again or file.name[0] == "." else "SILENT"
-        if outcome == "SILENT" and run == "run_train" and file.parts[0] == ".cache":
-            outcome = "not needed"
+        outcome = "not needed" if unneeded else outcome
     elif done.code not in (0, 1) or (done.code == 1 and said):
         outcome = "refused" if said else "SILENT"
     else:
@@ -140,7 +141,10 @@ def sweep(folder: Path, every: int) -> list[Try]:
 
     def one(numbered: tuple[int, tuple[str, Path, Contents, Path, Act]]) -> Try:
         number, (run, whole, expected, file, act) = numbered
-        found = try_damage(world, run, whole, expected, file, act, folder / f"try-{number}")
+        try:
+            found = try_damage(world, run, whole, expected, file, act, folder / f"try-{number}")
+        except Exception as error:  # noqa: BLE001 - the others are tried all the same
+            found = Try(run, file.as_posix(), act, "SILENT", repr(error))
         sys.stderr.write(f"{number + 1}/{len(chosen)} {found.run} {found.act} {found.file}: {found.outcome}\n")
         return found
 

@@ -7,9 +7,10 @@ import torch
 from swift.model import ModelLoader, ModelMeta, register_model
 from swift.template import register_template
 from swift.template.templates.qwen import QwenTemplateMeta
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from typing_extensions import override
 
+from pipo_core.chat import load_tokenizer
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.checkpoint import load_config, random_model, start_compressor
 from pipo_core.model.weight_files import PIPO_ARCHITECTURE
@@ -48,6 +49,15 @@ def _register_template(name: str, template: type[PairTemplate]) -> None:
     )
 
 
+class _TokenizerLoader:
+    """Stands where ms-swift calls transformers' `AutoTokenizer`, which may read `tokenizer.json` by another pattern."""
+
+    @staticmethod
+    def from_pretrained(folder: str, **_: Any) -> PreTrainedTokenizerBase:
+        """Return the tokenizer of a checkpoint folder, as decoding loads it."""
+        return load_tokenizer(Path(folder))
+
+
 class PairLoader(ModelLoader):
     """Loads with `load_checkpoint`, which refuses missing weights; transformers would start them at random."""
 
@@ -65,7 +75,7 @@ class PairLoader(ModelLoader):
             kwargs: ms-swift's.
         """
         super().__init__(*args, **kwargs)
-        self.auto_tokenizer_cls = AutoTokenizer
+        self.auto_tokenizer_cls = _TokenizerLoader
         self.compressor = compressor
         self.random_seed = random_seed
 

@@ -12,10 +12,12 @@ from pipo_core.chat import encode_answered, encode_prompt
 from pipo_core.data.augment import prompt_length
 from pipo_core.errors import MissingInputError
 from pipo_core.messages import THOUGHT_KEYS
+from pipo_core.recipes.locate import bundled_model
 from pipo_core.train.rows import check_rows, read_rows
 from pipo_core.train.worker import swift_plugin
 from pipo_core.train.worker.sft_examples import EncodedExamples, encode_examples
 from pipo_core.train.worker.swift_arguments import MODEL_TYPE, SFT_TEMPLATE
+from tests.qwen_vocabulary import reference, write_tokenizer
 from tests.train.data_rows import GOOD, write
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -175,3 +177,12 @@ def test_training_and_rollouts_read_the_text_of_qwens_template(template: Any, qu
     turns = [("system", "Add."), ("user", question), ("assistant", "<think>\na\n</think>\n\n3")]
     ids, labels = encode(template, *turns)
     assert ids[: prompt_length(labels)] == expected
+
+
+def test_training_loads_the_tokenizer_that_decoding_loads(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path / "qwen")
+    (folder / "config.json").write_text((bundled_model("tiny-student") / "config.json").read_text())
+    swift_plugin.register()
+    tokenizer = get_model_processor(str(folder), model_type=MODEL_TYPE, load_model=False, use_hf=True)[1]
+    text = "สวัสดีครับ ผมชื่อสมชาย"
+    assert tokenizer(text, add_special_tokens=False).input_ids == reference().encode(text)
