@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipo_core.errors import CheckpointError, MissingInputError
-from pipo_core.files import new_folder, read_object
+from pipo_core.files import link_that_leaves, new_folder, read_object
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, MODEL
@@ -38,15 +38,19 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
 
     Raises:
         MissingInputError: if there is no adapter, or no base.
-        CheckpointError: if adapter and base do not fit each other, or the base is not the adapter's own.
+        CheckpointError: if adapter and base do not fit each other, the base is not the adapter's own, or a file is a
+            link out of its folder.
     """
     whole = _whole_model(Path(recipe.source))
     if whole is not None:
+        _refuse_links_outside(whole)
         with new_folder(out / MODEL) as folder:
             shutil.copytree(whole, folder, dirs_exist_ok=True)
         return {"artifact": MODEL, "copied": True}
     adapter = _adapter_folder(Path(recipe.source))
     base = _base_folder(recipe, adapter)
+    _refuse_links_outside(adapter)
+    _refuse_links_outside(base)
     reporter = reporter or SilentReporter()
     doubt = _doubt(base, adapter)
     if doubt is not None and not recipe.force:
@@ -77,6 +81,20 @@ def _merge(base: Path, adapter: Path, out: Path, reporter: Reporter) -> dict[str
             shutil.copyfile(adapter / DRAFT_VOCAB, folder / DRAFT_VOCAB)
         bar.advance()
     return {"artifact": MODEL, "layout": layout, "base": base_name(base), "dtype": dtype}
+
+
+def _refuse_links_outside(folder: Path) -> None:
+    """Raise if a file of a folder is a link to somewhere else: its content would become part of the new checkpoint.
+
+    Raises:
+        CheckpointError: naming the link.
+    """
+    link = link_that_leaves(folder)
+    if link is not None:
+        raise CheckpointError(
+            f"{link} is a link to {link.resolve()}, outside of its folder; what is there would be copied",
+            hint="if that is meant, put the file itself there",
+        )
 
 
 def _whole_model(source: Path) -> Path | None:

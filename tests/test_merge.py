@@ -1,5 +1,6 @@
 """What a training leaves becomes a standalone checkpoint."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,22 @@ def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model: Path, 
     with torch.no_grad():
         fresh = load_checkpoint(base_model).forward_pairs(ids)
     assert (fresh.backbone_logits - two.backbone_logits).abs().max() > 1e-3, "training changed something"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_links_out_of_the_folder_are_not_copied(base_model: Path, tmp_path: Path, *, inside: bool) -> None:
+    """A Hugging Face cache is made of links, but none of them leaves the repository."""
+    repository = tmp_path / "models--x"
+    folder = repository / "snapshots" / "commit"
+    shutil.copytree(base_model, folder)
+    target = (repository if inside else tmp_path) / "blob"
+    (folder / "tokenizer.json").rename(target)
+    (folder / "tokenizer.json").symlink_to(target)
+    out = tmp_path / "out"
+    if inside:
+        run_merge(MergeRecipe(source=str(folder)), out)
+        assert not (out / "model" / "tokenizer.json").is_symlink()
+        return
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is a link to .*blob"):
+        run_merge(MergeRecipe(source=str(folder)), out)
+    assert not (out / "model").exists()

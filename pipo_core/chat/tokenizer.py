@@ -4,6 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from pipo_core.chat.bounds import bounded
 from pipo_core.chat.layout import encode_prompt, turn_end
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_object
@@ -30,7 +31,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not tokenizer.chat_template:
         raise CheckpointError(f"the tokenizer in {folder} has no chat template")
     try:
-        encode_prompt(tokenizer, [{"role": "user", "content": "1"}])
+        with bounded(f"the chat template in {folder}"):
+            encode_prompt(tokenizer, [{"role": "user", "content": "1"}])
+            turn_end(tokenizer)
+    except CheckpointError:
+        raise
     except BaseException as error:
         _reraise_unless_failed(error)
         raise CheckpointError(f"the tokenizer in {folder} cannot lay out a chat: {one_line(error)}") from error

@@ -55,6 +55,18 @@ def fsync_tree(folder: Path) -> None:
         fsync(Path(inner))
 
 
+def link_that_leaves(folder: Path) -> Path | None:
+    """Return a link below a folder that leads out of it; None if there is none.
+
+    In a Hugging Face cache the files of a snapshot are links to the repository's contents: those stay inside.
+    """
+    whole = folder.resolve()
+    if "snapshots" in whole.parts:
+        whole = Path(*whole.parts[: whole.parts.index("snapshots")])
+    links = (path for path in sorted(folder.rglob("*")) if path.is_symlink())
+    return next((path for path in links if not path.resolve().is_relative_to(whole)), None)
+
+
 def remove_partial(folder: Path, *, deep: bool = True) -> None:
     """Remove the temporary files and folders that killed writers left in a folder.
 

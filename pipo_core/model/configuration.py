@@ -4,6 +4,7 @@ Rejects configurations that are too expensive to build, and values that no weigh
 compared with the weights before memory is taken (`checkpoint.load_checkpoint`).
 """
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,13 @@ MAX_LAYERS = 256
 _NOT_OURS = ("model_type", "transformers_version", "num_labels", "id2label", "label2id")
 """Keys that say nothing about a text model. transformers would build a dictionary of ``num_labels`` labels."""
 
+_KEYS = frozenset(inspect.signature(Qwen3_5TextConfig).parameters) | {
+    *("architectures", "dtype", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings", "use_cache"),
+    *("full_attention_interval", "partial_rotary_factor", "rope_theta", "rope_scaling", "torch_dtype"),
+    *("compressor_type", "pipo_base", "mamba_ssm_dtype", "output_gate_type", "attn_output_gate"),
+}
+"""Keys that say what a model is: Qwen3.5's and our own."""
+
 
 def text_config(raw: Mapping[str, Any]) -> Qwen3_5TextConfig:
     """Return the configuration of a text model, built without a model.
@@ -27,7 +35,7 @@ def text_config(raw: Mapping[str, Any]) -> Qwen3_5TextConfig:
         ValueError: if a value makes no sense.
         Exception: of any other class, from the libraries that read most of the keys.
     """
-    settings = {key: value for key, value in raw.items() if key not in _NOT_OURS}
+    settings = {key: value for key, value in raw.items() if key not in _NOT_OURS and _describes_a_model(key, value)}
     layers = settings.get("num_hidden_layers", 1)
     if type(layers) is not int or not 0 < layers <= MAX_LAYERS:
         raise ValueError(f"num_hidden_layers is {layers!r}, expected 1 to {MAX_LAYERS}")
@@ -36,6 +44,15 @@ def text_config(raw: Mapping[str, Any]) -> Qwen3_5TextConfig:
     if problem is not None:
         raise ValueError(problem)
     return config
+
+
+def _describes_a_model(key: str, value: Any) -> bool:
+    """Return whether a key may reach transformers: one that we know, or a plain number or switch of another version.
+
+    Others would choose how transformers computes: by ``attn_implementation`` a file could have it download and run a
+    kernel. That is for the user to choose, never for a checkpoint.
+    """
+    return key in _KEYS or (isinstance(value, bool | int | float) and not key.startswith(("_", "use_")))
 
 
 def _problems(config: Qwen3_5TextConfig) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import resource
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -191,3 +192,55 @@ def test_pipes_in_place_of_files_are_not_waited_for(checkpoint: Checkpoint, toke
 
 def _loaded(folder: Path) -> None:
     load_checkpoint(folder)
+
+
+BOMBS = {
+    "{{ 'x' * 10000000000 }}": "GiB of memory",
+    "{% set ns = namespace(t='x') %}{% for i in range(40) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}": "GiB of memory",
+    "{{ '%09999999999d' | format(1) }}": "GiB of memory|cannot lay out a chat",
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}": "2 seconds",
+}
+
+
+@pytest.mark.parametrize("template", BOMBS)
+def test_a_chat_template_that_takes_all_memory_or_time_is_refused(
+    tokenizer: Checkpoint, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr("pipo_core.chat.bounds._SECONDS", 2)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    (tokenizer.folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(CheckpointError, match=BOMBS[template]):
+        load_tokenizer(tokenizer.folder)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    (tokenizer.folder / "chat_template.jinja").write_bytes(tokenizer.raw["chat_template.jinja"])
+    assert load_tokenizer(tokenizer.folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attn_implementation", "someone/kernel"),
+        ("_attn_implementation", "someone/kernel"),
+        ("_attn_implementation_internal", "someone/kernel:fn"),
+        ("experts_implementation", "someone/kernel"),
+        ("use_kernels", True),
+        ("kernel_config", {"RMSNorm": "someone/kernel"}),
+        ("quantization_config", {"quant_method": "someone"}),
+        ("auto_map", {"AutoModel": "evil.Model"}),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_checkpoint_does_not_choose_how_it_is_computed(
+    checkpoint: Checkpoint, key: str, value: Any, *, nested: bool
+) -> None:
+    """By such keys transformers would download a kernel and run it."""
+    raw = json.loads(checkpoint.raw["config.json"])
+    plain = load_config(checkpoint.folder)
+    changed = (
+        {"model_type": "qwen3_5", key: value, "text_config": {**raw, key: value}} if nested else {**raw, key: value}
+    )
+    (checkpoint.folder / "config.json").write_text(json.dumps(changed))
+    found = load_config(checkpoint.folder)
+    (checkpoint.folder / "config.json").write_bytes(checkpoint.raw["config.json"])
+    assert found._attn_implementation == plain._attn_implementation
+    assert not hasattr(found, key) or getattr(found, key) == getattr(plain, key)
