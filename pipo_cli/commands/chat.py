@@ -18,12 +18,14 @@ from pipo_cli.commands.serve import (
     PrecisionOption,
     TauOption,
     find_model,
+    torch_settings,
 )
 from pipo_cli.options import DEFAULT_OUT, Debug, Out
+from pipo_cli.transcript import Transcript, shows_colours
 from pipo_core.errors import PipoError
 
 if TYPE_CHECKING:
-    from pipo_core.engine import Delta, Engine
+    from pipo_core.engine import Engine
 
 HELP = "/reset starts a new conversation, /quit leaves, Ctrl-C stops an answer"
 
@@ -39,7 +41,10 @@ def chat(
     method: MethodOption = None,
     tau: TauOption = None,
     show_drafts: Annotated[
-        bool, typer.Option("--show-drafts", help="Colour kept drafts, and mark rejected ones with a dot.")
+        bool,
+        typer.Option(
+            "--show-drafts", help="Mark kept drafts, in green or between ‹ and ›, and rejected ones with a dot."
+        ),
     ] = False,
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
     max_tokens: Annotated[
@@ -57,12 +62,11 @@ def chat(
 ) -> None:
     """Chat with a checkpoint in the terminal; each line of standard input is one turn."""
     from pipo_core.engine import open_engine
-    from pipo_core.recipes.common import TorchSettings
     from pipo_core.recipes.methods import Decoding
 
     model = find_model(ctx, ckpt, out)
     decoding = Decoding(method or default_method(model), tau)
-    settings = TorchSettings(batch=1, device=device, precision=precision.value, max_length=max_length)
+    settings = torch_settings(batch=1, device=device, precision=precision.value, max_length=max_length)
     engine = open_engine(model, decoding, settings)
     typer.echo(f"{model} ({decoding.method}); {HELP}", err=True)
     opening = [{"role": "system", "content": system}] if system else []
@@ -117,13 +121,14 @@ def _answer(
     budget = max(1, min(max_tokens, engine.max_length - len(ids)))
     params = SamplingParams(temperature=temperature, top_p=0.95, top_k=20, seed=request_seed(seed, turn))
     completion = None
+    transcript = Transcript(engine.tokenizer, drafts=show_drafts, colours=shows_colours())
     with _stop_on_interrupt(lambda: engine.cancel(name)) as check:
         for delta in engine.stream([Request(name, tuple(ids), params, max_tokens=budget)]):
-            typer.echo(_coloured(engine, delta) if show_drafts else delta.text, nl=False)
+            typer.echo(transcript.add(delta), nl=False, color=shows_colours())
             sys.stdout.flush()
             completion = delta.completion
             check()
-    typer.echo()
+    typer.echo(transcript.finish(), color=shows_colours())
     if completion is None or completion.finish_reason == "error":
         raise PipoError(f"the answer failed: {completion.error if completion else 'the engine ended without one'}")
     kept = f", {completion.kept} of {completion.drafts} drafts kept" if completion.drafts else ""
@@ -159,15 +164,3 @@ def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[Callable[[], None]]
         yield check
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _coloured(engine: "Engine", delta: "Delta") -> str:
-    """Return the text of a step's tokens, with kept drafts in green and rejected ones as a dim dot."""
-    shown = []
-    for written in delta.tokens:
-        if written.kind == "rejected":
-            shown.append(typer.style("·", dim=True))
-            continue
-        text = engine.tokenizer.decode([written.token_id], skip_special_tokens=False)
-        shown.append(typer.style(text, fg="green") if written.kind == "kept" else text)
-    return "".join(shown)

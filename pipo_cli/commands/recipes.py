@@ -1,5 +1,6 @@
 """`pipo recipes`: the shipped recipes and the schemas."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,10 @@ def copy(
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Copy a recipe to a file of your own; a pipeline's copy still finds the shipped stages."""
+    """Copy a recipe to a file of your own; its runs are named after that file.
+
+    A pipeline's copy still finds the shipped stages.
+    """
     from pipo_core.errors import UsageError
     from pipo_core.files import write_atomic
     from pipo_core.recipes.locate import find_recipe
@@ -79,7 +83,8 @@ def copy(
     target = to / source.name if to.is_dir() else to
     if target.exists() and not force:
         raise UsageError(f"{target} exists", hint="another name, or --force to replace it")
-    write_atomic(target, source.read_bytes())
+    # With the original's `run`, the copy's results would take the place of the original's.
+    write_atomic(target, re.sub(r"(?m)^run:.*\n", "", source.read_text(encoding="utf-8"), count=1))
     if session(ctx).json:
         emit_json({"from": str(source), "to": str(target)})
     else:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out
 from pipo_cli.session import emit_json, say, session
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.recipes.methods import METHODS, Decoding, MethodName
+
+if TYPE_CHECKING:
+    from pipo_core.recipes.common import TorchSettings
 
 
 class Reasoning(StrEnum):
@@ -52,6 +55,23 @@ MaxLength = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command("serve", epilog="Example: pipo serve --ckpt outputs/demo/merge/model --tau 0.8 --port 8000")(serve)
+
+
+def torch_settings(**values: Any) -> "TorchSettings":
+    """Return the engine's settings from options of the command line.
+
+    Raises:
+        UsageError: for a value that no engine takes.
+    """
+    from pydantic import ValidationError
+
+    from pipo_core.errors import UsageError
+    from pipo_core.recipes.common import TorchSettings
+
+    try:
+        return TorchSettings(**values)
+    except ValidationError as error:
+        raise UsageError("; ".join(found["msg"].removeprefix("Value error, ") for found in error.errors())) from error
 
 
 def find_model(ctx: typer.Context, ckpt: str | None, out: Path) -> Path:
@@ -131,14 +151,13 @@ def serve(
         return
     from pipo_core.engine.live import LiveEngine
     from pipo_core.engine.torch_opening import TorchOpener
-    from pipo_core.recipes.common import TorchSettings
     from pipo_core.serve.run import is_loopback, listen, local_names, url
     from pipo_core.serve.run import serve as run
     from pipo_core.serve.service import Service, read_defaults
 
     listening = listen(host, port, has_key=key is not None)
     with listening:
-        settings = TorchSettings(batch=batch, device=device, precision=precision.value, max_length=max_length)
+        settings = torch_settings(batch=batch, device=device, precision=precision.value, max_length=max_length)
         engine = TorchOpener().open(model, Decoding(decoding, tau), settings)
         service = Service(
             LiveEngine(engine),

@@ -75,7 +75,9 @@ def measure_training(case: TrainingCase) -> dict[str, Any]:
         MachineError: if the device is absent, or memory does not suffice (its process is then killed).
     """
     if case.device.startswith("cuda") and not torch.cuda.is_available():
-        raise MachineError(f"device {case.device} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
+        raise MachineError(
+            f"device {case.device} was asked for, but PyTorch sees no GPU", hint="choose cpu as the device"
+        )
     runs = [(objective, _run_in_new_process(case, objective)) for objective in ORDER]
     arms = {}
     for objective in ("regular", "pipo"):

@@ -203,10 +203,10 @@ def find_device(name: str) -> torch.device:
         return torch.device("cpu")
     kind, colon, number = name.partition(":")
     if kind != "cuda" or (colon and not number.isdecimal()):
-        raise MachineError(f"there is no device {name!r}", hint="engine.device is auto, cpu, cuda or cuda:N")
+        raise MachineError(f"there is no device {name!r}", hint="the device is auto, cpu, cuda or cuda:N")
     if not gpus:
-        raise MachineError(f"device {name} was asked for, but PyTorch sees no GPU", hint="set engine.device=cpu")
+        raise MachineError(f"device {name} was asked for, but PyTorch sees no GPU", hint="choose cpu as the device")
     if int(number or 0) >= gpus:
         seen = "cuda:0 alone" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
-        raise MachineError(f"device {name} was asked for, but PyTorch sees {seen}", hint="set engine.device=cuda:0")
+        raise MachineError(f"device {name} was asked for, but PyTorch sees {seen}", hint="choose cuda:0 as the device")
     return torch.device(name)

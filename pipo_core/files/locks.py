@@ -59,7 +59,7 @@ class FolderLock:
                 if time.monotonic() >= deadline:
                     raise UsageError(
                         f"another pipo process works in {self._about}",
-                        hint="wait for it to end, or choose another folder with --out",
+                        hint="wait for it to end, or work in another folder (run=NAME)",
                     )
                 time.sleep(_POLL_SECONDS)
         except BaseException:
@@ -82,7 +82,7 @@ class FolderLock:
         except OSError as error:
             raise MachineError(
                 f"{self.folder} cannot be locked: {error.strerror}",
-                hint="choose a folder on another file system with --out",
+                hint="choose a folder on another file system",
             ) from error
 
 

@@ -14,15 +14,15 @@ from pipo_core.files import remove_folder
 from pipo_core.pipeline.fingerprints import FingerprintCache
 from pipo_core.pipeline.records import RECORD, stage_record
 from pipo_core.train.checkpoints import file_prints
-from pipo_core.train.layout import CHECKPOINTS, WORKER_LOG
+from pipo_core.train.layout import CHECKPOINTS, JOB, RESULT, WORKER_LOG
 
 Prints = dict[str, tuple[int, int, str]]
 
 DAMAGED = ".damaged"
 """Suffix of what is set aside because it is damaged."""
 
-_LOGS = frozenset({"log.txt", "events.jsonl", "recipe.yaml", WORKER_LOG})
-"""Files for people: nothing is made from them."""
+_LOGS = frozenset({"log.txt", "events.jsonl", "recipe.yaml", WORKER_LOG, JOB})
+"""Files that nothing is made from once a stage is done."""
 _MODELS = ("model", "adapter")
 _LEVELS = 4
 """How many folders above an input its stage's record may lie."""
@@ -122,15 +122,19 @@ def refuse_damaged_input(key: str, path: Path, cache: FingerprintCache) -> None:
 def set_damaged_aside(folder: Path, damaged: Iterable[Damage]) -> list[str]:
     """Rename what is damaged, so that the job makes it again, and return the new names.
 
-    A model is set aside as a whole. The job's own logs stay: it leaves damaged lines out.
+    A model is set aside as a whole. The job's own logs stay: it leaves damaged lines out. A training's result is set
+    aside with whatever is damaged, for while it is there the training counts as finished.
     """
+    matter = [damage for damage in damaged if damage.matters]
+    if not matter:
+        return []
     names = {
         next((model for model in _MODELS if damage.name.startswith(f"{model}/")), damage.name)
-        for damage in damaged
-        if damage.matters and not damage.name.endswith(".jsonl")
+        for damage in matter
+        if not damage.name.endswith(".jsonl")
     }
     moved = []
-    for name in sorted(names):
+    for name in sorted(names | {RESULT}):
         path, aside = folder / name, folder / f"{name}{DAMAGED}"
         if not path.exists():
             continue

@@ -8,7 +8,7 @@ from tests.cli.calls import ROW, Calls, pipo
 
 def test_dry_run_shows_the_plan_even_without_the_model(calls: Calls) -> None:
     code, out, _ = pipo("train", "sft", "--dry-run")
-    assert code == 0
+    assert code == 3
     assert "cannot start" in out
     assert "learning_rate: 0.0001" in out
     assert "outputs/sft-4b/train" in out
@@ -62,7 +62,7 @@ def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.M
     monkeypatch.setattr("pipo_core.train.plan.importlib.util.find_spec", lambda name: name == "swift" or None)
     code, out, _ = pipo("train", "train.yaml", "--dry-run", "--json", "launch.deepspeed=zero2")
     plan = json.loads(out)
-    assert (code, plan["action"]) == (0, "cannot start")
+    assert (code, plan["action"]) == (4, "cannot start")
     assert plan["reasons"] == ["launch.deepspeed needs DeepSpeed", "precision: bf16 needs a GPU, and there is none"]
     assert plan["next"] == 'in the checkout of pipo: pip install -e ".[deepspeed]"'
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

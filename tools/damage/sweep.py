@@ -1,6 +1,6 @@
 """Every file of a finished and of an interrupted run as a place to be damaged at.
 
-`python -m tools.damage.sweep [--every N] [--out FILE]`: each file has a bit flipped, is cut in half, or is deleted, one
+`python -m tools.damage.sweep [--every N] [--only NAME] [--out FILE]`: each file has a bit flipped, is cut in half, or is deleted, one
 at a time, and the same command is given again. It must either make the file good, so that the run's files are what they
 were, or refuse, leaving the other files as they were. In both cases it must name the file. Prints how often each of
 these happened, and writes every try as JSON.
@@ -78,7 +78,9 @@ def try_damage(world: World, run: str, whole: Path, expected: Contents, file: Pa
     done = pipo(world.words(run, out))
     whole_again = (out / file).is_file() and (out / file).read_bytes() == before
     said = [line for line in [*done.err.splitlines(), *done.out.splitlines()] if _names(line, file)]
-    unneeded = run == "run_train" and (file.parts[0] == ".cache" or "checkpoints" in file.parts)
+    unneeded = file.name == "README.md" or (
+        run == "run_train" and (file.parts[0] == ".cache" or "checkpoints" in file.parts)
+    )
     if unneeded and (out / file).parent.is_dir():
         (out / file).write_bytes(before)  # it stays as it is, and is not compared
     found = {name: content for name, content in contents(out).items() if ".previous" not in name}
@@ -116,8 +118,14 @@ def _interrupted(world: World, run: str, out: Path, seconds: float) -> None:
     assert process.returncode == 130, process.returncode
 
 
-def sweep(folder: Path, every: int) -> list[Try]:
-    """Try each ``every``-th file of a finished pipeline, and of an interrupted training, with each kind of damage."""
+def sweep(folder: Path, every: int, only: str = "") -> list[Try]:
+    """Try the files of a finished pipeline and of an interrupted training with each kind of damage.
+
+    Args:
+        folder: for all files.
+        every: each how many-th try is made.
+        only: part of the paths of the files that are tried.
+    """
     world = World(folder / "world")
     wholes: dict[tuple[str, str], tuple[Path, Contents]] = {}
     finished = folder / "finished"
@@ -125,7 +133,7 @@ def sweep(folder: Path, every: int) -> list[Try]:
     wholes["finished", "run_train"] = (finished, contents(finished))
     stopped, ended = folder / "stopped", folder / "ended"
     _interrupted(world, "train", stopped, 120)
-    shutil.copytree(stopped, ended)
+    shutil.copytree(stopped, ended, symlinks=True)
     assert pipo(world.words("train", ended)).code == 0
     wholes["interrupted", "train"] = (stopped, contents(ended))
     jobs = []
@@ -136,6 +144,7 @@ def sweep(folder: Path, every: int) -> list[Try]:
             for file in files
             if ".lock" not in {file.name, *file.parts} and ".locks" not in file.parts
             for act in ACTS
+            if only in file.as_posix()
         ]
     chosen = list(enumerate(jobs[::every]))
 
@@ -156,10 +165,11 @@ def main() -> None:
     """Sweep and print the table."""
     parser = argparse.ArgumentParser(description="Damage each file of a run and give its command again.")
     parser.add_argument("--every", type=int, default=1, help="try each N-th damage only")
+    parser.add_argument("--only", default="", help="try files whose path contains this")
     parser.add_argument("--out", type=Path, help="write every try here, as JSON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tries = sweep(Path(folder), given.every)
+        tries = sweep(Path(folder), given.every, given.only)
     table = Counter((found.run, found.act, found.outcome) for found in tries)
     for (run, act, outcome), count in sorted(table.items()):
         sys.stdout.write(f"{run:10} {act:7} {outcome:10} {count}\n")
