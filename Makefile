@@ -62,7 +62,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.installed-demo: pyproject.toml constraints.txt .venv/.installed-torch
-	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt -e .
+	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt -e ".[all]"
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml constraints.txt .venv/.installed-torch

@@ -1,13 +1,18 @@
-"""Facts about the machine and the installed versions, found without importing the packages."""
+"""Facts about the machine and the installed packages, found without importing those."""
 
+import importlib.util
 import os
 import platform
 import resource
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from pipo_core import __version__
+from pipo_core.errors import MachineError
 
 PACKAGES = ("torch", "transformers", "ms-swift")
 
@@ -27,11 +32,31 @@ def machine() -> dict[str, str | int | float | list[str]]:
     """Return the processor, the number of cores for this process, memory in GiB, GPUs and operating system."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cores": cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _gpus(),
         "system": f"{platform.system()} {platform.release()}",
     }
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return psutil.cpu_count() or 1
+
+
+def missing_package(module: str, what: str, extra: str) -> MachineError | None:
+    """Return the error to raise if an optional package is not installed; None if it is.
+
+    Args:
+        module: the package's module.
+        what: what needs it, and its name, for the message.
+        extra: of pipo's extras, the one that brings it.
+    """
+    if importlib.util.find_spec(module) is not None:
+        return None
+    return MachineError(what, hint=f'in the checkout of pipo: pip install -c constraints.txt -e ".[{extra}]"')
 
 
 def clocks() -> list[str]:
@@ -43,15 +68,17 @@ def clocks() -> list[str]:
         asked = None
     if asked is not None and asked.returncode == 0:
         return asked.stdout.strip().splitlines()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
-    return [line.partition(":")[2].strip() + " MHz" for line in lines if line.startswith("cpu MHz")]
+    try:
+        return [f"{core.current:.3f} MHz" for core in psutil.cpu_freq(percpu=True) or ()]
+    except (OSError, RuntimeError, NotImplementedError, AttributeError):  # some virtual machines and Macs have none
+        return []
 
 
 def peak_memory() -> float:
     """Return the peak resident memory in GiB of this process or of any of its ended children, the larger one."""
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return round(max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20, 3)
+    unit = 1 if sys.platform == "darwin" else 1 << 10  # getrusage counts bytes on macOS, KiB elsewhere
+    return round(max(resource.getrusage(kind).ru_maxrss for kind in kinds) * unit / 2**30, 3)
 
 
 def _cpu_name() -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipo_core.errors import CheckpointError, MissingInputError
 from pipo_core.files import link_that_leaves, new_folder, read_object
+from pipo_core.machine import missing_package
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, MODEL
@@ -38,6 +39,7 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
 
     Raises:
         MissingInputError: if there is no adapter, or no base.
+        MachineError: if PEFT is not installed.
         CheckpointError: if adapter and base do not fit each other, the base is not the adapter's own, or a file is a
             link out of its folder.
     """
@@ -62,6 +64,9 @@ def run_merge(recipe: MergeRecipe, out: Path, *, reporter: Reporter | None = Non
 
 def _merge(base: Path, adapter: Path, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Merge an adapter into its base and return the summary."""
+    lack = missing_package("peft", "merging an adapter needs PEFT", "train")
+    if lack is not None:
+        raise lack
     # Imported here: a whole model is copied without torch and PEFT, which take seconds to import.
     import torch
 

@@ -37,7 +37,9 @@ def newest(requirements: Iterable[str]) -> list[str]:
 def main(words: list[str]) -> None:
     """Print the lines for `lowest` or `newest`, the only word of the command line."""
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    every = [*project["dependencies"], *extras["train"], *extras["report"], *extras["dev"]]
+    requirements = [requirement for requirement in every if not requirement.startswith(project["name"])]
     (end,) = words
     lines = {"lowest": lowest, "newest": newest}[end](requirements)
     sys.stdout.write("\n".join(lines) + "\n")

@@ -12,7 +12,6 @@ pipo, pipo, regular, so that a machine that becomes steadily slower favours neit
 
 import contextlib
 import multiprocessing
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import MachineError, UsageError
+from pipo_core.machine import peak_memory
 from pipo_core.model import LossWeights
 from pipo_core.model.checkpoint import random_weights
 from pipo_core.model.modeling import Objective
@@ -173,4 +173,4 @@ def _peak_bytes(device: torch.device) -> int:
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    return int(peak_memory() * 2**30)

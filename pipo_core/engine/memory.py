@@ -8,6 +8,7 @@ never fails for lack of memory.
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
@@ -148,15 +149,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
-    return min(_available(Path("/proc/meminfo")), cgroup_free(_CGROUPS))
-
-
-def _available(meminfo: Path) -> int:
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        name, _, amount = line.partition(":")
-        if name == "MemAvailable":
-            return int(amount.split()[0]) * 1024
-    raise MachineError(f"{meminfo} has no MemAvailable", hint="set engine.memory_gib")
+    return min(psutil.virtual_memory().available, cgroup_free(_CGROUPS))
 
 
 def cgroup_free(root: Path) -> int:

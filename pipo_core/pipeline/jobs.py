@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipo_core.errors import MachineError
+from pipo_core.machine import missing_package
 from pipo_core.reporting import Reporter
 
 Job = Callable[[Any, Path, Reporter, str], dict[str, Any]]
@@ -16,22 +18,35 @@ Called again with the same recipe, it resumes. It stamps with the fingerprint wh
 def _train(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
     from pipo_core.train.sft import run_train
 
-    return _with_calibration_plot(run_train(recipe, out, made_by=made_by, reporter=reporter), out)
+    return _with_calibration_plot(run_train(recipe, out, made_by=made_by, reporter=reporter), out, reporter)
 
 
 def _distill(recipe: Any, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
     from pipo_core.train.opd import run_distill
 
-    return _with_calibration_plot(run_distill(recipe, out, made_by=made_by, reporter=reporter), out)
+    return _with_calibration_plot(run_distill(recipe, out, made_by=made_by, reporter=reporter), out, reporter)
 
 
-def _with_calibration_plot(summary: dict[str, Any], out: Path) -> dict[str, Any]:
+def _with_calibration_plot(summary: dict[str, Any], out: Path, reporter: Reporter) -> dict[str, Any]:
     """Draw the calibration of a training's gate, if it was measured, and return the summary unchanged."""
     from pipo_core.pipeline import plots
 
-    if summary.get("calibration"):
+    if summary.get("calibration") and _can_draw(reporter):
         plots.calibration(summary["calibration"], out)
     return summary
+
+
+def _can_draw(reporter: Reporter) -> bool:
+    """Return whether plots can be drawn, which hold nothing that is not in the results; say so if not."""
+    lack = missing_plots()
+    if lack is not None:
+        reporter.warn(f"{lack.message}, and are left out ({lack.hint})")
+    return lack is None
+
+
+def missing_plots() -> MachineError | None:
+    """Return the error to raise if plots are needed and cannot be drawn; None if they can."""
+    return missing_package("matplotlib", "plots need matplotlib", "report")
 
 
 def _merge(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
@@ -66,8 +81,9 @@ def _bench(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]
     from pipo_core.pipeline import plots
 
     results = run_bench(recipe, out, reporter=reporter)
-    plots.latency(results, out)
-    plots.throughput(results, out)
+    if _can_draw(reporter):
+        plots.latency(results, out)
+        plots.throughput(results, out)
     return results
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pipo_core.errors import MissingInputError
 from pipo_core.files import FolderLock, file_fingerprint, fingerprint, read_record, remove_partial, write_record
 from pipo_core.pipeline.inputs import outside_inputs, stage_references
-from pipo_core.pipeline.jobs import JOBS, Job
+from pipo_core.pipeline.jobs import JOBS, Job, missing_plots
 from pipo_core.pipeline.records import stage_record
 from pipo_core.pipeline.stage import StageResult, run_stage
 from pipo_core.pipeline.status import Action, check_stage
@@ -59,11 +59,15 @@ def run_pipeline(
     Raises:
         RecipeError: before anything runs, if a stage's recipe is not valid.
         MissingInputError: before anything runs, if an input that no stage makes is absent.
+        MachineError: before anything runs, if the report's plots cannot be drawn.
         UsageError: if another process runs the pipeline.
         Exception: any error of a stage's job.
     """
     stages = pipeline_stages(recipe)
     _look_for_inputs(stages)
+    lack = missing_plots()
+    if lack is not None:
+        raise lack
     folder = root / recipe.run
     with FolderLock(folder):
         remove_partial(folder, deep=False)  # partial reports; each stage cleans its own folder

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MachineError
+from pipo_core.machine import missing_package
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.train.launch import command
 from pipo_core.train.layout import JOB
@@ -97,18 +98,14 @@ def count_steps(recipe: AnyTraining, rows: int) -> int:
 
 def missing_swift() -> MachineError | None:
     """Return the error to raise if ms-swift, which trains, is not installed; None if it is."""
-    if importlib.util.find_spec("swift") is not None:
-        return None
-    return MachineError("training needs ms-swift", hint="pip install ms-swift")
+    return missing_package("swift", "training needs ms-swift", "train")
 
 
 def missing_deepspeed(recipe: AnyTraining) -> MachineError | None:
     """Return the error to raise if the recipe asks for DeepSpeed and it is not installed; None otherwise."""
-    if recipe.launch.deepspeed is None or importlib.util.find_spec("deepspeed") is not None:
+    if recipe.launch.deepspeed is None:
         return None
-    return MachineError(
-        "launch.deepspeed needs DeepSpeed", hint='in the checkout of pipo: pip install -e ".[deepspeed]"'
-    )
+    return missing_package("deepspeed", "launch.deepspeed needs DeepSpeed", "deepspeed")
 
 
 def kernels() -> dict[str, bool]:

@@ -25,7 +25,7 @@ from pipo_core.train.launch import command, environment
 from pipo_core.train.layout import ADAPTER, JOB, MODEL, RESULT, STOP_FILE, WORKER_LOG
 from pipo_core.train.metrics_file import MetricsFile
 from pipo_core.train.models import base_name
-from pipo_core.train.plan import missing_deepspeed
+from pipo_core.train.plan import missing_deepspeed, missing_swift
 
 _SHOWN = ("loss", "learning_rate", "tokens_per_second")
 _TAIL_LINES = 15
@@ -43,12 +43,12 @@ def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, rep
 
     Raises:
         Interrupted: if the user stopped it; a checkpoint was saved and the same call goes on.
-        MachineError: if DeepSpeed is asked for and missing.
+        MachineError: if ms-swift, or DeepSpeed that is asked for, is not installed.
         PipoError: if the training failed.
     """
-    deepspeed = missing_deepspeed(recipe)
-    if deepspeed is not None:
-        raise deepspeed
+    for lack in (missing_swift(), missing_deepspeed(recipe)):
+        if lack is not None:
+            raise lack
     artifact = out / (MODEL if recipe.tuning.method == "full" else ADAPTER)
     summary = finished(out, artifact, made_by)
     if summary is not None:
