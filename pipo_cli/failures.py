@@ -41,7 +41,9 @@ def _package(error: BaseException) -> Failure | None:
     if not isinstance(error, ModuleNotFoundError):
         return None
     return Failure(
-        f"the Python package {error.name!r} is missing", "in pipo's checkout: pip install -c constraints.txt -e '.[all]'", 4
+        f"the Python package {error.name!r} is missing",
+        "in pipo's checkout: pip install -c constraints.txt -e '.[all]'",
+        4,
     )
 
 

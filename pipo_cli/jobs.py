@@ -86,7 +86,8 @@ def run_job(
     if dry_run:
         from pipo_cli.plan import job_plan
 
-        plan = job_plan(recipe, out, name, restart=restart)
+        with open_reporter().waiting("planning"):
+            plan = job_plan(recipe, out, name, restart=restart)
         if session(ctx).json:
             emit_json(plan)
         else:

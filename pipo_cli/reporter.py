@@ -1,7 +1,8 @@
 """Progress and messages on standard error: a live bar at a terminal, plain lines everywhere else."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 from pipo_core.hub.sizes import size_text
@@ -37,6 +38,14 @@ def figures_text(figures: Mapping[str, float]) -> str:
     return "  ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in figures.items())
 
 
+def fitting(figures: Mapping[str, float], room: int) -> str:
+    """Return the text of the first figures, as many as fit into ``room`` characters."""
+    shown = dict(figures)
+    while shown and len(figures_text(shown)) > room:
+        shown.popitem()
+    return figures_text(shown)
+
+
 def pace_text(event: ProgressEvent) -> str:
     """Return `12/40 steps  3.1 steps/s  9s left`, or `1.2 GB of 9.3 GB  …` if the unit is bytes."""
     done, total, unit, rate = event.done, event.total, event.unit, event.rate
@@ -56,6 +65,10 @@ def pace_text(event: ProgressEvent) -> str:
 def _number(value: float, digits: int = 4) -> str:
     """Return `0.01235`, `12.35` or `12,346`: only small numbers get an exponent."""
     return f"{value:.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
+
+
+_WIDE = 100
+"""Characters from which on a terminal has room for a long bar."""
 
 
 class PlainLines:
@@ -99,6 +112,11 @@ class PlainReporter:
         """Return a progress that is shown in lines."""
         return Progress(title, total, unit, PlainLines(self._write))
 
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """Write a line at once."""
+        self._write(f"{what} …")
+        return nullcontext()
+
     def _write(self, line: str) -> None:
         self._stream.write(line + "\n")
         self._stream.flush()
@@ -111,9 +129,11 @@ class TerminalBar:
         """Draw on `console`."""
         from rich.progress import BarColumn, Progress, TextColumn
 
+        self._bar_width = 24 if console.width >= _WIDE else 10
+        self._width = console.width
         self._live = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=self._bar_width),
             TextColumn("{task.fields[pace]}", markup=False),
             TextColumn("{task.fields[figures]}", style="dim", markup=False),
             console=console,
@@ -122,7 +142,12 @@ class TerminalBar:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Start the bar at the first event, move it, or end it."""
-        pace, figures = pace_text(event), figures_text(event.figures)
+        from rich.cells import cell_len
+
+        pace = pace_text(event)
+        # One cell lies between columns. Figures that do not fit are left out: title, bar and time left come first.
+        room = self._width - cell_len(event.title) - self._bar_width - cell_len(pace) - 3
+        figures = fitting(event.figures, room)
         if self._task is None:
             self._task = self._live.add_task(event.title, total=event.total, pace=pace, figures=figures)
             self._live.start()
@@ -150,3 +175,11 @@ class TerminalReporter:
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
         """Return a progress that is shown as a live bar."""
         return Progress(title, total, unit, TerminalBar(self._console))
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show a spinner."""
+        from rich.text import Text
+
+        with self._console.status(Text(f"{what} …")):
+            yield

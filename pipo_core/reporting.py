@@ -6,6 +6,7 @@ listener. A terminal, a log and a journal differ only in their listeners.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -153,9 +154,17 @@ class Reporter(Protocol):
         """
         ...
 
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """Return a context in which it is shown that something takes its time, such as loading a model."""
+        ...
+
 
 class SilentReporter:
     """Shows nothing: the default for use as a library and for tests."""
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:  # noqa: ARG002 - nothing is shown
+        """Return a context that shows nothing."""
+        return nullcontext()
 
     def info(self, msg: str) -> None:
         """Ignore the line."""

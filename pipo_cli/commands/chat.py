@@ -21,6 +21,7 @@ from pipo_cli.commands.serve import (
     torch_settings,
 )
 from pipo_cli.options import DEFAULT_OUT, Debug, Out
+from pipo_cli.reporter import open_reporter
 from pipo_cli.transcript import Transcript, shows_colours
 from pipo_core.errors import PipoError
 
@@ -61,13 +62,15 @@ def chat(
     debug: Debug = False,
 ) -> None:
     """Chat with a checkpoint in the terminal; each line of standard input is one turn."""
-    from pipo_core.engine import open_engine
     from pipo_core.recipes.methods import Decoding
 
     model = find_model(ctx, ckpt, out)
     decoding = Decoding(method or default_method(model), tau)
     settings = torch_settings(batch=1, device=device, precision=precision.value, max_length=max_length)
-    engine = open_engine(model, decoding, settings)
+    with open_reporter().waiting(f"loading {model}"):
+        from pipo_core.engine import open_engine
+
+        engine = open_engine(model, decoding, settings)
     typer.echo(f"{model} ({decoding.method}); {HELP}", err=True)
     opening = [{"role": "system", "content": system}] if system else []
     messages, turn = [*opening], 0

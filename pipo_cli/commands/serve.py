@@ -8,6 +8,7 @@ import typer
 
 from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out
+from pipo_cli.reporter import open_reporter
 from pipo_cli.session import emit_json, say, session
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.recipes.methods import METHODS, Decoding, MethodName
@@ -149,16 +150,19 @@ def serve(
     if dry_run:
         _show(ctx, plan)
         return
-    from pipo_core.engine.live import LiveEngine
-    from pipo_core.engine.torch_opening import TorchOpener
-    from pipo_core.serve.run import is_loopback, listen, local_names, url
-    from pipo_core.serve.run import serve as run
-    from pipo_core.serve.service import Service, read_defaults
+    settings = torch_settings(batch=batch, device=device, precision=precision.value, max_length=max_length)
+    reporter = open_reporter()
+    with reporter.waiting("starting"):
+        from pipo_core.engine.live import LiveEngine
+        from pipo_core.engine.torch_opening import TorchOpener
+        from pipo_core.serve.run import is_loopback, listen, local_names, url
+        from pipo_core.serve.run import serve as run
+        from pipo_core.serve.service import Service, read_defaults
 
     listening = listen(host, port, has_key=key is not None)
     with listening:
-        settings = torch_settings(batch=batch, device=device, precision=precision.value, max_length=max_length)
-        engine = TorchOpener().open(model, Decoding(decoding, tau), settings)
+        with reporter.waiting(f"loading {model}"):
+            engine = TorchOpener().open(model, Decoding(decoding, tau), settings)
         service = Service(
             LiveEngine(engine),
             engine.tokenizer,

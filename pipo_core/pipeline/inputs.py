@@ -126,6 +126,8 @@ def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
     Raises:
         MissingInputError: if there is none, or its stage is not finished.
     """
+    if value in CATALOG and CATALOG[value].bundled:
+        return bundled_model(value)
     folder = _on_disk(key, value, stages)
     if folder is None:
         return _cached(key, value, "model")

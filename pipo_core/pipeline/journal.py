@@ -1,6 +1,8 @@
 """A stage's journal on disk: `log.txt` for people, `events.jsonl` for programs."""
 
 import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,19 +30,34 @@ class JournalReporter:
         """
         self._inner = inner
         self._folder = folder
+        self._waiting = ExitStack()
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        """Pass on that something takes its time."""
+        return self._inner.waiting(what)
+
+    @contextmanager
+    def waiting_until_heard(self, what: str) -> Iterator[None]:
+        """Show that something takes its time until the job says anything, or the block ends."""
+        with self._waiting:
+            self._waiting.enter_context(self._inner.waiting(what))
+            yield
 
     def info(self, msg: str) -> None:
         """Pass on and record a line that the user wants to read."""
+        self._waiting.close()
         self._inner.info(msg)
         self.note("info", message=msg)
 
     def warn(self, msg: str) -> None:
         """Pass on and record a line that the user should act on."""
+        self._waiting.close()
         self._inner.warn(msg)
         self.note("warn", message=msg)
 
     def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
         """Return the inner reporter's progress, which is also recorded every few seconds."""
+        self._waiting.close()
         progress = self._inner.progress(title, total, unit)
         progress.listen(ProgressNotes(self))
         return progress

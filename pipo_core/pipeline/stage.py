@@ -216,7 +216,8 @@ def _work(recipe: JobKind, todo: StageStatus, job: Job, reporter: Reporter) -> S
         write_stage_record(folder, record)
 
     try:
-        summary = job(resolved, folder, journal, made_by)
+        with journal.waiting_until_heard(f"{folder.name}: loading what {recipe.kind} needs"):
+            summary = job(resolved, folder, journal, made_by)
         journal.note("done")
         close("done", summary=summary, outputs=_outputs(folder), prints=prints_of(folder, FingerprintCache()))
     except BaseException as error:

@@ -64,7 +64,7 @@ def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.M
     plan = json.loads(out)
     assert (code, plan["action"]) == (4, "cannot start")
     assert plan["reasons"] == ["launch.deepspeed needs DeepSpeed", "precision: bf16 needs a GPU, and there is none"]
-    assert plan["next"] == 'in the checkout of pipo: pip install -e ".[deepspeed]"'
+    assert plan["next"] == 'in the checkout of pipo: pip install -c constraints.txt -e ".[deepspeed]"'
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     out = pipo("train", "train.yaml", "--dry-run", "--json", "launch.processes=4")[1]
     assert json.loads(out)["reasons"] == ["launch.processes: 4 need a GPU each, and there are 2"]

@@ -134,3 +134,32 @@ def test_terminal_reporter_draws_a_bar_with_figures() -> None:
 
 def test_figures_have_four_digits() -> None:
     assert figures_text({"loss": 1.23456, "tokens_per_second": 12345.6}) == "loss 1.235  tokens per second 12,346"
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+def test_on_a_narrow_terminal_figures_are_left_out_and_time_left_stays(width: int) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    clock = Clock()
+    bar = TerminalReporter(console).progress("eval pipo-sft@0.95", 2000, unit="answer")
+    with Progress("eval pipo-sft@0.95", 2000, "answer", *bar._listeners, clock=clock) as progress:
+        clock.now += 10
+        progress.advance(500, finished=1.0, mean_tokens=40.3, tokens_per_slot=1.87, right=0.93)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line.rstrip() for line in shown.replace("\r", "\n").splitlines() if "500/2,000" in line]
+    assert lines
+    line = lines[-1]
+    assert "eval pipo-sft@0.95" in line
+    assert "30s left" in line
+    assert ("finished 1" in line) is (width > 80)
+    assert ("tokens per slot 1.87" in line) is (width == 140)
+    assert "…" not in line
+
+
+def test_waiting_is_a_line_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    with PlainReporter(stream).waiting("loading a model"):
+        assert stream.getvalue() == "loading a model …\n"
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    with TerminalReporter(console).waiting("loading [a] model"):
+        pass
+    assert "loading [a] model …" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import json
 import random
+from contextlib import AbstractContextManager, nullcontext
 
 from pipo_core.reporting import Progress, ProgressEvent
 
@@ -55,6 +56,9 @@ class RecordingReporter:
     def __init__(self) -> None:
         self.said: list[str] = []
         self.bars: list[Bar] = []
+
+    def waiting(self, what: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def info(self, msg: str) -> None:
         self.said.append(msg)
