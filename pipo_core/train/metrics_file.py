@@ -36,21 +36,25 @@ class MetricsFile:
         append_jsonl(self._file, [row])
         self._note(row)
 
-    def settle(self, step: int) -> None:
+    def settle(self, step: int) -> list[int]:
         """Make the file hold exactly the rows up to ``step``, the step of a checkpoint.
 
         A killed run leaves rows of later steps, which will be written again. It may also lack earlier rows, which the
         checkpoint holds.
+
+        Returns:
+            The numbers of damaged lines, which were left out.
         """
-        rows = self.rows()
+        rows, damaged = read_log(self._file) if self._file.is_file() else ([], [])
         in_checkpoint = [figures_of(row) for row in logged(self._checkpoints, step)]
         known = [*({"step": row["step"], **row} for row in in_checkpoint if row is not None), *rows]
         unique = {(row["step"], "eval_loss" in row): row for row in known if row["step"] <= step}
         settled = [unique[key] for key in sorted(unique)]
-        if settled != rows:
+        if settled != rows or damaged:
             write_atomic(self._file, b"".join(encode_row(row) for row in settled))
         for row in settled:
             self._note(row)
+        return damaged
 
     def _note(self, row: Mapping[str, Any]) -> None:
         figures = {key: value for key, value in row.items() if isinstance(value, int | float)}

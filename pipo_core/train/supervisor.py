@@ -22,7 +22,7 @@ from pipo_core.reporting import Progress, Reporter
 from pipo_core.train.calibration import calibration_of
 from pipo_core.train.events import SMALLER, Event, as_error, parse_event
 from pipo_core.train.launch import command, environment
-from pipo_core.train.layout import ADAPTER, JOB, MODEL, RESULT, STOP_FILE, WORKER_LOG
+from pipo_core.train.layout import ADAPTER, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
 from pipo_core.train.metrics_file import MetricsFile
 from pipo_core.train.models import base_name
 from pipo_core.train.plan import missing_deepspeed, missing_swift
@@ -191,20 +191,26 @@ class _Run:
             if kind == "done":
                 self.rows, self.dropped = event["rows"], event["dropped"]
                 if not self.began:
-                    self.metrics.settle(event["step"])
+                    self._settle(event["step"])
                 self._show_step(event["step"])
 
     def _on_begin(self, event: Event) -> None:
         self.began = True
         self._first_step = event["step"]
         self.rows, self.dropped = event["rows"], event["dropped"]
-        self.metrics.settle(self._first_step)
+        self._settle(self._first_step)
         if self.dropped:
             self._reporter.warn(f"{self.dropped} examples are longer than {self._length_limit} and are left out")
         if self._first_step:
             self._reporter.info(f"goes on from the checkpoint of step {self._first_step}")
         self._show_bar("train", event["steps"], "step")
         self._show_step(self._first_step)
+
+    def _settle(self, step: int) -> None:
+        damaged = self.metrics.settle(step)
+        if damaged:
+            lines = ", ".join(map(str, damaged[:5]))
+            self._reporter.warn(f"{METRICS} is damaged at line {lines}: its rows are those of the checkpoint")
 
     def _show_step(self, step: int) -> None:
         self._step = step

@@ -220,7 +220,7 @@ def contents(out: Path, name: str = "") -> Contents:
     found: Contents = {}
     older: set[Path] = set()
     for folder in out.glob("*/*/checkpoints"):
-        steps = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        steps = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.rpartition("-")[2]))
         found[folder.relative_to(out).as_posix()] = bool(steps)
         older |= {*steps[:-1]}
     for file in sorted(out.rglob("*")):
