@@ -12,7 +12,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     Budgets whose figures are the same share their tables. Accuracies and intervals are in percent.
     """
     found: list[Table] = []
-    for units in _budgets_alike(results):
+    for units in budgets_alike(results):
         limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
         asked = f"{results['suite']}, {results['problems']} problems × {results['samples']} answers, at most {limit}"
         same = "; the figures are the same at both budgets" if len(units) > 1 else ""
@@ -49,7 +49,7 @@ def steps_of_an_answer(figures: Mapping[str, Any]) -> float | None:
     return figures["mean_tokens"] / per_slot if per_slot else None
 
 
-def _budgets_alike(results: Mapping[str, Any]) -> list[list[str]]:
+def budgets_alike(results: Mapping[str, Any]) -> list[list[str]]:
     """Return the budgets' units, those with the same figures of every arm together."""
     groups: list[list[str]] = []
     for unit in results["budget"]:

@@ -109,6 +109,45 @@ def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> 
     return files
 
 
+def trade_off(
+    results: Mapping[str, Any], costs: Mapping[str, float], what: str, folder: Path, name: str = "eval_trade_off"
+) -> list[Path]:
+    """Draw accuracy over a cost, one point for each threshold of an arm and one for each other arm; return the files.
+
+    Args:
+        results: of `run_eval`.
+        costs: by the arm's label; arms without one are left out.
+        what: names the cost, with its unit.
+        folder: for the file.
+        name: of the file, without its ending.
+    """
+    unit = next(iter(results["budget"]))
+    arms = [arm for arm in results["arms"] if arm["label"] in costs]
+    if len(arms) < 2:
+        return []
+    figure, axes = _figure(what, f"avg@{results['samples']} (%)")
+    for index, arm_name in enumerate(dict.fromkeys(arm["arm"] for arm in arms)):
+        of = sorted((arm for arm in arms if arm["arm"] == arm_name), key=lambda arm: arm["tau"] or 0.0)
+        values, lows, highs = np.array([_percent(arm["budgets"][unit]["avg"]) for arm in of]).T
+        axes.errorbar(
+            [costs[arm["label"]] for arm in of],
+            values,
+            yerr=[values - lows, highs - values],
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            linewidth=1,
+            capsize=3,
+            label=arm_name,
+        )
+        for arm, value in zip(of, values, strict=True):
+            if arm["tau"] is not None:
+                place = (costs[arm["label"]], value)
+                axes.annotate(f"{arm['tau']:g}", place, (4, 4), textcoords="offset points", fontsize=FONT - 3)
+    axes.set_title("numbers: threshold τ; 95 % intervals", fontsize=FONT)
+    axes.legend(frameon=False, fontsize=FONT - 1)
+    return [_save(figure, folder / f"{name}.png")]
+
+
 def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
     """Draw the medians of TTFT and TPOT as bars with quartiles, one group per prompt length; return the files."""
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")

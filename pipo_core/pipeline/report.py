@@ -8,7 +8,9 @@ from pipo_core.bench.table import bench_tables
 from pipo_core.evaluate.table import parity_table, tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline import plots
+from pipo_core.pipeline.answer_time import answer_seconds
 from pipo_core.pipeline.journal import now
+from pipo_core.pipeline.recommend import recommend
 from pipo_core.pipeline.records import stage_record
 from pipo_core.pipeline.report_text import (
     caveats,
@@ -19,6 +21,7 @@ from pipo_core.pipeline.report_text import (
     stage_table,
     training_line,
 )
+from pipo_core.pipeline.sample_answers import sample_answers
 from pipo_core.pipeline.stage import StageResult
 from pipo_core.pipeline.status import TRAININGS
 from pipo_core.tables import markdown
@@ -46,7 +49,10 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
     sections = [
         f"# {folder.name}\n\nWritten {now()}.",
         _section("In plain words", _bullets(conclusions(evals, benches))),
-        _section("Accuracy", *(_accuracy(name, results, folder) for name, results in evals.items())),
+        _section("Accuracy", *(_accuracy(name, results, folder, benches) for name, results in evals.items())),
+        _section(
+            "Answers", *(_answers(path, evals[record["name"]]) for path, record in records if record["name"] in evals)
+        ),
         _section("Speed", *(_speed(name, results, folder) for name, results in benches.items())),
         _section("Training", *_each(records, TRAININGS, lambda path, record: _training(path, record, folder))),
         _section(
@@ -84,11 +90,28 @@ def _images(files: Sequence[Path]) -> str:
     return "\n\n".join(f"![{file.stem.replace('_', ' ')}]({file.name})" for file in files)
 
 
-def _accuracy(name: str, results: dict[str, Any], folder: Path) -> str:
-    pictures = _images(plots.evaluation(results, folder, name))
+def _accuracy(name: str, results: dict[str, Any], folder: Path, benches: Mapping[str, Record]) -> str:
+    unit = next(iter(results["budget"]))
+    figures = {arm["label"]: arm["budgets"][unit] for arm in results["arms"]}
+    per_slot = {label: at["tokens_per_slot"] for label, at in figures.items() if at["tokens_per_slot"]}
+    files = plots.evaluation(results, folder, name)
+    files += plots.trade_off(results, per_slot, "real tokens a slot", folder, f"{name}_over_tokens_a_slot")
+    for bench_name, bench in benches.items():
+        seconds = answer_seconds(bench, {label: at["mean_tokens"] for label, at in figures.items()})
+        milliseconds = {label: 1000 * found for label, found in seconds.items()}
+        what = f"ms an answer after {bench['lengths'][0]['prompt_tokens']:,} tokens, {bench['machine']['device']}"
+        files += plots.trade_off(results, milliseconds, what, folder, f"{name}_over_{bench_name}_time")
     parity = parity_table(results)
     shown = [*tables(results), *([parity] if parity is not None else [])]
-    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in shown), pictures])
+    return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in shown), _images(files)])
+
+
+def _answers(stage: Path, results: Record) -> str:
+    """Return two answers of the recommended pair model, or of the first one, with their slots."""
+    found = recommend(results, next(iter(results["budget"])))
+    pairs = [arm for arm in results["arms"] if arm["tau"] is not None]
+    arm = found.arm if found is not None else pairs[0] if pairs else None
+    return sample_answers(stage, arm) if arm is not None else ""
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipo_core.evaluate.table import steps_of_an_answer
+from pipo_core.evaluate.table import budgets_alike, steps_of_an_answer
+from pipo_core.pipeline.answer_time import answer_seconds
 from pipo_core.pipeline.recommend import Recommendation, recommend
 from pipo_core.recipes.methods import METHODS
 from pipo_core.tables import Table
@@ -18,11 +19,11 @@ def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) ->
     lines = ["A slot is one decode step: regular decoding writes one token a slot, PIPO one or two."]
     chosen: set[str] = set()
     for results in evals.values():
-        for unit in results["budget"]:
-            found = recommend(results, unit)
+        for units in budgets_alike(results):
+            found = recommend(results, units[0])
             if found is not None:
                 chosen.add(found.arm["label"])
-                lines.append(_recommendation(results, found))
+                lines.append(_recommendation(results, found, units))
             elif results["baseline"] is None:
                 lines.append("No baseline was named, so no threshold can be recommended.")
         lines.extend(_pair_against_pair(results))
@@ -146,10 +147,10 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _recommendation(results: Results, found: Recommendation) -> str:
+def _recommendation(results: Results, found: Recommendation, units: Sequence[str]) -> str:
     arm, at = found.arm, found.figures
     difference = {name: 100 * value for name, value in at["difference"].items()}
-    limit = f"{results['budget'][found.unit]:,} {found.unit}"
+    limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
     accuracy = (
         f"avg@{results['samples']} {100 * at['avg']['value']:.1f} %, "
         f"{difference['value']:+.1f} points to `{results['baseline']}` "
@@ -216,12 +217,8 @@ def _against_verified(results: Results, chosen: set[str], benches: Sequence[Resu
 def _seconds_line(bench: Results, tokens: Mapping[str, float]) -> Iterator[str]:
     """Yield the time of an answer of so many tokens after the shortest prompt of a benchmark."""
     shortest = bench["lengths"][0]
-    measured = {arm["label"]: arm for arm in shortest["arms"] if arm["label"] in tokens}
-    if len(measured) == len(tokens):
-        seconds = {
-            label: arm["ttft_s"]["median"] + (tokens[label] - 1) * arm["tpot_s"]["median"]
-            for label, arm in measured.items()
-        }
+    seconds = answer_seconds(bench, tokens)
+    if len(seconds) == len(tokens):
         told = ", ".join(f"`{label}` {1000 * found:.0f} ms" for label, found in seconds.items())
         quickest = min(seconds, key=lambda label: seconds[label])
         yield (

@@ -116,3 +116,11 @@ def test_calibration_is_drawn_from_the_bins_that_have_drafts(tmp_path: Path) -> 
     (file,) = plots.calibration({"drafts": 2, "bins": bins}, tmp_path)
     assert file.name == "calibration.png"
     assert size(file)[0] == 1280
+
+
+def test_accuracy_over_a_cost_has_a_point_for_each_arm_that_has_one(tmp_path: Path) -> None:
+    results = evaluation([0.0, 0.5, 1.0])
+    costs = {"regular": 1.0, "pipo@0": 1.9, "pipo@0.5": 1.8}
+    (file,) = plots.trade_off(results, costs, "tokens", tmp_path)
+    assert size(file)[0] == 1280
+    assert plots.trade_off(results, {"regular": 1.0}, "tokens", tmp_path) == []

@@ -125,9 +125,8 @@ def report(tmp_path: Path) -> Callable[..., str]:
 
 def test_the_report_says_what_was_found_and_on_what(tmp_path: Path, report: Callable[..., str]) -> None:
     text = report(evaluation(*SWEEP), bench())
-    assert "At 256 tokens an answer, **use τ = 0.9** with `pipo`: 1.50 tokens a slot" in text
+    assert "At 256 tokens or 128 slots an answer, **use τ = 0.9** with `pipo`: 1.50 tokens a slot" in text
     assert "-1.0 points to `regular` [-2.0, " in text
-    assert "At 128 slots an answer, **use τ = 0.9**" in text
     assert "first token 1.50× as fast as `regular`" in text
     assert "1,200 answers to 300 problems" in text
     assert "1,080 training and 0 validation examples from 1,200 answers; dropped: 120 wrong" in text
