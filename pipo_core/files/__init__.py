@@ -7,7 +7,7 @@ keeps two writers of one name apart. A full disk is reported with the path that 
 from pipo_core.files.atomic import new_file, partial_beside, write_atomic
 from pipo_core.files.disk_space import full_disk, writing
 from pipo_core.files.fingerprints import file_fingerprint, fingerprint
-from pipo_core.files.folders import fsync_tree, link_that_leaves, new_folder, remove_folder, remove_partial
+from pipo_core.files.folders import fsync_tree, link_that_leaves, new_folder, remove_folder, remove_partial, usual_modes
 from pipo_core.files.json_files import read_json, read_object, read_record, write_json, write_record
 from pipo_core.files.json_lines import append_jsonl, decode_row, encode_row, read_data, read_jsonl, read_log
 from pipo_core.files.locks import FolderLock, lock_of, workers_lock_of
@@ -34,6 +34,7 @@ __all__ = [
     "read_record",
     "remove_folder",
     "remove_partial",
+    "usual_modes",
     "workers_lock_of",
     "write_atomic",
     "write_json",

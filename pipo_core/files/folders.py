@@ -38,6 +38,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield temporary
+            usual_modes(temporary)
             fsync_tree(temporary)
             _replace(final, temporary)
         except BaseException:
@@ -45,6 +46,18 @@ def new_folder(final: Path) -> Iterator[Path]:
             raise
         finally:
             os.close(handle)
+
+
+def usual_modes(folder: Path) -> None:
+    """Give the files below a folder the rights that new files have: safetensors makes them for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            mode = file.stat().st_mode & 0o777
+            wanted = mode | (0o666 & ~mask)
+            if wanted != mode:
+                file.chmod(wanted)
 
 
 def fsync_tree(folder: Path) -> None:

@@ -29,6 +29,8 @@ LOSSES = {
     "mtp_loss": "MTP (second token)",
     "confidence_loss": "confidence",
 }
+_NEAR_POINTS = 3.0
+"""Percent of accuracy within which labels are joined."""
 MANY = 60
 """From this many points on, a moving average is drawn over the single points."""
 
@@ -139,13 +141,31 @@ def trade_off(
             capsize=3,
             label=arm_name,
         )
-        for arm, value in zip(of, values, strict=True):
-            if arm["tau"] is not None:
-                place = (costs[arm["label"]], value)
-                axes.annotate(f"{arm['tau']:g}", place, (4, 4), textcoords="offset points", fontsize=FONT - 3)
+        near = 0.03 * (max(costs.values()) - min(costs.values()))
+        for text, place in _joined(
+            [(f"{arm['tau']:g}", costs[arm["label"]], value) for arm, value in zip(of, values, strict=True)]
+            if of[0]["tau"] is not None
+            else [],
+            near,
+        ):
+            axes.annotate(text, place, (5, -4 - 12 * (index % 2)), textcoords="offset points", fontsize=FONT - 3)
     axes.set_title("numbers: threshold τ; 95 % intervals", fontsize=FONT)
     axes.legend(frameon=False, fontsize=FONT - 1)
     return [_save(figure, folder / f"{name}.png")]
+
+
+def _joined(points: Sequence[tuple[str, float, float]], near: float) -> list[tuple[str, tuple[float, float]]]:
+    """Return the labels of points with their places; those that would lie over each other are joined."""
+    groups: list[list[tuple[str, float, float]]] = []
+    for point in points:
+        if groups and abs(groups[-1][-1][1] - point[1]) < near and abs(groups[-1][-1][2] - point[2]) < _NEAR_POINTS:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    return [
+        (f"{group[0][0]}–{group[-1][0]}" if len(group) > 1 else group[0][0], (max(p[1] for p in group), group[0][2]))
+        for group in groups
+    ]
 
 
 def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError, UsageError
-from pipo_core.files import file_fingerprint, fsync_tree, read_json, read_object, read_record, write_record
+from pipo_core.files import file_fingerprint, fsync_tree, read_json, read_object, read_record, usual_modes, write_record
 
 MARKER = "complete.json"
 STATE = "trainer_state.json"
@@ -37,6 +37,7 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
     """
     files = {file.relative_to(checkpoint).as_posix(): file for file in checkpoint.rglob("*") if file.is_file()}
     named = sorted(name for name in files if name not in _UNREAD)
+    usual_modes(checkpoint)
     fsync_tree(checkpoint)
     write_record(
         checkpoint / MARKER,
