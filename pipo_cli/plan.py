@@ -1,5 +1,6 @@
 """The plan of a job, for `--dry-run`."""
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -12,14 +13,19 @@ from pipo_core.pipeline.inputs import put_inputs
 from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.catalog import CATALOG
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
+from pipo_core.recipes.load import load_recipe
+from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.train.plan import longest_row
 
 if TYPE_CHECKING:
     from pipo_core.sizing.memory import MemoryEstimate
+    from pipo_core.train.token_cache import ExampleCounts
 
 
 def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: bool = False) -> dict[str, Any]:
@@ -98,8 +104,9 @@ def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str
         work["tokenized rows"] = f"{_gigabytes(tokens.bytes)} GB in {training['tokenized']}"
     memory = estimate_of(resolved)
     if memory is not None:
-        work["memory a process"] = _memory_line(memory, longest)
         plan["memory"] = {**asdict(memory), "total": memory.total}
+    named = resolved.model_copy(update={"data": recipe.data})  # published figures go by the name
+    work |= effort_of(named, tokens)
     if training["kernels"] is not None:
         work["linear attention"] = _kernel_line(training["kernels"])
     plan["work"] = work
@@ -107,6 +114,60 @@ def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str
         for lack in (*training["missing"], missing_gpus(resolved)):
             if lack is not None:
                 _cannot_start(plan, lack)
+
+
+def effort_of(recipe: JobKind, tokens: "ExampleCounts | None" = None) -> dict[str, str]:
+    """Return what a training takes, in words, by what is known before it starts; empty for other jobs.
+
+    Args:
+        recipe: its model and data are names or folders.
+        tokens: of the tokenized examples; None takes the published figures of data with a short name.
+    """
+    if not isinstance(recipe, TrainRecipe | DistillRecipe):
+        return {}
+    recipe = recipe.model_copy(update={"model": _begins_from(recipe.model)})
+    # Imported here: the other plans need no torch.
+    from pipo_core.errors import PipoError
+    from pipo_core.sizing.effort import PEAK_FLOPS, UTILISATION, training_days, training_disk
+    from pipo_core.sizing.memory import config_of, estimate_of
+
+    effort: dict[str, str] = {}
+    memory = estimate_of(recipe)
+    if memory is not None:
+        effort["memory a process"] = _memory_line(memory, longest_row(recipe))
+    try:
+        config = config_of(recipe.model)
+    except PipoError:  # of a shape that is not known yet
+        return effort
+    known = CATALOG.get(recipe.data.train.partition("@")[0])
+    rows, count = (known.rows, known.tokens) if known is not None else (0, 0)
+    if tokens is not None:
+        rows, count = tokens.examples, tokens.tokens
+    if isinstance(recipe, TrainRecipe) and count:
+        limit = recipe.data.limit
+        if limit is not None and limit < rows:
+            rows, count = limit, count * limit // rows
+        days = training_days(recipe, config, count, rows)
+        gpus = recipe.launch.processes * recipe.launch.nodes
+        effort["time"] = (
+            f"about {days:.1f} GPU-days, {24 * days / gpus:.0f} h on {gpus} GPU{'s' * (gpus > 1)} of "
+            f"{PEAK_FLOPS / 1e12:.0f} TFLOP/s used to {100 * UTILISATION:.0f} %, by its operations"
+        )
+    disk = training_disk(recipe, config, count if isinstance(recipe, TrainRecipe) else 0)
+    effort["disk"] = (
+        f"about {_gigabytes(disk.total)} GB (tokenized rows {_gigabytes(disk.examples)}, "
+        f"checkpoints {_gigabytes(disk.checkpoints)}, the model {_gigabytes(disk.models)})"
+    )
+    return effort
+
+
+def _begins_from(model: str) -> str:
+    """Return the model that a shipped recipe starts from, for the path of its merged checkpoint if it is not there."""
+    match = re.fullmatch(r"outputs/([^/]+)/merge(/model)?", model)
+    if match is None or Path(model).exists():
+        return model
+    recipes = (load_recipe(path) for path in shipped_recipes().values() if f"run: {match[1]}\n" in path.read_text())
+    return next((found.model for found in recipes if isinstance(found, TrainRecipe | DistillRecipe)), model)
 
 
 def _memory_line(memory: "MemoryEstimate", tokens: int) -> str:

@@ -6,7 +6,7 @@ command that downloads it.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pipo_core.recipes.schema import input_keys
 from pipo_core.text import did_you_mean
 
 STAGE_PREFIX = "stage:"
+_DOWNLOAD = "pipo download "
 
 
 class AbsentPathError(MissingInputError):
@@ -70,17 +71,31 @@ def stage_references(kind: str, settings: Mapping[str, Any]) -> list[tuple[str, 
     ]
 
 
-def outside_inputs(kind: str, settings: Mapping[str, Any]) -> list[Input]:
-    """Return the inputs that no earlier stage makes, so they must exist before anything runs.
+def missing_inputs(kind: str, settings: Mapping[str, Any]) -> list[MissingInputError]:
+    """Return an error for each input that no earlier stage makes and that is absent or cannot be used."""
+    missing = []
+    for key, value, resolve in _named(kind, settings):
+        if not value.startswith(STAGE_PREFIX):
+            try:
+                resolve(key, value, {})
+            except MissingInputError as error:
+                missing.append(error)
+    return missing
 
-    Raises:
-        MissingInputError: if one is absent, unfinished, or not of the form that its key needs.
-    """
-    return [
-        Input(key, value, resolve(key, value, {}))
-        for key, value, resolve in _named(kind, settings)
-        if not value.startswith(STAGE_PREFIX)
-    ]
+
+def all_missing(errors: Sequence[MissingInputError]) -> MissingInputError:
+    """Return one error that names everything that is missing, with one command for all downloads."""
+    if len(errors) == 1:
+        return errors[0]
+    unique = list(dict.fromkeys(error.message for error in errors))
+    hints = list(dict.fromkeys(error.hint for error in errors if error.hint))
+    downloads = [hint.removeprefix(_DOWNLOAD) for hint in hints if hint.startswith(_DOWNLOAD)]
+    plain = [name for name in downloads if "--" not in name]
+    others = [hint for hint in hints if hint.removeprefix(_DOWNLOAD) not in plain]
+    hint = "; ".join([*([_DOWNLOAD + " ".join(plain)] if plain else []), *others])
+    return MissingInputError(
+        "\n".join([f"{len(unique)} inputs are missing:", *(f"  {message}" for message in unique)]), hint=hint or None
+    )
 
 
 def put_inputs(settings: Mapping[str, Any], values: Mapping[str, str | None]) -> dict[str, Any]:

@@ -11,14 +11,17 @@ from typing import Any, Literal
 
 from pipo_core.errors import MissingInputError
 from pipo_core.files import FolderLock, file_fingerprint, fingerprint, read_record, remove_partial, write_record
-from pipo_core.pipeline.inputs import outside_inputs, stage_references
+from pipo_core.pipeline.inputs import STAGE_PREFIX, all_missing, missing_inputs, stage_references
 from pipo_core.pipeline.jobs import JOBS, Job, missing_plots
 from pipo_core.pipeline.records import stage_record
 from pipo_core.pipeline.stage import StageResult, run_stage
 from pipo_core.pipeline.status import Action, check_stage
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import stage_recipe
+from pipo_core.recipes.merge import MergeRecipe
+from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.recipes.pipeline import PipelineRecipe
+from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Reporter
 
 REPORT = "report.md"
@@ -37,12 +40,23 @@ class PipelineResult:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What `run_pipeline` would do with one stage; `wait` if that depends on stages that have to run first."""
+    """What `run_pipeline` would do with one stage.
+
+    Attributes:
+        name: the stage's.
+        kind: its recipe's kind.
+        action: `wait` if that depends on stages that have to run first; `cannot start` if an input is missing that no
+            stage makes.
+        reasons: phrases.
+        job: its recipe; a model that an earlier stage makes is named by the published size that it starts from, if the
+            stages tell.
+    """
 
     name: str
     kind: str
-    action: Action | Literal["wait"]
+    action: Action | Literal["wait", "cannot start"]
     reasons: list[str]
+    job: JobKind
 
 
 def run_pipeline(
@@ -58,16 +72,15 @@ def run_pipeline(
 
     Raises:
         RecipeError: before anything runs, if a stage's recipe is not valid.
-        MissingInputError: before anything runs, if an input that no stage makes is absent.
+        MissingInputError: before anything runs, naming every input that is missing and that no stage makes.
         MachineError: before anything runs, if the report's plots cannot be drawn.
         UsageError: if another process runs the pipeline.
         Exception: any error of a stage's job.
     """
     stages = pipeline_stages(recipe)
-    _look_for_inputs(stages)
-    lack = missing_plots()
-    if lack is not None:
-        raise lack
+    for lack in (missing_of(recipe), missing_plots()):
+        if lack is not None:
+            raise lack
     folder = root / recipe.run
     with FolderLock(folder):
         remove_partial(folder, deep=False)  # partial reports; each stage cleans its own folder
@@ -93,20 +106,25 @@ def plan_pipeline(recipe: PipelineRecipe, root: Path) -> list[PlannedStage]:
 
     Raises:
         RecipeError: if a stage's recipe is not valid.
-        MissingInputError: if an input that no stage makes is absent.
     """
     stages = pipeline_stages(recipe)
-    _look_for_inputs(stages)
     plan: list[PlannedStage] = []
     finished: dict[str, str] = {}
     for name, job in stages.items():
-        named = {stage for _, stage in stage_references(job.kind, job.model_dump(mode="json"))}
-        unfinished = sorted(named - finished.keys())
+        settings = job.model_dump(mode="json")
+        sized = _sized(job, stages)
+        missing = missing_inputs(job.kind, settings)
+        if missing:
+            plan.append(PlannedStage(name, job.kind, "cannot start", [error.message for error in missing], sized))
+            continue
+        unfinished = sorted({stage for _, stage in stage_references(job.kind, settings)} - finished.keys())
         if unfinished:
-            plan.append(PlannedStage(name, job.kind, "wait", [f"it reads the output of {', '.join(unfinished)}"]))
+            plan.append(
+                PlannedStage(name, job.kind, "wait", [f"it reads the output of {', '.join(unfinished)}"], sized)
+            )
             continue
         todo = check_stage(job, root, name=name, inputs=finished, restart=True)
-        plan.append(PlannedStage(name, job.kind, todo.action, todo.reasons))
+        plan.append(PlannedStage(name, job.kind, todo.action, todo.reasons, sized))
         if todo.action == "skip":
             finished[name] = str(todo.folder)
     return plan
@@ -125,9 +143,26 @@ def pipeline_stages(recipe: PipelineRecipe) -> dict[str, JobKind]:
     return stages
 
 
-def _look_for_inputs(stages: Mapping[str, JobKind]) -> None:
-    for job in stages.values():
-        outside_inputs(job.kind, job.model_dump(mode="json"))
+def missing_of(recipe: PipelineRecipe) -> MissingInputError | None:
+    """Return the error that names every input that no stage makes and that is missing; None if there is none."""
+    stages = pipeline_stages(recipe).values()
+    errors = [error for job in stages for error in missing_inputs(job.kind, job.model_dump(mode="json"))]
+    return all_missing(errors) if errors else None
+
+
+def _sized(job: JobKind, stages: Mapping[str, JobKind]) -> JobKind:
+    """Return a training's recipe with, for a model that an earlier stage makes, the name that it starts from."""
+    if not isinstance(job, TrainRecipe | DistillRecipe):
+        return job
+    model = job.model
+    for _ in stages:
+        name = model.removeprefix(STAGE_PREFIX).partition("/")[0]
+        source = stages.get(name) if model.startswith(STAGE_PREFIX) else None
+        if isinstance(source, MergeRecipe):
+            model = source.source
+        elif isinstance(source, TrainRecipe | DistillRecipe):
+            model = source.model
+    return job.model_copy(update={"model": model})
 
 
 def _content(folder: Path) -> list[Any]:

@@ -22,6 +22,8 @@ class Entry:
         note: a few words for the list of names.
         path: a file or folder in the repository; empty for all of it.
         then: a command that uses it.
+        rows: of training data, as published; 0 if that is not known.
+        tokens: the same data's tokens.
     """
 
     kind: Kind
@@ -31,6 +33,8 @@ class Entry:
     note: str
     path: str = ""
     then: str = ""
+    rows: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ CATALOG: dict[str, Entry] = {
         "the authors' teacher answers for SFT",
         "data/sft_all.jsonl",
         _BASE.format("data.train=pipo-sft-data"),
+        rows=95_969,
+        tokens=2_390_000_000,
     ),
     "pipo-opd-data": Entry(
         "data",

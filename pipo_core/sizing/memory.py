@@ -106,14 +106,14 @@ def estimate_of(recipe: AnyTraining) -> MemoryEstimate | None:
         recipe: its models are folders or names of published sizes, which need not be downloaded.
     """
     try:
-        config = _config_of(recipe.model)
-        teacher = _config_of(recipe.teacher) if isinstance(recipe, DistillRecipe) else None
+        config = config_of(recipe.model)
+        teacher = config_of(recipe.teacher) if isinstance(recipe, DistillRecipe) else None
         return estimate_memory(recipe, config, fast_kernels=kernels()["flash-linear-attention"], teacher=teacher)
     except (CheckpointError, UsageError):  # the training itself says what is wrong
         return None
 
 
-def _config_of(model: str) -> Qwen3_5TextConfig:
+def config_of(model: str) -> Qwen3_5TextConfig:
     """Return the configuration of a checkpoint folder or of a published size.
 
     Raises:

@@ -108,6 +108,7 @@ def test_dry_run_of_a_pipeline_changes_nothing(calls: Calls) -> None:
         "action": "start",
         "because": "",
         "recipe": "",
+        "takes": {},
     }
     assert "one" in pipo("run", "all.yaml", "--dry-run")[1]
     assert not Path("outputs").exists()

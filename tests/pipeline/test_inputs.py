@@ -10,7 +10,7 @@ import pytest
 from pipo_core.errors import MissingInputError
 from pipo_core.files import write_json
 from pipo_core.pipeline.fingerprints import FingerprintCache
-from pipo_core.pipeline.inputs import find_inputs, outside_inputs, put_inputs, stage_references
+from pipo_core.pipeline.inputs import all_missing, find_inputs, missing_inputs, put_inputs, stage_references
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.schema import references
 
@@ -189,7 +189,22 @@ def test_every_reference_of_every_recipe_kind_is_resolved_here() -> None:
 def test_stage_references_and_outside_inputs_divide_the_inputs(tmp_path: Path) -> None:
     settings = train(str(model_folder(tmp_path / "m")), "stage:build/train.jsonl")
     assert stage_references("train", settings) == [("data.train", "build")]
-    assert [item.key for item in outside_inputs("train", settings)] == ["model"]
+    assert missing_inputs("train", settings) == []
+    settings = train("./nowhere", "stage:build/train.jsonl")
+    assert [error.message.partition(":")[0] for error in missing_inputs("train", settings)] == ["model"]
+
+
+def test_everything_that_is_missing_is_one_error_with_one_download() -> None:
+    errors = [
+        *missing_inputs(
+            "distill", {"model": "qwen3.5-4b", "teacher": "qwen3.5-9b", "data": {"train": "pipo-opd-data"}}
+        ),
+        *missing_inputs("train", train("qwen3.5-4b", "./rows.jsonl")),
+    ]
+    error = all_missing(errors)
+    assert error.message.startswith("4 inputs are missing:\n  model: 'qwen3.5-4b' is neither")
+    assert error.hint == "pipo download qwen3.5-4b qwen3.5-9b pipo-opd-data"
+    assert all_missing(errors[:1]) is errors[0]
 
 
 def test_put_inputs_changes_a_copy() -> None:

@@ -1,0 +1,95 @@
+"""Time by operations and bytes on disk, against sums that are written out here."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pipo_cli.app import app
+from pipo_core.model.shapes import shape_config
+from pipo_core.recipes.load import load_recipe
+from pipo_core.recipes.locate import find_recipe
+from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.sizing.effort import PEAK_FLOPS, UTILISATION, training_days, training_disk
+
+ROWS, TOKENS = 95_969, 2_390_000_000
+
+
+def recipe(*changes: str) -> TrainRecipe:
+    loaded = load_recipe(find_recipe("single_gpu/sft.yaml"), changes)
+    assert isinstance(loaded, TrainRecipe)
+    return loaded
+
+
+def test_the_papers_fine_tuning_takes_the_days_of_its_operations() -> None:
+    """Qwen3.5-4B has 3.57 G weights below the head and 0.64 G in it; the pair model has the head twice and a block."""
+    slots = TOKENS / 2 * 1.125  # a quarter of the pairs at most, an eighth on average, become two slots
+    compressor, block, confidence = 6 * 2560**2, 0.13e9, 2 * 2560**2
+    weights = 3.57e9 + 2 * 248_320 * 2560 + compressor + block + confidence
+    attention = 4 * 16 * 256 * 8 * (slots / ROWS) / 2
+    expected = 2 * slots * 3 * (2 * weights + attention) / (PEAK_FLOPS * UTILISATION) / 86_400
+    found = training_days(recipe(), shape_config("qwen3.5-4b"), TOKENS, ROWS)
+    assert found == pytest.approx(expected, rel=0.03)
+    assert found == pytest.approx(2.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ratio"),
+    [
+        (["epochs=1"], 0.5),
+        (["gradient_checkpointing=false"], 2 / 3),
+        (["tuning.method=full"], 4 / 3),
+        (["pad_augmentation=[]"], 1 / 1.125),
+        (["epochs=null", f"max_steps={ROWS // 128}"], 0.5),
+    ],
+)
+def test_days_go_with_the_passes_and_the_slots(changes: list[str], ratio: float) -> None:
+    config = shape_config("qwen3.5-4b")
+    whole = training_days(recipe(), config, TOKENS, ROWS)
+    assert training_days(recipe(*changes), config, TOKENS, ROWS) / whole == pytest.approx(ratio, rel=0.03)
+
+
+def test_the_uncompressed_model_takes_nearly_twice_as_long() -> None:
+    config = shape_config("qwen3.5-4b")
+    pair, regular = (
+        training_days(recipe(f"objective={objective}", "pad_augmentation=[]"), config, TOKENS, ROWS)
+        for objective in ("pipo", "regular")
+    )
+    assert 1.5 < regular / pair < 2
+
+
+def test_disk_holds_examples_checkpoints_and_models() -> None:
+    disk = training_disk(recipe(), shape_config("qwen3.5-4b"), TOKENS)
+    assert disk.examples == 5 * TOKENS
+    assert 8e9 < disk.models < 11e9  # the merged model in bf16, and the adapter
+    assert disk.total == disk.examples + disk.checkpoints + disk.models
+    full = training_disk(recipe("tuning.method=full"), shape_config("qwen3.5-4b"), TOKENS)
+    assert full.checkpoints > 5 * disk.checkpoints
+
+
+def test_the_plan_of_the_paper_lists_all_that_is_missing_with_time_and_disk(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+    for name in ("paper", "single_gpu/paper"):
+        result = CliRunner().invoke(app, ["run", name, "--dry-run", "--json"])
+        assert result.exit_code == 3, result.output
+        plan = json.loads(result.stdout)
+        assert "qwen3.5-9b" in plan["missing"][0]["message"]
+        assert plan["missing"][0]["hint"].startswith("pipo download qwen3.5-4b pipo-sft-data")
+        takes = {stage["stage"]: stage["takes"] for stage in plan["stages"]}
+        assert takes["sft"]["time"].startswith("about 2.6 GPU-days")
+        assert "teacher" in takes["opd"]["memory a process"]
+        assert "GB" in takes["opd"]["disk"]
+        assert takes["eval"] == {}
+
+
+def test_the_plan_of_stage_2_has_its_memory_before_stage_1_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    for name in ("opd", "single_gpu/opd"):
+        result = CliRunner().invoke(app, ["distill", name, "--dry-run", "--json"])
+        assert result.exit_code == 3, result.output
+        assert "teacher" in json.loads(result.stdout)["work"]["memory a process"]
