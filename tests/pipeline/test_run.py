@@ -153,10 +153,13 @@ def test_the_report_is_written_again_when_it_is_lost_or_old(
     report = run().report
     report.unlink()
     assert run().report.is_file()
-    report.write_text("old")
+    report.write_text("edited")  # newer than every stage
+    run()
+    assert report.read_text() != "edited"
+    written = report.stat().st_mtime_ns
     os.utime(report, ns=(1, 1))
     run()
-    assert report.read_text() != "old"
+    assert report.stat().st_mtime_ns == 1 < written, "the same content is not written again"
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), PipoError("no room")])

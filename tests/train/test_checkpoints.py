@@ -15,6 +15,7 @@ from pipo_core.train.checkpoints import (
     mark_complete,
     newest_complete,
     remove_incomplete,
+    set_damaged_aside,
     step_of,
 )
 
@@ -117,3 +118,54 @@ def test_a_checkpoint_holds_the_rows_of_the_log(tmp_path: Path) -> None:
     state = {"global_step": 4, "max_steps": 50, "log_history": [{"step": 2, "loss": 1.0}]}
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text(json.dumps(state))
     assert logged(tmp_path, 4) == [{"step": 2, "loss": 1.0}]
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "shards/optimizer.pt", "trainer_state.json", MARKER], ids=lambda name: Path(name).name
+)
+@pytest.mark.parametrize("act", ["flip", "cut", "remove"])
+def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_said(tmp_path: Path, name: str, act: str) -> None:
+    older, newer = make(tmp_path, 5), make(tmp_path, 7)
+    file = newer / name
+    content = file.read_bytes()
+    middle = len(content) // 2
+    if act == "flip":
+        file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    elif act == "cut":
+        file.write_bytes(content[:middle])
+    elif name != MARKER:
+        file.unlink()
+    else:
+        pytest.skip("without its marker a checkpoint was never complete")
+    said: list[str] = []
+    set_damaged_aside(tmp_path, said.append)
+    assert [line for line in said if f"{newer / name} is damaged" in line] == said
+    assert len(said) == 1
+    assert (tmp_path / "checkpoint-7.damaged").is_dir()
+    assert newest_complete(tmp_path, "a") == older
+    remove_incomplete(tmp_path)
+    keep_newest(tmp_path, 1)
+    assert older.is_dir()
+    set_damaged_aside(tmp_path, said.append)
+    assert len(said) == 1
+
+
+def test_an_edited_note_is_no_damage(tmp_path: Path) -> None:
+    checkpoint = make(tmp_path, 5, marked=False)
+    (checkpoint / "README.md").write_text("by PEFT")
+    mark_complete(checkpoint, "a")
+    (checkpoint / "README.md").write_text("mine")
+    set_damaged_aside(tmp_path, pytest.fail)
+    remove_incomplete(tmp_path)
+    assert newest_complete(tmp_path, "a") == checkpoint
+
+
+def test_markers_of_older_versions_are_compared_by_size(tmp_path: Path) -> None:
+    checkpoint = make(tmp_path, 5)
+    marker = json.loads((checkpoint / MARKER).read_text())
+    (checkpoint / MARKER).write_text(json.dumps({key: marker[key] for key in ("made_by", "files")}))
+    set_damaged_aside(tmp_path, pytest.fail)
+    (checkpoint / "model.safetensors").write_bytes(b"w")
+    said: list[str] = []
+    set_damaged_aside(tmp_path, said.append)
+    assert len(said) == 1
