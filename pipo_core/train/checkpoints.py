@@ -86,10 +86,16 @@ def keep_newest(folder: Path, keep: int) -> None:
         shutil.rmtree(checkpoint)
 
 
-def remove_incomplete(folder: Path) -> None:
-    """Remove the checkpoints that killed processes left half written, so that they do not count among those kept."""
+def remove_incomplete(folder: Path, warn: Callable[[str], None]) -> None:
+    """Remove the checkpoints that killed processes left half written, so that they do not count among those kept.
+
+    Args:
+        folder: the training's checkpoints.
+        warn: called with a sentence for each of them.
+    """
     for checkpoint in _by_step(folder):
         if not (checkpoint / MARKER).exists():
+            warn(f"{checkpoint} has no {MARKER}: it was left half written, and is removed")
             shutil.rmtree(checkpoint)
 
 

@@ -65,7 +65,7 @@ def test_incomplete_checkpoints_are_removed(tmp_path: Path) -> None:
     make(tmp_path, 5)
     make(tmp_path, 6, marked=False)
     (tmp_path / "args.json").write_text("{}")
-    remove_incomplete(tmp_path)
+    remove_incomplete(tmp_path, lambda message: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["args.json", "checkpoint-5"]
 
 
@@ -107,7 +107,7 @@ def test_a_checkpoint_that_was_half_removed_when_the_process_was_killed_is_not_r
         keep_newest(tmp_path, 1)
     monkeypatch.undo()
     assert newest_complete(tmp_path, "a") == tmp_path / "checkpoint-2"
-    remove_incomplete(tmp_path)
+    remove_incomplete(tmp_path, lambda message: None)
     assert names(tmp_path) == ["checkpoint-2"] if files else ["checkpoint-1", "checkpoint-2"]
 
 
@@ -143,7 +143,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_said(tmp_pa
     assert len(said) == 1
     assert (tmp_path / "checkpoint-7.damaged").is_dir()
     assert newest_complete(tmp_path, "a") == older
-    remove_incomplete(tmp_path)
+    remove_incomplete(tmp_path, lambda message: None)
     keep_newest(tmp_path, 1)
     assert older.is_dir()
     set_damaged_aside(tmp_path, said.append)
@@ -156,7 +156,7 @@ def test_an_edited_note_is_no_damage(tmp_path: Path) -> None:
     mark_complete(checkpoint, "a")
     (checkpoint / "README.md").write_text("mine")
     set_damaged_aside(tmp_path, pytest.fail)
-    remove_incomplete(tmp_path)
+    remove_incomplete(tmp_path, lambda message: None)
     assert newest_complete(tmp_path, "a") == checkpoint
 
 

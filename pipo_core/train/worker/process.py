@@ -109,8 +109,12 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: StopRequest) -
     swift_plugin.register()
     checkpoints = job.out / CHECKPOINTS
     if is_first:
-        remove_incomplete(checkpoints)
-        set_damaged_aside(checkpoints, lambda message: events.write("warn", message=message))
+
+        def warn(message: str) -> None:
+            events.write("warn", message=message)
+
+        remove_incomplete(checkpoints, warn)
+        set_damaged_aside(checkpoints, warn)
         keep_newest(checkpoints, job.recipe.save.keep)
     resume_from = newest_complete(checkpoints, job.made_by)
     session = _open_session(
