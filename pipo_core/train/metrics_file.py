@@ -36,14 +36,14 @@ class MetricsFile:
         append_jsonl(self._file, [row])
         self._note(row)
 
-    def settle(self, step: int) -> list[int]:
+    def settle(self, step: int) -> str | None:
         """Make the file hold exactly the rows up to ``step``, the step of a checkpoint.
 
         A killed run leaves rows of later steps, which will be written again. It may also lack earlier rows, which the
         checkpoint holds.
 
         Returns:
-            The numbers of damaged lines, which were left out.
+            What was wrong with the file, whose rows are then those of the checkpoint; None if nothing was.
         """
         rows, damaged = read_log(self._file) if self._file.is_file() else ([], [])
         in_checkpoint = [figures_of(row) for row in logged(self._checkpoints, step)]
@@ -54,7 +54,9 @@ class MetricsFile:
             write_atomic(self._file, b"".join(encode_row(row) for row in settled))
         for row in settled:
             self._note(row)
-        return damaged
+        if damaged:
+            return f"is damaged at line {', '.join(map(str, damaged[:5]))}"
+        return None if rows or not settled else "is gone"
 
     def _note(self, row: Mapping[str, Any]) -> None:
         figures = {key: value for key, value in row.items() if isinstance(value, int | float)}

@@ -207,10 +207,9 @@ class _Run:
         self._show_step(self._first_step)
 
     def _settle(self, step: int) -> None:
-        damaged = self.metrics.settle(step)
-        if damaged:
-            lines = ", ".join(map(str, damaged[:5]))
-            self._reporter.warn(f"{METRICS} is damaged at line {lines}: its rows are those of the checkpoint")
+        wrong = self.metrics.settle(step)
+        if wrong is not None:
+            self._reporter.warn(f"{METRICS} {wrong}: its rows are those of the checkpoint")
 
     def _show_step(self, step: int) -> None:
         self._step = step

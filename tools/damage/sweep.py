@@ -102,7 +102,8 @@ def _is_unneeded(run: str, whole: Path, file: Path) -> bool:
         return True
     steps = sorted(int(path.name.rpartition("-")[2]) for path in whole.glob("*/*/checkpoints/checkpoint-*"))
     older = {f"checkpoint-{step}" for step in steps[:-1]}
-    return file.name in ("README.md", "args.json", "logging.jsonl") or bool(older & {*file.parts})
+    notes = ("README.md", "args.json", "logging.jsonl", "log.txt", "events.jsonl", "worker.log", "job.json")
+    return (file.name in notes and run != "run_train") or bool(older & {*file.parts})
 
 
 def _names(line: str, file: Path) -> bool:
