@@ -17,7 +17,7 @@ _NEEDED = {"state", "message", "settings", "inputs", "files", "summary", "output
 
 def stage_record(folder: Path) -> dict[str, Any]:
     """Return the record of a stage's folder; an empty one if there is none, or both it and its copy are damaged."""
-    return _readable(folder / RECORD) or (_readable(folder / _COPY) if (folder / RECORD).exists() else {})
+    return _readable(folder / RECORD) or _readable(folder / _COPY)
 
 
 def stage_state(folder: Path) -> Any:
@@ -30,8 +30,8 @@ def stage_state(folder: Path) -> Any:
 
 
 def record_is_damaged(folder: Path) -> bool:
-    """Return whether the record is damaged and its copy is not."""
-    return (folder / RECORD).exists() and not _readable(folder / RECORD) and bool(_readable(folder / _COPY))
+    """Return whether the record is damaged or gone, and its copy is not."""
+    return not _readable(folder / RECORD) and bool(_readable(folder / _COPY))
 
 
 def write_stage_record(folder: Path, record: Mapping[str, Any]) -> None:

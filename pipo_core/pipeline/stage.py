@@ -126,7 +126,7 @@ def run_stage(
         _outlast_workers(folder, reporter)
         todo = check_stage(recipe, root, name=name, inputs=inputs, restart=restart)
         if record_is_damaged(folder):
-            reporter.warn(f"{folder / RECORD} is damaged; its copy, which is not, takes its place")
+            reporter.warn(f"{folder / RECORD} is damaged or gone; its copy takes its place")
         if todo.action == "skip" and todo.earlier is not None:
             _refresh_record(todo, resolved_recipe(recipe, todo), reporter)
             reporter.info(f"{folder.name}: finished already, nothing has changed")
