@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipo_cli.hints import hint_for
+from pipo_core.data.problems import mathematics
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
 from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
@@ -56,6 +57,12 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             plan |= {"action": "cannot start", "next": refusal.hint, "exit_code": refusal.exit_code}
         plan["inputs"] = {item.key: {"name": item.value, "path": str(item.path)} for item in state.inputs}
     plan["work"] = dict(_work(recipe))
+    if isinstance(recipe, RolloutRecipe) and plan["action"] != "cannot start":
+        inputs = {key: str(path) for key, path in paths.items()}
+        try:
+            mathematics(RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs)).problems)
+        except PipoError as error:
+            _cannot_start(plan, error)
     if isinstance(recipe, TrainRecipe | DistillRecipe):
         _plan_training(plan, recipe, paths)
     plan["recipe"] = recipe.model_dump(mode="json")

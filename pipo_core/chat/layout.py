@@ -42,7 +42,7 @@ def encode_answered(
     The prompt is what `encode_prompt` makes of the turns before. So whatever the template does with them, such as
     leaving out earlier thoughts, training reads what decoding will read. The turn is what decoding is to write behind
     the prompt's ``<think>\n``: the thought, ``\n</think>\n\n``, the answer, and the token that ends a turn. An answer
-    without a thought has an empty one; a thought without an end was cut off and stays as it is.
+    without a thought has an empty one; a thought without an end was cut off, and the end token follows it directly.
 
     Args:
         tokenizer: the model's, with its chat template.

@@ -1,7 +1,9 @@
 """Problem sets: questions with known answers, for rollouts and evaluations."""
 
+import json
 import math
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +13,7 @@ from typing import Any, TypeAlias
 from pipo_core.data.tiny import arithmetic
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import read_data
+from pipo_core.recipes.common import Problems
 
 _ROW_KEYS = ("id", "question", "answer", "instruction", "level", "solution")
 
@@ -61,6 +64,23 @@ def load_problems(source: str, split: str, count: int | None, seed: int) -> list
     return first_problems(problems, path, count, "give a file with more rows")
 
 
+def mathematics(chosen: Problems) -> list[Problem]:
+    """Return the problems that a recipe chooses, whose answers are graded as mathematics.
+
+    Raises:
+        MissingInputError: if they cannot be read, or one of them has an answer that is no text.
+        UsageError: if the tiny world has fewer problems.
+    """
+    problems = load_problems(chosen.source, chosen.split, chosen.count, chosen.seed)
+    for problem in problems:
+        if not isinstance(problem.answer, str):
+            raise MissingInputError(
+                f"{chosen.source}: problem {problem.id}: answers are graded as mathematics, so the right one must be a "
+                f"text or a number, not {type(problem.answer).__name__}"
+            )
+    return problems
+
+
 def user_message(problem: Problem) -> str:
     """Return the text of the user's turn, the same in training and evaluation."""
     return f"{problem.question}\n{problem.instruction}" if problem.instruction else problem.question
@@ -92,8 +112,11 @@ def first_problems(problems: list[Problem], path: Path, count: int | None, hint:
     """
     if not problems:
         raise MissingInputError(f"{path} holds no problems", hint=hint)
-    if len({problem.id for problem in problems}) < len(problems):
-        raise MissingInputError(f"{path}: two problems have the same id")
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise MissingInputError(f"{path}: two problems have the same id, {problem.id}")
+        seen.add(problem.id)
     if count is not None and len(problems) < count:
         raise MissingInputError(
             f"{path} holds {len(problems)} problems, and the recipe asks for {count}",
@@ -114,10 +137,12 @@ def _parse_problem_row(row: Mapping[str, Any], path: Path, line: int) -> Problem
     unread = next((key for key, value in row.items() if value is not None and key not in _ROW_KEYS), None)
     if unread is not None:
         raise MissingInputError(f"{where}: nothing reads the key {unread!r} of a problem", hint="remove it")
+    if re.search(r"[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)):
+        raise MissingInputError(f"{where}: half of a character (a lone surrogate), which no text can hold")
     question = row.get("question")
     if not isinstance(question, str) or not question.strip() or row.get("answer") is None:
         raise MissingInputError(f"{where}: a problem needs a question and an answer")
-    texts = {key: row.get(key) or "" for key in ("instruction", "solution")}
+    texts = {key: "" if row.get(key) is None else row[key] for key in ("instruction", "solution")}
     for key, text in texts.items():
         if not isinstance(text, str):
             raise MissingInputError(f"{where}: the {key} of a problem is a text, not {text!r}")

@@ -6,10 +6,9 @@ from typing import Any
 
 from pipo_core.data.answers import Answer, AnswerLog
 from pipo_core.data.asking import Asking, Judge, ask, grade, wanted_answers
-from pipo_core.data.problems import Problem, load_problems, user_message
+from pipo_core.data.problems import Problem, mathematics, user_message
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
-from pipo_core.errors import MissingInputError
 from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import Reporter, SilentReporter
@@ -37,13 +36,11 @@ def run_rollout(
         open_engine: opens the engine that answers.
 
     Raises:
-        MissingInputError: if the problems cannot be read, or two problems have the same id.
+        MissingInputError: if the problems cannot be read, or cannot be graded.
         PipoError: if the engine ends before every request was answered.
     """
     reporter = reporter or SilentReporter()
-    problems = load_problems(recipe.problems.source, recipe.problems.split, recipe.problems.count, recipe.problems.seed)
-    if len({problem.id for problem in problems}) < len(problems):
-        raise MissingInputError(f"{recipe.problems.source}: two problems have the same id")
+    problems = mathematics(recipe.problems)
     wanted = wanted_answers(problems, recipe.samples)
     asking = Asking(
         title="rollout",

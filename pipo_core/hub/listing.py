@@ -14,6 +14,8 @@ from pipo_core.recipes.catalog import Named
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_LONGEST_NAME = 200
+"""Bytes of a name; file systems take 255, and temporary names are longer."""
 _MOST_PAGES = 200
 """Of a listing; a page has up to 1,000 files."""
 
@@ -57,6 +59,8 @@ def list_files(named: Named) -> Listing:
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise MissingInputError(f"{named.text}: the hub names no commit of {entry.repo}", hint="check HF_ENDPOINT")
     listed = list(_listed(f"{about}/tree/{commit}?recursive=true"))
+    if len({file.path for file in listed}) < len(listed):
+        raise StrangeReplyError("it lists a file twice")
     files = tuple(filter_repo_objects(listed, allow_patterns=patterns(entry), key=lambda file: file.path))
     for file in files:
         _require_safe(named, file)
@@ -109,6 +113,7 @@ def _require_safe(named: Named, file: RemoteFile) -> None:
     parts = file.path.replace("\\", "/").split("/")
     anchored = PurePosixPath(file.path).anchor or any(PureWindowsPath(part).anchor for part in parts)
     strange = {"..", ".", ""} & {*parts} or anchored or not file.path.isprintable()
+    strange = strange or max(len(part.encode("utf-8", "replace")) for part in parts) > _LONGEST_NAME
     if strange or not _DIGEST.fullmatch(file.digest) or file.size < 0:
         raise MissingInputError(
             f"{named.text}: the hub lists a file that cannot be stored safely, {file.path[:99]!r}; nothing was fetched",

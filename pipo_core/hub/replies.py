@@ -119,11 +119,14 @@ def _next_page(response: "httpx.Response") -> str | None:
     import httpx
     from huggingface_hub import constants
 
-    link = response.links.get("next", {}).get("url")
-    if link is None:
-        return None
     hub = httpx.URL(constants.ENDPOINT)
-    following = response.url.join(link)
+    try:
+        link = response.links.get("next", {}).get("url")
+        if link is None:
+            return None
+        following = response.url.join(link)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise StrangeReplyError("the link to the next page of its listing is no address") from error
     if _origin(following) == _origin(hub):
         return str(following)
     # A mirror that redirects to another host gives links to that host; the hub redirects them, too.

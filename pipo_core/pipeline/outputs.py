@@ -13,13 +13,10 @@ from pipo_core.errors import MissingInputError
 from pipo_core.files import remove_folder
 from pipo_core.pipeline.fingerprints import FingerprintCache
 from pipo_core.pipeline.records import RECORD, stage_record
-from pipo_core.train.checkpoints import file_prints
+from pipo_core.train.checkpoints import DAMAGED, file_prints
 from pipo_core.train.layout import CHECKPOINTS, JOB, RESULT, WORKER_LOG
 
 Prints = dict[str, tuple[int, int, str]]
-
-DAMAGED = ".damaged"
-"""Suffix of what is set aside because it is damaged."""
 
 _LOGS = frozenset({"log.txt", "events.jsonl", "recipe.yaml", WORKER_LOG, JOB})
 """Files that nothing is made from once a stage is done."""
@@ -42,8 +39,8 @@ class Damage:
 
     @property
     def matters(self) -> bool:
-        """Whether something is made from the file: not from logs, and not from checkpoints of a finished training."""
-        return self.name not in _LOGS and not self.name.startswith(f"{CHECKPOINTS}/")
+        """Whether something is made from the file: not from logs, plots, and checkpoints of a finished training."""
+        return self.name not in _LOGS and not self.name.startswith(f"{CHECKPOINTS}/") and not self.name.endswith(".png")
 
     def __str__(self) -> str:
         return f"{self.name} {self.what} since it was made"

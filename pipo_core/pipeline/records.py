@@ -1,6 +1,6 @@
 """A stage's record on disk, `stage.json`: settings, inputs, state, and what it made, by content.
 
-The record has a hidden copy beside it, `.stage.json`. If one of them is damaged, the other one counts.
+The record has a hidden copy beside it, `.stage.json`. If one of them is damaged or gone, the other one counts.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,11 @@ def stage_state(folder: Path) -> Any:
 def record_is_damaged(folder: Path) -> bool:
     """Return whether the record is damaged or gone, and its copy is not."""
     return not _readable(folder / RECORD) and bool(_readable(folder / _COPY))
+
+
+def is_twofold(folder: Path) -> bool:
+    """Return whether both the record and its copy are readable."""
+    return bool(_readable(folder / RECORD)) and bool(_readable(folder / _COPY))
 
 
 def write_stage_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -44,12 +44,11 @@ from pipo_core.pipeline.inputs import find_inputs, put_inputs
 from pipo_core.pipeline.jobs import JOBS, Job
 from pipo_core.pipeline.journal import JournalReporter, now
 from pipo_core.pipeline.outputs import (
-    DAMAGED,
     prints_of,
     recorded_prints,
     set_damaged_aside,
 )
-from pipo_core.pipeline.records import RECORD, record_is_damaged, write_stage_record
+from pipo_core.pipeline.records import RECORD, is_twofold, record_is_damaged, write_stage_record
 from pipo_core.pipeline.status import (
     PREVIOUS,
     ChangedError,
@@ -63,6 +62,7 @@ from pipo_core.recipes.base import dump
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.write import to_yaml
 from pipo_core.reporting import Reporter
+from pipo_core.train.checkpoints import DAMAGED
 
 RECIPE = "recipe.yaml"
 _WORKERS_PATIENCE_SECONDS = 600.0
@@ -139,6 +139,9 @@ def run_stage(
             reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}; the old result is now {kept}")
         elif todo.action == "go on":
             moved = set_damaged_aside(folder, todo.damaged)
+            for damage in todo.damaged:
+                if not damage.matters:
+                    reporter.warn(f"{folder / damage.name} {damage.what} since it was made")
             kept = f"; what was there is now {', '.join(moved)}" if moved else ""
             (reporter.warn if todo.damaged else reporter.info)(
                 f"{folder.name}: goes on ({'; '.join(todo.reasons)}){kept}"
@@ -270,7 +273,7 @@ def _refresh_record(todo: StageStatus, resolved: JobKind, reporter: Reporter) ->
     if earlier.get("prints") is not None:
         earlier["prints"] = prints_of(folder, _knowing(recorded_prints(folder, earlier)))
     earlier["files"] = todo.files
-    if record_is_damaged(folder) or fingerprint(earlier) != fingerprint(todo.earlier):
+    if not is_twofold(folder) or fingerprint(earlier) != fingerprint(todo.earlier):
         write_stage_record(folder, earlier)
 
 

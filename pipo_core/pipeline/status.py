@@ -43,6 +43,8 @@ class ChangedError(UsageError):
         self.problems = changes
         another = f"{folder} holds another training:"
         broken = f"{folder} holds a damaged training, and no checkpoint to make it good from:"
+        if any(f"no readable {RECORD}" in change for change in changes):
+            another = f"{folder} holds files of a training that is not known:"
         super().__init__(
             "\n".join([broken if damaged else another, *(f"  {change}" for change in changes)]),
             hint=f"add --restart to start again (the old training becomes {folder.name}{PREVIOUS}), "

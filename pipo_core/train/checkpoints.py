@@ -22,6 +22,7 @@ from pipo_core.files import file_fingerprint, fsync_tree, read_json, read_object
 MARKER = "complete.json"
 STATE = "trainer_state.json"
 DAMAGED = ".damaged"
+"""Suffix of what is set aside because it is damaged."""
 
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 _UNREAD = (MARKER, "README.md")
@@ -52,7 +53,7 @@ def mark_complete(checkpoint: Path, made_by: str) -> None:
 def newest_complete(folder: Path, made_by: str) -> Path | None:
     """Return the newest checkpoint in ``folder`` with a marker, None if there is none.
 
-    Sizes are compared with the marker, contents are not; see `set_damaged_aside`.
+    Sizes are compared with the marker, contents are not; see `set_checkpoints_aside`.
 
     Args:
         folder: the training's checkpoints.
@@ -99,7 +100,7 @@ def remove_incomplete(folder: Path, warn: Callable[[str], None]) -> None:
             shutil.rmtree(checkpoint)
 
 
-def set_damaged_aside(folder: Path, warn: Callable[[str], None]) -> None:
+def set_checkpoints_aside(folder: Path, warn: Callable[[str], None]) -> None:
     """Rename the checkpoints that are not as their markers say, from the newest on until one is whole.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipo_core.errors import MissingInputError
-from pipo_core.messages import MESSAGE_KEYS, THOUGHT_KEYS, has_answer, with_one_thought_key
+from pipo_core.messages import END_OF_THOUGHT, MESSAGE_KEYS, THOUGHT, THOUGHT_KEYS, has_answer, with_one_thought_key
 
 _ROLES = ("system", "user", "assistant", "tool")
 _ROW_HINT = (
@@ -64,7 +64,7 @@ def read_rows(file: Path, limit: int | None) -> Iterator[Row]:
     """Yield the rows of a file that `check_rows` has passed, at most ``limit``.
 
     Raises:
-        MissingInputError: if the file cannot be read, or is not what was checked.
+        MissingInputError: if the file cannot be read, or a line is not JSON.
     """
     for number, line in read_lines(file, limit):
         yield parse_row(file, number, line)
@@ -74,7 +74,7 @@ def parse_row(file: Path, number: int, line: bytes) -> Row:
     """Return the row of a line that `check_rows` has passed.
 
     Raises:
-        MissingInputError: if the line is not what was checked.
+        MissingInputError: if the line is not JSON.
     """
     messages = _parsed(file, number, line)["messages"]
     kept = [
@@ -144,13 +144,18 @@ def _message_problem(
     stray = _stray_key(message, known, unread)
     if stray is not None:
         return f"nothing reads the key {stray!r} of message {index}, whose role is {role}", _key_hint(stray)
-    thoughts = [key for key in THOUGHT_KEYS if message.get(key) is not None]
+    thoughts = [key for key in THOUGHT_KEYS if message.get(key) not in (None, "")]
     if not isinstance(message.get("content"), str):
         return f"message {index} has no text under the key content", _ROW_HINT
     if any(not isinstance(message[key], str) for key in thoughts):
         return f"message {index}: {thoughts[0]} is not a text", _ROW_HINT
-    if len(thoughts) + message["content"].lstrip().startswith("<think>") > 1:
+    inside = message["content"].lstrip().startswith(THOUGHT) or (
+        role == "assistant" and END_OF_THOUGHT in message["content"]
+    )
+    if len(thoughts) + (inside and bool(thoughts)) > 1:
         return f"message {index} has two thoughts", f"keep one of: {', '.join(THOUGHT_KEYS)}, <think> in the content"
+    if thoughts and END_OF_THOUGHT in message[thoughts[0]]:
+        return f"message {index}: {thoughts[0]} holds {END_OF_THOUGHT}, which would end the thought there", _ROW_HINT
     loss = message.get("loss")
     if not (loss is None or isinstance(loss, bool)) or (loss and role != "assistant"):
         return f"message {index}: loss is true or false, and true for answers alone", _ROW_HINT

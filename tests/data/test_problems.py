@@ -55,6 +55,8 @@ def test_what_is_no_answer_is_refused_with_its_line(tmp_path: Path, answer: Any)
         ({"question": "?", "answer": 1, "level": []}, "the level of a problem is a text or a whole number"),
         ({"question": "?", "answer": 1, "solution": 3}, "the solution of a problem is a text"),
         ({"question": "?", "answer": 1, "instruction": ["x"]}, "the instruction of a problem is a text"),
+        ({"question": "?", "answer": 1, "solution": False}, "the solution of a problem is a text"),
+        ({"question": "a\ud800", "answer": 1}, "half of a character"),
         ('{"question": "?", "ans', "not a JSON object, or a line that was cut off"),
     ],
 )

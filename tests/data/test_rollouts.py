@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipo_core.data import rollouts
+from pipo_core.data import problems as problems_file
 from pipo_core.data.answers import AnswerLog, read_index
 from pipo_core.data.build import run_build
 from pipo_core.data.problems import Problem, load_problems, user_message
@@ -206,7 +206,7 @@ def test_an_instruction_beside_the_question_reaches_the_prompt_and_the_training_
     tmp_path: Path, roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("a", "What is 1 + 1?", "2", instruction="Answer in one word.")
-    monkeypatch.setattr(rollouts, "load_problems", lambda *_: [problem])
+    monkeypatch.setattr(problems_file, "load_problems", lambda *_: [problem])
     engine = FakeEngine()
     roll(engine, samples=8)
     assert engine.asked[0].messages[0]["content"] == user_message(problem)
@@ -216,13 +216,14 @@ def test_an_instruction_beside_the_question_reaches_the_prompt_and_the_training_
     assert read_jsonl(out / "train.jsonl")[0]["messages"][0]["content"] == user_message(problem)
 
 
-def test_two_problems_of_one_id_are_refused(
+def test_an_answer_that_cannot_be_graded_is_refused_before_anything_is_asked(
     roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    twins = [Problem("a", "What is 1 + 1?", "2"), Problem("a", "What is 1 + 2?", "3")]
-    monkeypatch.setattr(rollouts, "load_problems", lambda *_: twins)
-    with pytest.raises(MissingInputError, match="the same id"):
-        roll(FakeEngine())
+    monkeypatch.setattr(problems_file, "load_problems", lambda *_: [Problem("a", "What is 1 + 1?", {"tests": [2]})])
+    engine = FakeEngine()
+    with pytest.raises(MissingInputError, match="problem a: answers are graded as mathematics"):
+        roll(engine)
+    assert engine.asked == []
 
 
 def test_seeds_differ_and_do_not_depend_on_the_process() -> None:

@@ -108,6 +108,12 @@ def test_the_next_page_is_asked_of_the_hub_alone(
     assert len(hub.requests) == 2
 
 
+@pytest.mark.parametrize("link", ["<http://[::1>", "<http://a:b/>", "<\\>", "<http://\x7f/>"])
+def test_a_link_that_is_no_address_is_said_in_a_line(answer: Callable[[str, Route], None], link: str) -> None:
+    answer(f"api/models/{NAME}/tree", body(b"[]", Link=f'{link}; rel="next"'))
+    refused("does not answer like a hub|has no weights|is empty")
+
+
 def test_a_listing_of_several_pages_is_read_whole(answer: Callable[[str, Route], None], hub: LocalHub) -> None:
     rows = hub.repos[f"models/{NAME}"][0].rows()
     link = f'<{hub.endpoint}/api/models/{NAME}/tree/next>; rel="next"'
@@ -226,6 +232,8 @@ def test_what_is_no_repository_is_said_in_a_line(answer: Callable[[str, Route], 
         {"type": "file", "path": "./a.json", "size": 1, "oid": "0" * 40},
         {"type": "file", "path": "a.json", "size": 1, "oid": "../../etc"},
         {"type": "file", "path": "a.json", "size": -1, "oid": "0" * 40},
+        {"type": "file", "path": "a" * 300 + ".json", "size": 1, "oid": "0" * 40},
+        {"type": "file", "path": "config.json", "size": 1, "oid": "0" * 40},
     ],
 )
 def test_an_entry_that_is_no_file_is_said_in_a_line(

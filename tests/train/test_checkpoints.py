@@ -15,7 +15,7 @@ from pipo_core.train.checkpoints import (
     mark_complete,
     newest_complete,
     remove_incomplete,
-    set_damaged_aside,
+    set_checkpoints_aside,
     step_of,
 )
 
@@ -138,7 +138,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_said(tmp_pa
     else:
         pytest.skip("without its marker a checkpoint was never complete")
     said: list[str] = []
-    set_damaged_aside(tmp_path, said.append)
+    set_checkpoints_aside(tmp_path, said.append)
     assert [line for line in said if f"{newer / name} is damaged" in line] == said
     assert len(said) == 1
     assert (tmp_path / "checkpoint-7.damaged").is_dir()
@@ -146,7 +146,7 @@ def test_a_checkpoint_that_is_not_as_it_was_written_is_set_aside_and_said(tmp_pa
     remove_incomplete(tmp_path, lambda message: None)
     keep_newest(tmp_path, 1)
     assert older.is_dir()
-    set_damaged_aside(tmp_path, said.append)
+    set_checkpoints_aside(tmp_path, said.append)
     assert len(said) == 1
 
 
@@ -155,7 +155,7 @@ def test_an_edited_note_is_no_damage(tmp_path: Path) -> None:
     (checkpoint / "README.md").write_text("by PEFT")
     mark_complete(checkpoint, "a")
     (checkpoint / "README.md").write_text("mine")
-    set_damaged_aside(tmp_path, pytest.fail)
+    set_checkpoints_aside(tmp_path, pytest.fail)
     remove_incomplete(tmp_path, lambda message: None)
     assert newest_complete(tmp_path, "a") == checkpoint
 
@@ -164,8 +164,8 @@ def test_markers_of_older_versions_are_compared_by_size(tmp_path: Path) -> None:
     checkpoint = make(tmp_path, 5)
     marker = json.loads((checkpoint / MARKER).read_text())
     (checkpoint / MARKER).write_text(json.dumps({key: marker[key] for key in ("made_by", "files")}))
-    set_damaged_aside(tmp_path, pytest.fail)
+    set_checkpoints_aside(tmp_path, pytest.fail)
     (checkpoint / "model.safetensors").write_bytes(b"w")
     said: list[str] = []
-    set_damaged_aside(tmp_path, said.append)
+    set_checkpoints_aside(tmp_path, said.append)
     assert len(said) == 1

@@ -45,6 +45,8 @@ def asked(**answer: object) -> dict[str, object]:
         (asked(role="assistant", content="2", reasoning_content=3), "message 1: reasoning_content is not a text"),
         (asked(role="assistant", content="2", reasoning="a", thinking="b"), "message 1 has two thoughts"),
         (asked(role="assistant", content="<think>a</think>2", reasoning="b"), "message 1 has two thoughts"),
+        (asked(role="assistant", content="a</think>2", reasoning="b"), "message 1 has two thoughts"),
+        (asked(role="assistant", content="2", reasoning="a</think>b"), "message 1: reasoning holds </think>"),
         (asked(role="assistant", content="2", loss="no"), "message 1: loss is true or false"),
         (asked(role="assistant", content="2", loss=0), "message 1: loss is true or false"),
         ({"messages": [{"role": "user", "content": "1", "loss": True}, ANSWER]}, "message 0: loss is"),
@@ -78,6 +80,7 @@ def test_keys_that_are_named_may_be_left_unread(tmp_path: Path) -> None:
 
 
 def test_null_counts_as_absent(tmp_path: Path) -> None:
+    assert check_rows(write(tmp_path / "empty.jsonl", asked(**{**ANSWER, "reasoning": "", "thinking": "t"}))) == 1
     answer = {**ANSWER, "reasoning_content": None, "tool_calls": None, "loss": None, "name": None}
     assert check_rows(write(tmp_path / "train.jsonl", {**asked(**answer), "tools": None})) == 1
 

@@ -17,7 +17,7 @@ from pipo_core.errors import MachineError
 from pipo_core.files import FolderLock, full_disk, read_json, workers_lock_of
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
-from pipo_core.train.checkpoints import keep_newest, newest_complete, remove_incomplete, set_damaged_aside
+from pipo_core.train.checkpoints import keep_newest, newest_complete, remove_incomplete, set_checkpoints_aside
 from pipo_core.train.events import SMALLER, EventWriter
 from pipo_core.train.layout import CHECKPOINTS, STOP_FILE
 from pipo_core.train.token_cache import cache_folder
@@ -114,7 +114,7 @@ def train(job: Job, *, is_first: bool, events: EventWriter, stop: StopRequest) -
             events.write("warn", message=message)
 
         remove_incomplete(checkpoints, warn)
-        set_damaged_aside(checkpoints, warn)
+        set_checkpoints_aside(checkpoints, warn)
         keep_newest(checkpoints, job.recipe.save.keep)
     resume_from = newest_complete(checkpoints, job.made_by)
     session = _open_session(
