@@ -116,6 +116,23 @@ def refuse_damaged_input(key: str, path: Path, cache: FingerprintCache) -> None:
             )
 
 
+def minor_damage(folder: Path, damaged: Iterable[Damage]) -> list[Damage]:
+    """Return the damage that does not matter; a checkpoint that is gone as a whole is one of it.
+
+    Args:
+        folder: the stage's.
+        damaged: its damage.
+    """
+    minor: dict[str, Damage] = {}
+    for damage in damaged:
+        if not damage.matters:
+            parent = damage.name.rpartition("/")[0]
+            whole = parent if damage.name.startswith(f"{CHECKPOINTS}/") and not (folder / parent).exists() else ""
+            name = "/".join(whole.split("/")[:2]) or damage.name
+            minor.setdefault(name, Damage(name, damage.what))
+    return list(minor.values())
+
+
 def set_damaged_aside(folder: Path, damaged: Iterable[Damage]) -> list[str]:
     """Rename what is damaged, so that the job makes it again, and return the new names.
 

@@ -44,6 +44,7 @@ from pipo_core.pipeline.inputs import find_inputs, put_inputs
 from pipo_core.pipeline.jobs import JOBS, Job
 from pipo_core.pipeline.journal import JournalReporter, now
 from pipo_core.pipeline.outputs import (
+    minor_damage,
     prints_of,
     recorded_prints,
     set_damaged_aside,
@@ -139,9 +140,8 @@ def run_stage(
             reporter.info(f"{folder.name}: runs again, because {'; '.join(todo.reasons)}; the old result is now {kept}")
         elif todo.action == "go on":
             moved = set_damaged_aside(folder, todo.damaged)
-            for damage in todo.damaged:
-                if not damage.matters:
-                    reporter.warn(f"{folder / damage.name} {damage.what} since it was made")
+            for damage in minor_damage(folder, todo.damaged):
+                reporter.warn(f"{folder / damage.name} {damage.what} since it was made")
             kept = f"; what was there is now {', '.join(moved)}" if moved else ""
             (reporter.warn if todo.damaged else reporter.info)(
                 f"{folder.name}: goes on ({'; '.join(todo.reasons)}){kept}"
@@ -263,7 +263,7 @@ def _set_aside(folder: Path, kind: str) -> str:
 def _refresh_record(todo: StageStatus, resolved: JobKind, reporter: Reporter) -> None:
     """Name damage that does not matter, and record what is there now, so that it is neither read nor named again."""
     folder, earlier = todo.folder, dict(todo.earlier or {})
-    for damage in todo.damaged:
+    for damage in minor_damage(folder, todo.damaged):
         mended = damage.name == RECIPE
         if mended:
             _write_recipe(resolved, folder)

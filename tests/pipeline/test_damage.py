@@ -1,6 +1,7 @@
 """A finished stage whose files were changed, cut or removed: each is named, and made good or refused."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,6 +174,12 @@ def test_a_damaged_training_goes_on_from_its_checkpoint_or_is_refused(
         listener.said.clear()
         assert train().skipped
         assert "checkpoint-5/model.safetensors was changed" in listener.said[0]
+        shutil.rmtree(folder / "checkpoints" / "checkpoint-5")
+        listener.said.clear()
+        assert train().skipped
+        assert [line for line in listener.said if "warning" in line] == [
+            f"warning: {folder / 'checkpoints' / 'checkpoint-5'} is gone since it was made"
+        ]
     else:
         with pytest.raises(ChangedError, match="a damaged training, and no checkpoint") as caught:
             train()
