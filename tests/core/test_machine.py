@@ -1,5 +1,6 @@
 """Facts about the machine, also on a system that has nothing of Linux; and packages that are not installed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +10,13 @@ import pytest
 from pipo_core import machine
 from pipo_core.errors import MachineError
 
+CHECKOUT = str(Path(__file__).resolve().parents[2])
 MAC = """
 import os, pathlib, sys
 
 sys.path.insert(0, {checkout!r})
 import psutil, torch, transformers  # they find out about the system for themselves
-{also}
+import transformers.models.qwen3_5.modeling_qwen3_5, transformers.cache_utils, transformers.masking_utils
 
 sys.platform = "darwin"
 del os.sched_getaffinity
@@ -37,11 +39,10 @@ ctypes.CDLL = NoRename
 """
 
 
-def on_a_mac(code: str, also: str = "") -> str:
+def on_a_mac(code: str) -> str:
     """Run code in a process to which Linux's places and calls do not exist, and return what it prints."""
-    checkout = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", MAC.format(checkout=checkout, also=also) + code],
+        [sys.executable, "-c", MAC.format(checkout=CHECKOUT) + code],
         capture_output=True,
         text=True,
         check=False,
@@ -115,7 +116,10 @@ def test_without_an_extra_a_command_says_so_before_it_starts(
         f"sys.argv = ['pipo', *{words!r}]\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", hide], cwd=tmp_path, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PYTHONPATH": CHECKOUT}
+    done = subprocess.run(
+        [sys.executable, "-c", hide], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == code, done.stderr
     assert f"pipo: {said}" in done.stderr
     assert "pip install -c constraints.txt -e" in done.stderr
