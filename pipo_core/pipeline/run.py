@@ -184,4 +184,5 @@ def _report_print(folder: Path) -> str | None:
 
 
 def _report_files(folder: Path) -> dict[str, str]:
-    return {path.name: file_fingerprint(path) for path in [folder / REPORT, *sorted(folder.glob("*.png"))]}
+    files = [path for path in [folder / REPORT, *sorted(folder.glob("*.png"))] if path.is_file()]
+    return {path.name: file_fingerprint(path) for path in files}

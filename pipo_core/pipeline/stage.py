@@ -129,6 +129,7 @@ def run_stage(
         if record_is_damaged(folder):
             reporter.warn(f"{folder / RECORD} is damaged or gone; its copy takes its place")
         if todo.action == "skip" and todo.earlier is not None:
+            remove_partial(folder, deep=False)  # of a run that was killed while it wrote the record's copy
             _refresh_record(todo, resolved_recipe(recipe, todo), reporter)
             reporter.info(f"{folder.name}: finished already, nothing has changed")
             return StageResult(folder, recipe.kind, todo.earlier["summary"], True, todo.earlier.get("seconds", 0.0))

@@ -157,7 +157,8 @@ def test_a_pipeline_runs_changed_trainings_again_and_keeps_every_earlier_one(
 
 def test_an_earlier_training_without_a_readable_record_is_refused_too(train: Callable[..., tuple[int, str]]) -> None:
     train()
-    (RUN / "train" / "stage.json").write_text("{")
+    for name in ("stage.json", ".stage.json"):
+        (RUN / "train" / name).write_text("{")
     code, err = train()
     assert (code, "holds no readable stage.json" in err) == (2, True)
     assert train("--restart")[0] == 0

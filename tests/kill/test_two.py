@@ -30,7 +30,7 @@ def test_a_folder_that_another_process_holds_is_left_alone(world: World, tmp_pat
     assert (done.code, done.out) == (2, "")
     assert done.err.splitlines() == [
         f"pipo: another pipo process works in {folder}",
-        "  try: wait for it to end, or choose another folder with --out",
+        "  try: wait for it to end, or work in another folder (run=NAME)",
     ]
 
 
