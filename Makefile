@@ -16,7 +16,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help: ## say what the targets do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 32
 
-demo: .venv/.installed-demo ## install, then run the demo: 10 to 20 minutes on two cores
+demo: .venv/.installed-demo ## install, then run the demo: about 20 minutes on two cores
 	$(BIN)/pipo run recipes/demo.yaml
 
 # One thread a process, for there are as many processes as cores.

@@ -102,17 +102,17 @@ def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model: Path, 
     assert (fresh.backbone_logits - two.backbone_logits).abs().max() > 1e-3, "training changed something"
 
 
-@pytest.mark.parametrize("inside", [True, False])
-def test_links_out_of_the_folder_are_not_copied(base_model: Path, tmp_path: Path, *, inside: bool) -> None:
-    """A Hugging Face cache is made of links, but none of them leaves the repository."""
-    repository = tmp_path / "models--x"
+@pytest.mark.parametrize(("name", "inside"), [("models--x", True), ("models--x", False), ("home", True)])
+def test_links_out_of_the_folder_are_not_copied(base_model: Path, tmp_path: Path, name: str, *, inside: bool) -> None:
+    """A Hugging Face cache is made of links that stay in the repository; any other link leaves its folder."""
+    repository = tmp_path / name
     folder = repository / "snapshots" / "commit"
     shutil.copytree(base_model, folder)
     target = (repository if inside else tmp_path) / "blob"
     (folder / "tokenizer.json").rename(target)
     (folder / "tokenizer.json").symlink_to(target)
     out = tmp_path / "out"
-    if inside:
+    if inside and name == "models--x":
         run_merge(MergeRecipe(source=str(folder)), out)
         assert not (out / "model" / "tokenizer.json").is_symlink()
         return

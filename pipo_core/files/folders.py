@@ -74,8 +74,10 @@ def link_that_leaves(folder: Path) -> Path | None:
     In a Hugging Face cache the files of a snapshot are links to the repository's contents: those stay inside.
     """
     whole = folder.resolve()
-    if "snapshots" in whole.parts:
-        whole = Path(*whole.parts[: whole.parts.index("snapshots")])
+    # Only a repository's own folder is widened: any other one called `snapshots` may lie in somebody's home.
+    repository = next((parent.parent for parent in (whole, *whole.parents) if parent.name == "snapshots"), None)
+    if repository is not None and repository.name.startswith(("models--", "datasets--")):
+        whole = repository
     links = (path for path in sorted(folder.rglob("*")) if path.is_symlink())
     return next((path for path in links if not path.resolve().is_relative_to(whole)), None)
 

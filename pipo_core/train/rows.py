@@ -176,7 +176,10 @@ def _answer_problem(messages: list[Mapping[str, Any]]) -> tuple[str, str] | None
     first_user = next(index for index, message in enumerate(messages) if message["role"] == "user")
     for index in learned:
         if index < first_user:
-            return f"message {index} is an answer without a user turn before it", 'or give it "loss": false'
+            return (
+                f"message {index} is an answer without a user turn before it",
+                'begin with a user turn, or give it "loss": false',
+            )
         if not has_answer(messages[index]):
             return f"message {index}: the answer is empty", _ROW_HINT
     return None
