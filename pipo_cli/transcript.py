@@ -65,7 +65,7 @@ class Transcript:
         self._thought += thought
         if answer and not self._answers:
             self._answers = True
-            shown += _BETWEEN[: max(0, len(_BETWEEN) - trailing_line_breaks(self._thought))] if self._thought else ""
+            shown += _BETWEEN[: max(0, len(_BETWEEN) - _trailing_line_breaks(self._thought))] if self._thought else ""
         return shown + self._styled(answer, thought=False, kept=kept)
 
     def _styled(self, text: str, *, thought: bool, kept: bool) -> str:
@@ -76,6 +76,6 @@ class Transcript:
         return typer.style(text, fg="green" if kept else None, dim=thought or None)
 
 
-def trailing_line_breaks(text: str) -> int:
+def _trailing_line_breaks(text: str) -> int:
     """Return how many line breaks end a text."""
     return len(text) - len(text.rstrip("\n"))

@@ -19,10 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import append_jsonl, decode_row, encode_row, new_file, writing
-
-DAMAGED = ".damaged"
-"""Suffix of a file that was set aside because it is damaged."""
+from pipo_core.files import DAMAGED, append_jsonl, decode_row, encode_row, new_file, writing
 
 
 class Key(NamedTuple):

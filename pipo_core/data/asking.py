@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
-from pipo_core.data.answers import DAMAGED, AnswerLog, Key
+from pipo_core.data.answers import AnswerLog, Key
 from pipo_core.data.problems import Problem, Reference
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Engine, Request, request_seed
 from pipo_core.errors import PipoError
-from pipo_core.files import fingerprint
+from pipo_core.files import DAMAGED, fingerprint
 from pipo_core.recipes.common import Sampling
 from pipo_core.reporting import Reporter
 from pipo_core.text import one_line

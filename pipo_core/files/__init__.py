@@ -4,7 +4,7 @@ Every writer here writes to a temporary name beside the final one, flushes to th
 keeps two writers of one name apart. A full disk is reported with the path that could not be written.
 """
 
-from pipo_core.files.atomic import new_file, partial_beside, write_atomic
+from pipo_core.files.atomic import DAMAGED, new_file, partial_beside, write_atomic
 from pipo_core.files.disk_space import full_disk, writing
 from pipo_core.files.fingerprints import file_fingerprint, fingerprint
 from pipo_core.files.folders import fsync_tree, link_that_leaves, new_folder, remove_folder, remove_partial, usual_modes
@@ -13,6 +13,7 @@ from pipo_core.files.json_lines import append_jsonl, decode_row, encode_row, rea
 from pipo_core.files.locks import FolderLock, lock_of, workers_lock_of
 
 __all__ = [
+    "DAMAGED",
     "FolderLock",
     "append_jsonl",
     "decode_row",

@@ -11,6 +11,8 @@ from pipo_core.files.disk_space import writing
 
 PARTIAL = ".partial"
 """Suffix of hidden temporary names: such a file or folder is not complete."""
+DAMAGED = ".damaged"
+"""Suffix of a file or folder that was set aside because it is damaged."""
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pipo_core.errors import MissingInputError
 from pipo_core.hub.cache import patterns, repo_type
-from pipo_core.hub.replies import StrangeReplyError, get_object
+from pipo_core.hub.replies import StrangeReplyError, get_json
 from pipo_core.recipes.catalog import Named
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -54,7 +54,7 @@ def list_files(named: Named) -> Listing:
 
     entry = named.entry
     about = f"{constants.ENDPOINT}/api/{repo_type(entry)}s/{entry.repo}"
-    found, _ = get_object(f"{about}/revision/{quote(named.revision, safe='')}" if named.revision else about)
+    found, _ = get_json(f"{about}/revision/{quote(named.revision, safe='')}" if named.revision else about)
     commit = found.get("sha") if isinstance(found, dict) else None
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise MissingInputError(f"{named.text}: the hub names no commit of {entry.repo}", hint="check HF_ENDPOINT")
@@ -79,7 +79,7 @@ def _listed(address: str) -> Iterator[RemoteFile]:
     for _ in range(_MOST_PAGES):
         if following is None:
             return
-        page, following = get_object(following)
+        page, following = get_json(following)
         if not isinstance(page, list):
             raise StrangeReplyError("a page of its listing is not a list")
         for item in page:

@@ -30,24 +30,24 @@ class StrangeReplyError(ValueError):
     """A reply that no hub gives; the message says what is strange about it."""
 
 
-def get_object(address: str) -> tuple[Any, str | None]:
+def get_json(address: str) -> tuple[Any, str | None]:
     """Return the JSON content of a reply, and the address of the next page, if there is one.
 
     Raises:
         StrangeReplyError: if the reply is endless, not JSON, or goes on at another host.
-        httpx.HTTPError: if the hub cannot be reached, or answers with an error; some are tried again first.
+        httpx.HTTPError: if the hub cannot be reached, or answers with an error, to 429 only after several tries.
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    for tried in range(1, _TRIES + 1):
+    for tried in range(1, _TRIES):
         try:
             return _get_once(address)
         except HfHubHTTPError as error:
-            if error.response.status_code != 429 or tried == _TRIES:
+            if error.response.status_code != 429:
                 raise
             asked = error.response.headers.get("Retry-After", "")
             time.sleep(min(float(asked) if asked.isdecimal() else 2.0**tried, _LONGEST_WAIT_SECONDS))
-    raise AssertionError
+    return _get_once(address)
 
 
 @contextmanager

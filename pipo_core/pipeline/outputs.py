@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import remove_folder
+from pipo_core.files import DAMAGED, remove_folder
 from pipo_core.pipeline.fingerprints import FingerprintCache
 from pipo_core.pipeline.records import RECORD, stage_record
-from pipo_core.train.checkpoints import DAMAGED, file_prints
+from pipo_core.train.checkpoints import file_prints
 from pipo_core.train.layout import CHECKPOINTS, JOB, RESULT, WORKER_LOG
 
 Prints = dict[str, tuple[int, int, str]]

@@ -27,6 +27,7 @@ from typing import Any
 
 from pipo_core.errors import Interrupted, PipoError, UsageError
 from pipo_core.files import (
+    DAMAGED,
     FolderLock,
     fingerprint,
     full_disk,
@@ -63,7 +64,6 @@ from pipo_core.recipes.base import dump
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.write import to_yaml
 from pipo_core.reporting import Reporter
-from pipo_core.train.checkpoints import DAMAGED
 
 RECIPE = "recipe.yaml"
 _WORKERS_PATIENCE_SECONDS = 600.0

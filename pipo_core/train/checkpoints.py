@@ -17,12 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError, UsageError
-from pipo_core.files import file_fingerprint, fsync_tree, read_json, read_object, read_record, usual_modes, write_record
+from pipo_core.files import (
+    DAMAGED,
+    file_fingerprint,
+    fsync_tree,
+    read_json,
+    read_object,
+    read_record,
+    usual_modes,
+    write_record,
+)
 
 MARKER = "complete.json"
 STATE = "trainer_state.json"
-DAMAGED = ".damaged"
-"""Suffix of what is set aside because it is damaged."""
 
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 _UNREAD = (MARKER, "README.md")

@@ -136,20 +136,18 @@ def test_pages_without_end_end(
     assert len(hub.requests) == 6
 
 
-def endless(handler: Any, _: str) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    handler.close_connection = True
-    while not handler.hub.closing.is_set():
-        handler.wfile.write(b" " * 65536)
+def sending(step: bytes, pause: float = 0.0, status: int = 200) -> Route:
+    """Answer with `step` again and again, until the hub closes."""
 
+    def route(handler: Any, _: str) -> None:
+        handler.send_response(status)
+        handler.end_headers()
+        handler.close_connection = True
+        while not handler.hub.closing.is_set():
+            handler.wfile.write(step)
+            time.sleep(pause)
 
-def dripping(handler: Any, _: str) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000000")
-    handler.end_headers()
-    while not handler.hub.closing.wait(0.05):
-        handler.wfile.write(b"[")
+    return route
 
 
 @pytest.mark.parametrize("reply", ["endless", "a bomb", "dripping", "an endless error"])
@@ -160,18 +158,11 @@ def test_replies_without_end_end(
     monkeypatch.setattr(replies, "_MOST_SECONDS", 0.5)
     bomb = gzip.compress(b" " * (50 << 20))
 
-    def error(handler: Any, path: str) -> None:
-        handler.send_response(500)
-        handler.end_headers()
-        handler.close_connection = True
-        while not handler.hub.closing.is_set():
-            handler.wfile.write(b"x" * 65536)
-
     route = {
-        "endless": endless,
+        "endless": sending(b" " * 65536),
         "a bomb": body(bomb, Content_Encoding="gzip"),
-        "dripping": dripping,
-        "an endless error": error,
+        "dripping": sending(b"[", pause=0.05),
+        "an endless error": sending(b"x" * 65536, status=500),
     }[reply]
     answer(f"api/models/{NAME}", route)
     began = time.monotonic()
@@ -195,17 +186,8 @@ def test_a_file_that_comes_too_slowly_is_given_up(
     monkeypatch.setattr(transfer, "_SLOW_SECONDS", 0.2)
     monkeypatch.setattr("pipo_core.hub.transfer.threading.Event.wait", lambda self, timeout=None: self.is_set())
     monkeypatch.setattr(transfer, "TRIES", 2)
-    answer("cdn/", slowly)
+    answer("cdn/", sending(b"[", pause=0.05))
     refused("the hub sends .* too slowly")
-
-
-def slowly(handler: Any, _: str) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000000")
-    handler.end_headers()
-    while not handler.hub.closing.is_set():
-        handler.wfile.write(b"[")
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
