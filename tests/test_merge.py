@@ -57,6 +57,9 @@ def test_a_model_trained_in_full_merges_to_itself(base_model: Path, tmp_path: Pa
 def test_lora_trains_adapters_and_new_modules_only_and_merges(base_model: Path, rows: Path, tmp_path: Path) -> None:
     settings = recipe(base_model, rows, tuning=LORA, compressor={"type": "linear"})
     train_here(settings, tmp_path)
+    for names in read_json(tmp_path / "adapter" / "adapter_config.json").values():
+        if isinstance(names, list):
+            assert names == sorted(names), "PEFT's sets have an order of each process's own"
     adapter = weights(tmp_path / "adapter")
     in_full = {name for name in adapter if "lora_" not in name}
     assert any("compressor.linear.weight" in name for name in in_full)

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
+from pipo_core.bench.roofline import DEVICES
 from pipo_core.model.sizes import model_sizes
 from pipo_core.recipes.opd import AnyTraining
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.sizing.memory import count_weights
 
-PEAK_FLOPS = 989e12
-"""Dense bf16 of an H100 or H200 (SXM), by its data sheet."""
+PEAK_FLOPS = DEVICES["H100"].flops
 UTILISATION = 0.4
 """Share of the peak that well-kept trainings reach; an assumption, not measured here."""
 _TOKEN_BYTES = 5

@@ -59,3 +59,11 @@ def test_recipes_copy_never_overwrites_unasked(calls: Calls) -> None:
     assert (code, "exists" in err) == (2, True)
     assert pipo("recipes", "copy", "train.yaml", "mine/sft.yaml", "--force")[0] == 0
     assert Path("mine/sft.yaml").read_text() == TRAIN
+
+
+def test_runs_of_a_copy_do_not_take_the_place_of_the_originals(calls: Calls) -> None:
+    assert pipo("recipes", "copy", "tiny/sft", "mine.yaml")[0] == 0
+    assert json.loads(pipo("recipes", "show", "tiny/sft", "--resolved", "--json")[1])["run"] == "tiny-pipo"
+    copied = json.loads(pipo("recipes", "show", "mine.yaml", "--resolved", "--json")[1])
+    assert copied["run"] == "mine"
+    assert copied["data"]["train"] == "outputs/tiny-data/build"

@@ -62,6 +62,13 @@ def test_an_adapter_is_not_a_model_and_the_next_command_is_said(tmp_path: Path, 
     assert caught.value.hint == f"pipo merge {stage}"
 
 
+def test_the_logs_of_a_training_are_no_part_of_what_is_merged(tmp_path: Path) -> None:
+    model = model_folder(stage_folder(tmp_path / "train") / "model")
+    (tmp_path / "train" / "worker.log").write_text("today")
+    (found,) = find_inputs("merge", {"source": str(tmp_path / "train"), "base": None})
+    assert found.path == model
+
+
 def test_a_merge_takes_the_adapter_of_a_train_stage(tmp_path: Path) -> None:
     stage = stage_folder(tmp_path / "train")
     (stage / "adapter").mkdir()

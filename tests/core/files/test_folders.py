@@ -82,6 +82,20 @@ def test_new_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert names(final) == ["c"]
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_for_the_owner_alone_get_the_rights_of_new_files(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        with new_folder(tmp_path / "made") as folder:
+            (folder / "sub").mkdir(0o755)
+            for name, rights in {"weights": 0o600, "sub/tool": 0o700}.items():
+                (folder / name).touch(rights)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made" / "weights").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "made" / "sub" / "tool").stat().st_mode & 0o777 == mode | 0o100
+
+
 def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     final = tmp_path / "model"
     final.mkdir()

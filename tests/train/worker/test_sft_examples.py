@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from pipo_core.data.augment import IGNORED
+from pipo_core.errors import UsageError
+from pipo_core.files import FolderLock, lock_of
 from pipo_core.train.token_cache import count_examples
 from pipo_core.train.worker.sft_examples import EncodedExamples, encode_examples
-from tests.train.data_rows import GOOD, conversation, encoded, write
+from tests.train.data_rows import GOOD, conversation, encode_characters, encoded, write
 
 
 def test_examples_are_read_as_they_were_encoded(tmp_path: Path) -> None:
@@ -63,6 +65,46 @@ def test_damaged_examples_are_encoded_again(tmp_path: Path, damage: str) -> None
     assert count_examples(folder) is None
     assert encoded(file, folder) == [1, 2]
     assert {item.name: item.read_bytes() for item in folder.iterdir()} == whole
+
+
+@pytest.mark.parametrize("name", ["ids.bin", "labelled.bin", "ends.npy"])
+def test_a_flipped_bit_of_the_examples_is_found_and_said(tmp_path: Path, name: str) -> None:
+    """The size is that of before."""
+    file = write(tmp_path / "train.jsonl", GOOD, GOOD)
+    folder = tmp_path / "rows"
+    encoded(file, folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    said: list[str] = []
+    encode_examples(
+        file,
+        folder,
+        encode=encode_characters,
+        max_length=100,
+        limit=None,
+        progress=lambda done: None,
+        warn=said.append,
+    )
+    assert said == [f"the tokenized rows in {folder} are damaged and are made again"]
+    assert (folder / name).read_bytes() == whole
+
+
+def test_waiting_for_another_process_is_said_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipo_core.train.worker.sft_examples._PATIENCE_SECONDS", 0.2)
+    file = write(tmp_path / "train.jsonl", GOOD)
+    folder = tmp_path / "rows"
+    said: list[str] = []
+    with FolderLock(lock_of(folder)), pytest.raises(UsageError, match="another pipo process works in"):
+        encode_examples(
+            file,
+            folder,
+            encode=encode_characters,
+            max_length=100,
+            limit=None,
+            progress=lambda done: None,
+            warn=said.append,
+        )
+    assert said == [f"another process is tokenizing train.jsonl into {folder}: this one waits for it"]
 
 
 def test_of_two_processes_that_need_the_same_examples_one_encodes_them(tmp_path: Path) -> None:
