@@ -112,3 +112,21 @@ def test_dry_run_of_a_pipeline_changes_nothing(calls: Calls) -> None:
     }
     assert "one" in pipo("run", "all.yaml", "--dry-run")[1]
     assert not Path("outputs").exists()
+
+
+def test_dry_run_of_a_rollout_checks_the_problems(calls: Calls) -> None:
+    words = [
+        "rollout",
+        "tiny/rollout",
+        "problems.source=./problems.jsonl",
+        "problems.count=null",
+        "--dry-run",
+        "--json",
+    ]
+    for answer, code in (('"2"', 0), ("null", 3), ('{"tests": []}', 3)):
+        Path("problems.jsonl").write_text(f'{{"question": "1+1", "answer": {answer}}}\n')
+        found, out, err = pipo(*words)
+        assert found == code, err
+        plan = json.loads(out)
+        assert (plan["action"] == "cannot start") is (code == 3)
+        assert all("problems.jsonl:" in reason for reason in plan["reasons"])
