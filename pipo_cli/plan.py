@@ -11,6 +11,7 @@ from pipo_cli.hints import hint_for
 from pipo_core.data.problems import mathematics
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
+from pipo_core.pipeline.outputs import minor_damage
 from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
@@ -51,7 +52,8 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
         plan["exit_code"] = error.exit_code
     else:
         paths = {item.key: item.path for item in state.inputs}
-        plan |= {"action": state.action, "reasons": state.reasons}
+        minor = [str(damage) for damage in minor_damage(state.folder, state.damaged)]
+        plan |= {"action": state.action, "reasons": [*state.reasons, *minor]}
         if state.action == "refuse":
             refusal = ChangedError(state.folder, state.reasons, damaged=bool(state.damaged))
             plan |= {"action": "cannot start", "next": refusal.hint, "exit_code": refusal.exit_code}

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,9 +120,40 @@ def read_data(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
         if line.strip():
             try:
-                yield number, _parse_object(line)
+                row = parse_data(line)
             except ValueError as error:
-                raise MissingInputError(f"{path}:{number}: not a JSON object, or a line that was cut off") from error
+                raise MissingInputError(f"{path}:{number}: {error}") from error
+            if not isinstance(row, dict):
+                raise MissingInputError(f"{path}:{number}: not a JSON object")
+            yield number, row
+
+
+def parse_data(line: bytes) -> Any:
+    """Return the JSON value of a line of a file that was made elsewhere.
+
+    Raises:
+        ValueError: saying why it has none, or that an object has a key twice, of which one value would be lost.
+    """
+    try:
+        return json.loads(line, object_pairs_hook=_without_doubles)
+    except RecursionError as error:
+        raise ValueError("lists or objects lie too deep in each other") from error
+    except _DoubleKeyError:
+        raise
+    except ValueError as error:
+        raise ValueError("not JSON, or a line that was cut off") from error
+
+
+class _DoubleKeyError(ValueError):
+    """An object has a key twice."""
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        double = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise _DoubleKeyError(f"an object has the key {double[:40]!r} twice")
+    return found
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:

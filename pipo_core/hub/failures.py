@@ -10,6 +10,8 @@ from pipo_core.hub.replies import StrangeReplyError
 from pipo_core.recipes.catalog import Named
 
 GO_ON = "the same command goes on where it stopped"
+_PASSING = (408, 425, 429)
+"""Statuses below 500 that may be gone after a while."""
 
 
 @contextmanager
@@ -100,7 +102,10 @@ def _answered(named: Named, status: int) -> MissingInputError:
         return MissingInputError(text, hint="hf auth login, or unset HF_TOKEN")
     if status == 403:
         return MissingInputError(f"{name}: the access token may not read it", hint="hf auth login with another token")
-    return MissingInputError(f"{name}: the hub answers with status {status}", hint=f"try again later; {GO_ON}")
+    text = f"{name}: the hub answers with status {status}"
+    if status in _PASSING or status >= 500:
+        return MissingInputError(text, hint=f"try again later; {GO_ON}")
+    return MissingInputError(text, hint="check the name, HF_ENDPOINT and the proxy: the hub does not take the request")
 
 
 def _disk(named: Named, error: OSError) -> PipoError:

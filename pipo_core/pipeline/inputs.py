@@ -165,7 +165,7 @@ def resolve_rows(name: str) -> Resolver:
         if path.is_dir():
             path = path / name
         if not path.is_file():
-            raise MissingInputError(f"{key}: {path} does not exist")
+            raise MissingInputError(f"{key}: {path} {'is no regular file' if path.exists() else 'does not exist'}")
         return path
 
     return resolve

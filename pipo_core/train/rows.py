@@ -1,12 +1,12 @@
 """The rows of a training's data file: read with their line numbers, and checked before anything starts."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipo_core.errors import MissingInputError
+from pipo_core.files import parse_data
 from pipo_core.messages import END_OF_THOUGHT, MESSAGE_KEYS, THOUGHT, THOUGHT_KEYS, has_answer, with_one_thought_key
 
 _ROLES = ("system", "user", "assistant", "tool")
@@ -99,13 +99,9 @@ def read_lines(file: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
 
 def _parsed(file: Path, number: int, line: bytes) -> Any:
     try:
-        return json.loads(line)
-    except RecursionError as error:
-        raise MissingInputError(
-            f"{file}:{number}: lists or objects lie too deep in each other", hint=_ROW_HINT
-        ) from error
+        return parse_data(line)
     except ValueError as error:
-        raise MissingInputError(f"{file}:{number}: not JSON", hint=_ROW_HINT) from error
+        raise MissingInputError(f"{file}:{number}: {error}", hint=_ROW_HINT) from error
 
 
 def _learned(messages: list[Mapping[str, Any]]) -> list[int]:

@@ -57,7 +57,8 @@ def test_what_is_no_answer_is_refused_with_its_line(tmp_path: Path, answer: Any)
         ({"question": "?", "answer": 1, "instruction": ["x"]}, "the instruction of a problem is a text"),
         ({"question": "?", "answer": 1, "solution": False}, "the solution of a problem is a text"),
         ({"question": "a\ud800", "answer": 1}, "half of a character"),
-        ('{"question": "?", "ans', "not a JSON object, or a line that was cut off"),
+        ('{"question": "?", "answer": 1, "answer": 2}', "an object has the key 'answer' twice"),
+        ('{"question": "?", "ans', "not JSON, or a line that was cut off"),
     ],
 )
 def test_a_row_that_is_no_problem_is_refused_with_its_line(tmp_path: Path, row: Any, complaint: str) -> None:

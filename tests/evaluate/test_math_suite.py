@@ -110,7 +110,7 @@ def _without_none(row: dict[str, Any]) -> dict[str, Any]:
         ("", "holds no problems"),
         ("\n\n", "holds no problems"),
         ("[1, 2]\n" + json.dumps(rows()[0]) + "\n", ":1: not a JSON object"),
-        ("\n".join(map(json.dumps, rows()))[:-9], "jsonl:3: not a JSON object, or a line that was cut off"),
+        ("\n".join(map(json.dumps, rows()))[:-9], "jsonl:3: not JSON, or a line that was cut off"),
         ("\n".join(map(json.dumps, rows())), "holds 3 problems, and the recipe asks for 30"),
     ],
 )

@@ -200,8 +200,11 @@ def test_what_the_hub_refuses_is_said(hub: LocalHub, monkeypatch: pytest.MonkeyP
     with pytest.raises(MissingInputError, match="no model x/y"):
         download(["a/b", "x/y"])
     assert hub.contents() == []
-    hub.status = 429
-    assert refusal("a/b")[0] == "a/b: the hub answers with status 429"
+    for status, advice in ((429, "try again later"), (502, "try again later"), (400, "check the name, HF_ENDPOINT")):
+        hub.status = status
+        message, hint = refusal("a/b")
+        assert message == f"a/b: the hub answers with status {status}"
+        assert hint.startswith(advice)
     hub.status = 200  # an empty page: some proxy's
     assert "does not answer like a hub" in refusal("a/b")[0]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipo_cli.plan import job_plan
 from pipo_core.errors import MissingInputError
 from pipo_core.files import append_jsonl, read_json, write_json
 from pipo_core.pipeline.records import stage_record
@@ -118,6 +119,14 @@ def test_a_damaged_record_is_replaced_by_its_copy(source: Path, listener: Any, a
     ACTS[act](folder / ".stage.json")
     assert not merge(source, job, listener).skipped
     assert (folder.with_name("merge.previous") / "results.json").is_file()
+
+
+def test_a_dry_run_names_what_a_run_would_name(source: Path) -> None:
+    folder = merge(source, MakeJob()).folder
+    (folder / "recipe.yaml").unlink()
+    for _ in range(2):
+        plan = job_plan(MergeRecipe(run="r", source=str(source)), source.parent / "out")
+        assert (plan["action"], plan["reasons"]) == ("skip", ["recipe.yaml is gone since it was made"])
 
 
 def test_touching_and_moving_is_no_damage(source: Path, listener: Any) -> None:

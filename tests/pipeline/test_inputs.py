@@ -107,6 +107,8 @@ def test_rows_are_a_file_or_a_folder_that_holds_it(tmp_path: Path) -> None:
     for value in (tmp_path, tmp_path / "train.jsonl"):
         found = find_inputs("train", train(str(model_folder(tmp_path / f"m{len(str(value))}")), str(value)))
         assert found[1].path == tmp_path / "train.jsonl"
+    with pytest.raises(MissingInputError, match="/dev/null is no regular file"):
+        find_inputs("train", train(str(tmp_path / f"m{len(str(tmp_path))}"), "/dev/null"))
 
 
 @pytest.mark.parametrize(

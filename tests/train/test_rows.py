@@ -51,6 +51,8 @@ def asked(**answer: object) -> dict[str, object]:
         (asked(role="assistant", content="2", loss=0), "message 1: loss is true or false"),
         ({"messages": [{"role": "user", "content": "1", "loss": True}, ANSWER]}, "message 0: loss is"),
         (asked(role="assistant", content="2", loss=False), "no answer is learned"),
+        ('{"messages": [], "messages": []}', "an object has the key 'messages' twice"),
+        ('{"messages": [{"role": "user", "content": "1", "content": "2"}]}', "the key 'content' twice"),
         ('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}", "too deep"),
     ],
 )
