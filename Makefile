@@ -11,7 +11,7 @@ QUIET_PIP := pip --disable-pip-version-check install -q
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test test-newest-transformers test-lowest lint docs clean
+.PHONY: help demo test test-newest-transformers test-lowest test-sglang lint docs clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 32
@@ -41,6 +41,16 @@ test-lowest: ## test the rooms whose tests are quick at the lower bounds of pypr
 	OMP_NUM_THREADS=1 $(LOWEST) -m pytest -q -n auto tests/core tests/recipes tests/chat tests/model tests/decode tests/engine \
 		tests/grade tests/hub tests/data tests/serve
 
+# An environment on top of .venv: what both have, torch above all, is there once. SGLang declares gigabytes of CUDA, which
+# its server does not import on a CPU, so it comes without its dependencies.
+test-sglang: SGLANG := .venv-sglang/bin/python
+test-sglang: .venv/.installed-dev ## test pair models on stock SGLang, on a CPU, in .venv-sglang
+	$(PYTHON) -m venv .venv-sglang
+	$(SGLANG) -m tools.layer .venv
+	$(SGLANG) -m $(QUIET_PIP) --no-deps -r tests/sglang_cpu/without-dependencies.txt -e tests/sglang_cpu
+	$(SGLANG) -m $(QUIET_PIP) -r tests/sglang_cpu/requirements.txt "$(TORCH)"
+	OMP_NUM_THREADS=1 $(SGLANG) -m pytest -q tests/sglang_cpu
+
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,7 +60,7 @@ docs: .venv/.installed-demo ## write what docs/cli.md and docs/recipes.md take f
 	$(BIN)/python -m pipo_cli.reference
 
 clean: ## remove the environment, caches and build artefacts; outputs/ stays
-	rm -rf .venv .venv-newest .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest .venv-lowest .venv-sglang build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pipo_core pipo_cli tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

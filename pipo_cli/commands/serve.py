@@ -1,6 +1,7 @@
 """`pipo serve`."""
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,9 +9,9 @@ import typer
 
 from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out
-from pipo_cli.reporter import open_reporter
+from pipo_cli.serving import Serving, has_sglang, serve_sglang, serve_torch, sglang_plan
 from pipo_cli.session import emit_json, say, session
-from pipo_core.errors import PipoError, UsageError
+from pipo_core.errors import UsageError
 from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 
 if TYPE_CHECKING:
@@ -22,6 +23,14 @@ class Reasoning(StrEnum):
 
     separate = "separate"
     inline = "inline"
+
+
+class EngineKind(StrEnum):
+    """What decodes: the torch engine in this process, or SGLang's server."""
+
+    auto = "auto"
+    torch = "torch"
+    sglang = "sglang"
 
 
 class Precision(StrEnum):
@@ -114,10 +123,16 @@ def serve(
         Path | None,
         typer.Option("--api-key-file", metavar="FILE", help="File with the API key that clients must send."),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Most sequences that run at once.")] = 32,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", min=1, help="Most sequences that run at once (default: torch 32, sglang what fits)."),
+    ] = None,
     max_requests: Annotated[
-        int, typer.Option("--max-requests", min=1, help="Answers in progress or waiting; others get status 429.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            "--max-requests", min=1, help="Answers in progress or waiting; others are refused (default: torch 256)."
+        ),
+    ] = None,
     max_length: MaxLength = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -128,6 +143,14 @@ def serve(
     drain_seconds: Annotated[
         int, typer.Option("--drain-seconds", min=0, help="How long accepted requests may take after the stop.")
     ] = 60,
+    engine: Annotated[
+        EngineKind,
+        typer.Option("--engine", help="auto is sglang where it is installed and a GPU is there, else torch."),
+    ] = EngineKind.auto,
+    flags: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SGLANG_FLAG", help="Further options of SGLang's server, behind two dashes."),
+    ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: DryRun = False,
     json_output: Json = False,
@@ -141,59 +164,30 @@ def serve(
     decoding = method or default_method(model)
     if tau is not None and "tau" not in METHODS[decoding].options:
         raise UsageError(f"--tau is for pair models, and the method is {decoding}", hint="the same without --tau")
-    key = _read_key(api_key_file)
-    served = name or run_name("pipo", str(model))
-    plan: dict[str, Any] = {
-        **{"model": str(model), "name": served, "method": decoding, "tau": tau},
-        **{"address": f"http://{host}:{port}/v1", "api key": key is not None},
-    }
+    serving = Serving(
+        model,
+        name or run_name("pipo", str(model)),
+        Decoding(decoding, tau),
+        host,
+        port,
+        _read_key(api_key_file),
+        batch=batch,
+        max_requests=max_requests,
+        max_length=max_length,
+        device=device,
+        precision=precision.value,
+        thoughts_apart=reasoning is Reasoning.separate,
+        drain_seconds=drain_seconds,
+        flags=tuple(flags or ()),
+    )
+    with_sglang = engine is EngineKind.sglang or (engine is EngineKind.auto and has_sglang())
+    if serving.flags and not with_sglang:
+        raise UsageError(f"{serving.flags[0]}: options behind -- are SGLang's", hint="add --engine sglang")
     if dry_run:
-        _show(ctx, plan)
+        _show(ctx, sglang_plan(serving) if with_sglang else serving.plan("torch"))
         return
-    settings = torch_settings(batch=batch, device=device, precision=precision.value, max_length=max_length)
-    reporter = open_reporter()
-    with reporter.waiting("starting"):
-        from pipo_core.engine.live import LiveEngine
-        from pipo_core.engine.torch_opening import TorchOpener
-        from pipo_core.serve.run import is_loopback, listen, local_names, url
-        from pipo_core.serve.run import serve as run
-        from pipo_core.serve.service import Service, read_defaults
-
-    listening = listen(host, port, has_key=key is not None)
-    with listening:
-        with reporter.waiting(f"loading {model}"):
-            engine = TorchOpener().open(model, Decoding(decoding, tau), settings)
-        service = Service(
-            LiveEngine(engine),
-            engine.tokenizer,
-            served,
-            api_key=key,
-            reasoning=reasoning.value,
-            defaults=read_defaults(model),
-            # A web page can make a browser call this machine; without a key, the Host header tells it apart.
-            hosts=local_names(host) if key is None and is_loopback(host) else None,
-            max_requests=max_requests,
-        )
-        address = url(listening)
-        sampling = ", ".join(f"{name} {value:g}" for name, value in service.defaults.model_dump().items())
-
-        def ready() -> None:
-            _show(ctx, {**plan, "address": address, "sampling": f"{sampling}; a request may say otherwise"})
-            if not session(ctx).json:
-                said = '{"role": "user", "content": "What is 11+6+2-4?"}'
-                typer.echo(
-                    f"try: curl {address}/chat/completions -H 'Content-Type: application/json' "
-                    f'-d \'{{"model": "{served}", "messages": [{said}], "max_tokens": 64}}\'',
-                    err=True,
-                )
-
-        cut_off = run(service, listening, drain_seconds=drain_seconds, ready=ready)
-    if cut_off:
-        raise PipoError(
-            f"stopped: {cut_off} answers were cut off after {drain_seconds} s",
-            hint="--drain-seconds gives accepted answers more time",
-        )
-    typer.echo("stopped: every accepted answer is complete", err=True)
+    serve_with = serve_sglang if with_sglang else serve_torch
+    serve_with(serving, partial(_show, ctx), quiet=session(ctx).json)
 
 
 def _read_key(file: Path | None) -> str | None:

@@ -19,7 +19,7 @@ Headings = dict[Model, str]
 def recipe_reference() -> str:
     """Return a section for each kind, the parts that several kinds share, the catalog and the shipped recipes."""
     places = _places()
-    headings = {model: _heading(found) for model, found in places.items()}
+    headings = {model: _heading(found) + _kind_of(model) for model, found in places.items()}
     sections = [_overview()]
     for kind, model in KINDS.items():
         sections.append(_kind_section(kind, model, headings))
@@ -59,6 +59,12 @@ def _heading(places: list[tuple[str, str]]) -> str:
     for kind, key in places:
         kinds.setdefault(key, []).append(kind)
     return ", ".join(f"{', '.join(where)}: {key}" for key, where in kinds.items())
+
+
+def _kind_of(model: Model) -> str:
+    """Return the kind that tells a model apart from others at the same key, as text; empty if it is alone there."""
+    field = model.model_fields.get("kind")
+    return "" if field is None else f", kind {get_args(field.annotation)[0]}"
 
 
 def _overview() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipo_core.engine.api import Engine
+from pipo_core.engine.remote_opening import RemoteOpener, SGLangOpener
 from pipo_core.engine.torch_opening import TorchOpener
 from pipo_core.recipes.common import EngineSettings
 from pipo_core.recipes.methods import Decoding
@@ -25,7 +26,11 @@ class Opener(Protocol):
 OpenEngine = Callable[[Path, Decoding, EngineSettings], Engine]
 """From a checkpoint folder, a decoding and settings to an engine."""
 
-OPENERS: Mapping[str, Callable[[], Opener]] = {"torch": TorchOpener}
+OPENERS: Mapping[str, Callable[[], Opener]] = {
+    "torch": TorchOpener,
+    "sglang": SGLangOpener,
+    "remote": RemoteOpener,
+}
 
 
 class Engines:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from pipo_core.errors import MissingInputError
 from pipo_core.files import fingerprint, read_object
+from pipo_core.recipes.check import data_loc
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.schema import neutral_keys
 
@@ -104,7 +105,7 @@ def _recorded_identity(
         try:
             return identity_of(type(recipe).model_validate(known), prints), removed
         except ValidationError as error:
-            extra = [found["loc"] for found in error.errors() if found["type"] == "extra_forbidden"]
+            extra = [data_loc(known, found) for found in error.errors() if found["type"] == "extra_forbidden"]
             if not extra:  # a value that is no longer valid: what it means is not known, so all is compared as it is
                 return Identity(recipe.kind, dict(flat(known)), dict(prints)), removed
             for loc in extra:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings
 from pipo_core.recipes.base import Finding, JobRecipe, ModelRef, unique
-from pipo_core.recipes.common import EngineSettings, Name, TorchSettings
+from pipo_core.recipes.common import Name, TorchSettings
 from pipo_core.recipes.methods import PAIRS
 
 
@@ -51,7 +51,7 @@ class BenchRecipe(JobRecipe):
     )
     training_trials: int = Field(default=3, ge=1, description="Measured passes of each, in each of two processes.")
     baseline: str | None = Field(default=None, description="Name of the arm that the others are divided by.")
-    engine: EngineSettings = TorchSettings(batch=1)
+    engine: TorchSettings = TorchSettings(batch=1)
 
     def findings(self) -> Iterator[Finding]:
         """Arms have different names, and each a checkpoint unless random_weights is given; baseline names an arm."""

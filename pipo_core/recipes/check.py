@@ -51,7 +51,7 @@ def validate(model: type[Model], data: dict[str, Any]) -> tuple[Model | None, li
         except ValidationError as error:
             repairs: list[Loc] = []
             for detail in error.errors()[: MOST_PROBLEMS + 1]:
-                loc = _data_loc(trial, detail)
+                loc = data_loc(trial, detail)
                 found = detail.get("ctx", {}).get("error")
                 if isinstance(found, CrossFieldError):
                     problems += _findings(found, loc, broken)
@@ -98,7 +98,7 @@ def _findings(error: CrossFieldError, loc: Loc, broken: list[Loc]) -> Iterator[R
             yield RecipeProblem(loc + finding.at, finding.message)
 
 
-def _data_loc(data: Any, detail: ErrorDetails) -> Loc:
+def data_loc(data: Any, detail: ErrorDetails) -> Loc:
     """Return the path of an error in the data: pydantic's path without the names of union branches."""
     loc: Loc = ()
     here: Any = data
@@ -175,7 +175,10 @@ def _choices(expected: str) -> list[str]:
 
 def _key_suggestion(model: type[RecipeModel], loc: Loc) -> str:
     key = str(loc[-1])
-    near = did_you_mean(key, fields_at(model, loc[:-1]))
+    beside = fields_at(model, loc[:-1])
+    if key in beside:
+        return " for this kind"
+    near = did_you_mean(key, beside)
     if near:
         return near
     elsewhere = [path for path in dotted_keys(model) if path.rpartition(".")[2] == key]

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from pipo_core.messages import MESSAGE_KEYS, THOUGHT_KEYS
 from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel, Seed, rows_ref
@@ -96,8 +96,72 @@ class TorchSettings(RecipeModel):
             yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 
 
-EngineSettings: TypeAlias = TorchSettings
-"""Settings of the engine; with more than one kind this becomes a union that ``kind`` tells apart."""
+Flag = Annotated[str, Field(pattern=r"^--?[A-Za-z0-9]|^[^-].*", max_length=4096)]
+
+
+class SGLangSettings(RecipeModel):
+    """A server of SGLang's that pipo starts for a checkpoint and ends with the job."""
+
+    kind: Literal["sglang"] = Field(
+        description="The kind of engine: sglang starts a server of SGLang's.", examples=["sglang"]
+    )
+    flags: list[Flag] = Field(
+        default=[], description="Further options of SGLang's server, a word each, such as --tp-size, then 2."
+    )
+    concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1, description="Requests in flight at once.")
+    start_minutes: Annotated[float, NEUTRAL] = Field(
+        default=30.0, gt=0, description="The longest that the server may take to start, in minutes."
+    )
+
+
+class RemoteSettings(RecipeModel):
+    """Servers that run already: SGLang's, pipo's, or any with OpenAI's interface."""
+
+    kind: Literal["remote"] = Field(
+        description="The kind of engine: remote asks servers that run already.", examples=["remote"]
+    )
+    urls: Annotated[list[str], Field(min_length=1)] = Field(
+        description="Addresses of servers of the same model, such as http://127.0.0.1:8000.",
+        examples=[["http://127.0.0.1:8000"]],
+    )
+    served: str | None = Field(
+        default=None, description="The name that the servers give the model; null: the one that they list."
+    )
+    api_key_env: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable that holds the API key; null: none is sent.",
+    )
+    concurrency: Annotated[int, NEUTRAL] = Field(
+        default=64, ge=1, description="Requests in flight at once, on all servers together."
+    )
+    timeout_s: Annotated[float, NEUTRAL] = Field(
+        default=3600.0, gt=0, description="The longest silence of a server, in seconds."
+    )
+
+    def findings(self) -> Iterator[Finding]:
+        """The addresses are http or https, each is given once."""
+        for index, url in enumerate(self.urls):
+            if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+                yield Finding(("urls", index), f"{url!r} is not an address such as http://127.0.0.1:8000")
+            elif url in self.urls[:index]:
+                yield Finding(("urls", index), f"{url} is given twice")
+
+
+def _kind_of(settings: Any) -> Any:
+    """Return the kind that settings name; those that name none are the torch engine's."""
+    return settings.get("kind", "torch") if isinstance(settings, dict) else getattr(settings, "kind", "torch")
+
+
+EngineSettings: TypeAlias = Annotated[
+    Annotated[TorchSettings, Tag("torch")]
+    | Annotated[SGLangSettings, Tag("sglang")]
+    | Annotated[RemoteSettings, Tag("remote")],
+    Discriminator(
+        _kind_of, custom_error_type="engine_kind", custom_error_message="kind must be one of torch, sglang, remote"
+    ),
+]
+"""Settings of the engine; ``kind`` tells them apart."""
 
 
 class Problems(RecipeModel):

@@ -35,6 +35,19 @@ def url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
+def require_key(host: str, *, has_key: bool) -> None:
+    """Refuse an address that other machines can reach without an API key.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    if not has_key and not is_loopback(host):
+        raise UsageError(
+            f"--host {host} can be reached by others, and there is no API key",
+            hint="give --api-key-file FILE, or leave out --host",
+        )
+
+
 def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
     """Return a socket that listens on an address.
 
@@ -47,11 +60,7 @@ def listen(host: str, port: int, *, has_key: bool) -> socket.socket:
         UsageError: if other machines can reach the address and there is no API key.
         MachineError: if the port is taken, or the address is not this machine's.
     """
-    if not has_key and not is_loopback(host):
-        raise UsageError(
-            f"--host {host} can be reached by others, and there is no API key",
-            hint="give --api-key-file FILE, or leave out --host",
-        )
+    require_key(host, has_key=has_key)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)

@@ -19,7 +19,7 @@ def test_settings_that_do_not_change_the_result_do_not_count(tmp_path: Path) -> 
     calls = []
 
     def job(recipe: RolloutRecipe, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
-        calls.append(recipe.engine.batch)
+        calls.append(recipe.engine.model_dump()["batch"])
         if len(calls) == 1:
             raise MemoryError
         return {}

@@ -1,0 +1,241 @@
+"""What `pipo serve` does once its options are read: with the torch engine's server, or with SGLang's."""
+
+import importlib.util
+import json
+import os
+import signal
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from pipo_cli.reporter import open_reporter
+from pipo_core.errors import MachineError, PipoError, UsageError
+from pipo_core.recipes.methods import Decoding
+
+_BATCH = 32
+_MAX_REQUESTS = 256
+_QUESTION = '{"role": "user", "content": "What is 11+6+2-4?"}'
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served, and how.
+
+    Attributes:
+        model: the checkpoint's folder.
+        name: of the model, for clients.
+        decoding: method and threshold; no threshold for the default.
+        host: address to listen on.
+        port: to listen on; 0 for a free one.
+        key: that clients must send; None for none.
+        batch: most sequences that run at once; None for the engine's own limit.
+        max_requests: answers in progress or waiting; None for the engine's own limit.
+        max_length: most tokens of prompt and answer; None for the most that fit.
+        device: as the user named it.
+        precision: number format of the weights.
+        thoughts_apart: whether a chat's thought has a field of its own.
+        drain_seconds: how long accepted requests may take after the stop.
+        flags: further options of SGLang's server.
+    """
+
+    model: Path
+    name: str
+    decoding: Decoding
+    host: str
+    port: int
+    key: str | None
+    batch: int | None
+    max_requests: int | None
+    max_length: int | None
+    device: str
+    precision: str
+    thoughts_apart: bool
+    drain_seconds: int
+    flags: tuple[str, ...] = ()
+
+    def plan(self, engine: str) -> dict[str, Any]:
+        """Return what is shown before the start."""
+        return {
+            **{"model": str(self.model), "name": self.name, "engine": engine},
+            **{"method": self.decoding.method, "tau": self.decoding.tau},
+            **{"address": f"http://{self.host}:{self.port}/v1", "api key": self.key is not None},
+        }
+
+
+def has_sglang() -> bool:
+    """Return whether SGLang is installed beside a GPU: then its server is what one wants."""
+    if importlib.util.find_spec("sglang") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+# ------------------------------------------------------------ the torch engine
+
+
+def serve_torch(serving: Serving, show: Any, *, quiet: bool) -> None:
+    """Serve with the torch engine until the user stops it.
+
+    Args:
+        serving: what is served.
+        show: shows a plan.
+        quiet: whether no example is printed.
+
+    Raises:
+        PipoError: if the server cannot start, or answers were cut off at its end.
+    """
+    reporter = open_reporter()
+    with reporter.waiting("starting"):
+        from pipo_cli.commands.serve import torch_settings
+        from pipo_core.engine.live import LiveEngine
+        from pipo_core.engine.torch_opening import TorchOpener
+        from pipo_core.serve.run import is_loopback, listen, local_names, serve, url
+        from pipo_core.serve.service import Service, read_defaults
+
+    settings = torch_settings(
+        batch=serving.batch or _BATCH, device=serving.device, precision=serving.precision, max_length=serving.max_length
+    )
+    listening = listen(serving.host, serving.port, has_key=serving.key is not None)
+    with listening:
+        with reporter.waiting(f"loading {serving.model}"):
+            engine = TorchOpener().open(serving.model, serving.decoding, settings)
+        service = Service(
+            LiveEngine(engine),
+            engine.tokenizer,
+            serving.name,
+            api_key=serving.key,
+            reasoning="separate" if serving.thoughts_apart else "inline",
+            defaults=read_defaults(serving.model),
+            # A web page can make a browser call this machine; without a key, the Host header tells it apart.
+            hosts=local_names(serving.host) if serving.key is None and is_loopback(serving.host) else None,
+            max_requests=serving.max_requests or _MAX_REQUESTS,
+        )
+        address = url(listening)
+        sampling = ", ".join(f"{name} {value:g}" for name, value in service.defaults.model_dump().items())
+
+        def ready() -> None:
+            defaults = f"{sampling}; a request may say otherwise"
+            show({**serving.plan("torch"), "address": address, "sampling": defaults})
+            if not quiet:
+                _say_how_to_ask(address, serving.name)
+
+        cut_off = serve(service, listening, drain_seconds=serving.drain_seconds, ready=ready)
+    if cut_off:
+        raise PipoError(
+            f"stopped: {cut_off} answers were cut off after {serving.drain_seconds} s",
+            hint="--drain-seconds gives accepted answers more time",
+        )
+    typer.echo("stopped: every accepted answer is complete", err=True)
+
+
+# ------------------------------------------------------------ SGLang
+
+
+def sglang_flags(serving: Serving) -> list[str]:
+    """Return SGLang's options for ours, before those that the user adds.
+
+    Raises:
+        UsageError: for a device that SGLang does not take.
+    """
+    if serving.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(
+            f"--device {serving.device} is for the torch engine", hint="CUDA_VISIBLE_DEVICES=N pipo serve …"
+        )
+    options = {
+        "--max-running-requests": serving.batch,
+        "--max-queued-requests": serving.max_requests,
+        "--context-length": serving.max_length,
+        "--device": None if serving.device == "auto" else serving.device,
+        "--dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(serving.precision),
+        "--reasoning-parser": "qwen3" if serving.thoughts_apart else None,
+    }
+    given = {flag.partition("=")[0] for flag in serving.flags}
+    kept = {option: value for option, value in options.items() if value is not None and option not in given}
+    return [*(word for option, value in kept.items() for word in (option, str(value))), *serving.flags]
+
+
+def sglang_plan(serving: Serving) -> dict[str, Any]:
+    """Return what is shown before the start, with SGLang's command as a shell takes it.
+
+    Raises:
+        UsageError: if SGLang does not have what is asked for.
+    """
+    from pipo_core.engine.sglang_server import check_method, command_line, serve_command
+
+    check_method(serving.model, serving.decoding)
+    command = serve_command(
+        serving.model, host=serving.host, port=serving.port, name=serving.name, flags=sglang_flags(serving)
+    )
+    return {**serving.plan("sglang"), "command": command_line(command)}
+
+
+def serve_sglang(serving: Serving, show: Any, *, quiet: bool) -> None:
+    """Serve with SGLang until the user stops it, or it ends by itself.
+
+    Args:
+        serving: what is served.
+        show: shows a plan.
+        quiet: whether no example is printed.
+
+    Raises:
+        UsageError: if SGLang does not have what is asked for, or others could reach the address without a key.
+        MachineError: if SGLang is not installed, or its server does not start or crashes.
+    """
+    reporter = open_reporter()
+    with reporter.waiting("starting"):
+        from pipo_core.engine.sglang_server import SGLangServer
+        from pipo_core.serve.run import require_key
+
+    require_key(serving.host, has_key=serving.key is not None)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _key_file(serving.key) as key_flags:
+        server = SGLangServer(
+            serving.model,
+            serving.decoding,
+            host=serving.host,
+            port=serving.port,
+            name=serving.name,
+            flags=[*sglang_flags(serving), *key_flags],
+            api_key=serving.key,
+            echo=typer.get_text_stream("stderr"),
+        )
+        try:
+            server.wait()
+            address = f"{server.url}/v1"
+            show({**serving.plan("sglang"), "address": address})
+            if not quiet:
+                _say_how_to_ask(address, serving.name)
+            server.run()
+            raise MachineError(f"SGLang's server has ended:\n{server.explanation()}")
+        except KeyboardInterrupt:
+            server.finish(serving.drain_seconds)
+        finally:
+            server.stop()
+    typer.echo("stopped", err=True)
+
+
+@contextmanager
+def _key_file(key: str | None) -> Iterator[list[str]]:
+    """Hand SGLang the key in a file that only its user can read: every user sees the words of a command."""
+    if key is None:
+        yield []
+        return
+    with tempfile.TemporaryDirectory(prefix="pipo-") as folder:
+        file = Path(folder) / "key.yaml"
+        file.touch(mode=stat.S_IRUSR | stat.S_IWUSR)
+        file.write_text(json.dumps({"api-key": key}), encoding="utf-8")  # JSON is YAML
+        yield ["--config", os.fspath(file)]
+
+
+def _say_how_to_ask(address: str, name: str) -> None:
+    body: Mapping[str, Any] = {"model": name, "messages": [json.loads(_QUESTION)], "max_tokens": 64}
+    typer.echo(
+        f"try: curl {address}/chat/completions -H 'Content-Type: application/json' -d '{json.dumps(body)}'", err=True
+    )

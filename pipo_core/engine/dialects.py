@@ -1,0 +1,289 @@
+"""What is said to servers, and what their answers mean: SGLang's own interface, and OpenAI's."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from pipo_core.chat import encode_prompt
+from pipo_core.engine.api import Completion, FinishReason, Request, Slot
+from pipo_core.errors import PipoError, UsageError
+from pipo_core.messages import END_OF_THOUGHT, THOUGHT
+from pipo_core.recipes.methods import Decoding
+
+Json = Mapping[str, Any]
+
+
+class StrangeAnswerError(PipoError):
+    """A server's answer that does not have the form of its interface."""
+
+
+class Dialect(Protocol):
+    """How one kind of server is asked."""
+
+    def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """Return the path and the body that ask for a request's answer.
+
+        Raises:
+            UsageError: for what the server cannot do.
+        """
+        ...
+
+    def completion(self, request: Request, answer: Json) -> Completion:
+        """Return what a whole answer says.
+
+        Raises:
+            StrangeAnswerError: if it does not have the expected form.
+        """
+        ...
+
+    def reader(self, request: Request) -> "StreamReader":
+        """Return what reads the events of a stream."""
+        ...
+
+    def cancel(self, request_id: str) -> tuple[str, dict[str, Any]] | None:
+        """Return the path and the body that end a request; None if closing its connection does."""
+        ...
+
+
+class StreamReader(Protocol):
+    """Reads the events of one stream."""
+
+    def add(self, event: Json) -> str:
+        """Return the text that an event adds."""
+        ...
+
+    def completion(self) -> Completion:
+        """Return what the whole stream said.
+
+        Raises:
+            StrangeAnswerError: if it did not come to an end.
+        """
+        ...
+
+
+def _reading(read: Callable[[], Completion]) -> Completion:
+    try:
+        return read()
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StrangeAnswerError(f"the server's answer lacks or garbles {error}") from error
+
+
+def _sampling_of(request: Request) -> dict[str, Any]:
+    """Return the sampling settings that both interfaces call by one name."""
+    sampling = request.sampling
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
+
+
+@dataclass(frozen=True)
+class SGLangDialect:
+    """SGLang's ``/generate``: token ids in and out, slots and drafts of pair models reported.
+
+    Attributes:
+        tokenizer: the model's, which lays out chats.
+        decoding: how the server decodes.
+        end_ids: that end a text, for requests that name none.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    decoding: Decoding
+    end_ids: frozenset[int]
+
+    def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """See `Dialect`."""
+        if request.stop_behind:
+            raise UsageError("SGLang has no stop strings that count behind the thought only")
+        sampling = _sampling_of(request) | {"max_new_tokens": self._max_tokens(request)}
+        # Without the flag for deterministic inference, servers ignore seeds.
+        sampling |= {"sampling_seed": request.sampling.seed % 2**31}
+        if request.stop:
+            sampling["stop"] = list(request.stop)
+        sampling |= {"ignore_eos": True} if request.ignore_end else {"stop_token_ids": sorted(self._ends(request))}
+        if self.decoding.spec.reads_pairs:
+            asked = {"tau": self.decoding.tau, "max_slots": request.max_slots, "record_drafts": request.record or None}
+            given = {name: value for name, value in asked.items() if value is not None}
+            sampling["custom_params"] = given | {"record_slots": True}
+        body = {"input_ids": self._prompt(request), "rid": request.id, "sampling_params": sampling, "stream": stream}
+        return "/generate", body
+
+    def completion(self, request: Request, answer: Json) -> Completion:
+        """See `Dialect`."""
+        return _reading(lambda: self._read(request, answer))
+
+    def reader(self, request: Request) -> StreamReader:
+        """See `Dialect`."""
+        return _SGLangStream(self, request)
+
+    def cancel(self, request_id: str) -> tuple[str, dict[str, Any]] | None:
+        """See `Dialect`."""
+        return "/abort_request", {"rid": request_id}
+
+    def _prompt(self, request: Request) -> list[int]:
+        return list(request.prompt_ids or encode_prompt(self.tokenizer, request.messages))
+
+    def _max_tokens(self, request: Request) -> int:
+        """Return the budget in tokens; pair models have one in slots besides."""
+        limits = [request.max_tokens]
+        if request.max_slots is not None:
+            limits.append(self.decoding.max_step_tokens * request.max_slots)
+        return min(limit for limit in limits if limit is not None)
+
+    def _ends(self, request: Request) -> frozenset[int]:
+        return self.end_ids if request.stop_ids is None else request.stop_ids
+
+    def _read(self, request: Request, answer: Json) -> Completion:
+        meta = answer["meta_info"]
+        written = [int(token) for token in answer["output_ids"]]
+        reason = _finish_reason(meta["finish_reason"]["type"])
+        by_end = reason == "stop" and bool(written) and not request.ignore_end and written[-1] in self._ends(request)
+        counts = [1] * len(written)
+        record = None
+        if self.decoding.spec.reads_pairs:
+            report = meta["pipo"][0]
+            counts = [int(count) for count in report["slot_token_counts"]]
+            record = _slots(written, counts, report["drafts"]) if request.record else None
+        drafts = self.decoding.drafts_per_step * (len(counts) - (by_end and counts[-1] == 1))
+        if self.decoding.tau is not None and self.decoding.tau >= 1:
+            drafts = 0  # no draft can be kept, and none is counted
+        return Completion(
+            request.id,
+            token_ids=written[:-1] if by_end else written,
+            text=answer["text"],
+            prompt_tokens=int(meta["prompt_tokens"]),
+            tokens=len(written),
+            slots=len(counts),
+            drafts=drafts,
+            kept=len(written) - len(counts),
+            slot_token_counts=counts,
+            finish_reason=reason,
+            error=None if reason != "error" else str(meta["finish_reason"].get("message", "the server gave up")),
+            record=record,
+            ttft_s=float(meta.get("first_token_latency") or 0.0),
+        )
+
+
+def _finish_reason(kind: str) -> FinishReason:
+    known: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+    return known.get(kind, "error")
+
+
+def _slots(written: Sequence[int], counts: Sequence[int], drafts: Sequence[Sequence[Any]]) -> list[Slot]:
+    """Return the slots of an answer with every draft, kept or not."""
+    slots, read = [], 0
+    for count, (draft, _) in zip(counts, drafts, strict=True):
+        slots.append(Slot(written[read], int(draft), count == 2))
+        read += count
+    return slots
+
+
+class _SGLangStream:
+    """Each event has the whole text so far."""
+
+    def __init__(self, dialect: SGLangDialect, request: Request) -> None:
+        self._dialect = dialect
+        self._request = request
+        self._last: Json = {}
+        self._text = ""
+
+    def add(self, event: Json) -> str:
+        self._last = event
+        before, self._text = self._text, str(event.get("text", self._text))
+        return self._text[len(before) :]
+
+    def completion(self) -> Completion:
+        return self._dialect.completion(self._request, self._last)
+
+
+@dataclass(frozen=True)
+class OpenAIDialect:
+    """OpenAI's interface: chats and completions as text; what servers do not report stays unknown.
+
+    Attributes:
+        model: the name that the server gives the model.
+    """
+
+    model: str
+
+    def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """See `Dialect`."""
+        if request.max_tokens is None or request.max_slots is not None:
+            raise UsageError("a server of OpenAI's interface has budgets in tokens only", hint="leave out budget.slots")
+        if request.record or request.stop_behind or request.stop_ids is not None:
+            raise UsageError("a server of OpenAI's interface reports no slots and has no stop ids")
+        body: dict[str, Any] = {
+            **_sampling_of(request),
+            "model": self.model,
+            "max_tokens": request.max_tokens,
+            "seed": request.sampling.seed % 2**31,
+            "stream": stream,
+        }
+        body |= {"stop": list(request.stop)} if request.stop else {}
+        body |= {"ignore_eos": True} if request.ignore_end else {}
+        body |= {"stream_options": {"include_usage": True}} if stream else {}
+        if request.messages:
+            return "/v1/chat/completions", {**body, "messages": [dict(message) for message in request.messages]}
+        return "/v1/completions", {**body, "prompt": list(request.prompt_ids)}
+
+    def completion(self, request: Request, answer: Json) -> Completion:
+        """See `Dialect`."""
+        return _reading(lambda: self._read(request, answer))
+
+    def reader(self, request: Request) -> StreamReader:
+        """See `Dialect`."""
+        return _OpenAIStream(self, request)
+
+    def cancel(self, request_id: str) -> None:
+        """See `Dialect`."""
+
+    def _read(self, request: Request, answer: Json) -> Completion:
+        choice = answer["choices"][0]
+        text = _with_thought(choice["message"]) if request.messages else choice["text"]
+        usage = answer["usage"]
+        return Completion(
+            request.id,
+            text=text,
+            prompt_tokens=int(usage["prompt_tokens"]),
+            tokens=int(usage["completion_tokens"]),
+            finish_reason=_finish_reason(choice["finish_reason"]),
+        )
+
+
+def _with_thought(message: Json) -> str:
+    """Return an answer as the model wrote it: servers take the thought out."""
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    content = message.get("content") or ""
+    return f"{THOUGHT}\n{thought}\n{END_OF_THOUGHT}\n\n{content}" if thought else str(content)
+
+
+class _OpenAIStream:
+    """Each event has the text that is new; the last ones have the reason of the end and the counts."""
+
+    def __init__(self, dialect: OpenAIDialect, request: Request) -> None:
+        self._dialect = dialect
+        self._request = request
+        self._message = {"reasoning_content": "", "content": ""}
+        self._reason: str | None = None
+        self._usage: Json | None = None
+
+    def add(self, event: Json) -> str:
+        self._usage = event.get("usage") or self._usage
+        added = ""
+        for choice in event.get("choices", ()):
+            piece = choice.get("delta") or {"content": choice.get("text")}
+            for name in self._message:
+                self._message[name] += piece.get(name) or ""
+                added += piece.get(name) or ""
+            self._reason = choice.get("finish_reason") or self._reason
+        return added
+
+    def completion(self) -> Completion:
+        choice = {"message": self._message, "text": self._message["content"], "finish_reason": self._reason}
+        return self._dialect.completion(self._request, {"choices": [choice], "usage": self._usage})

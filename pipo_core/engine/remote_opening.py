@@ -1,0 +1,137 @@
+"""Opens engines that ask servers: ones that run already, or one of SGLang's that is started for the purpose."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from pipo_core.chat import end_ids, load_tokenizer
+from pipo_core.engine.dialects import Dialect, OpenAIDialect, SGLangDialect
+from pipo_core.engine.remote import RemoteEngine
+from pipo_core.engine.sglang_server import SGLangServer
+from pipo_core.errors import MachineError, UsageError
+from pipo_core.files import read_object
+from pipo_core.recipes.common import RemoteSettings, SGLangSettings
+from pipo_core.recipes.methods import Decoding
+from pipo_core.text import one_line
+
+_SECONDS = 10
+"""How long a server may take to say what it is."""
+
+
+class SGLangOpener:
+    """Starts a server for each engine."""
+
+    def open(self, source: Path | str, decoding: Decoding, settings: SGLangSettings) -> RemoteEngine:
+        """Return an engine on a server of its own; closing the engine ends the server.
+
+        Raises:
+            MachineError: if SGLang is not installed, or its server does not start.
+            UsageError: if SGLang does not have the method.
+            CheckpointError: if the checkpoint's tokenizer cannot be read.
+        """
+        ckpt = _folder(source)
+        tokenizer = load_tokenizer(ckpt)
+        ends = end_ids(tokenizer, ckpt)
+        server = SGLangServer(ckpt, decoding, flags=settings.flags)
+        server.wait(seconds=60 * settings.start_minutes)
+        return RemoteEngine(
+            SGLangDialect(tokenizer, decoding, ends),
+            [server.url],
+            tokenizer=tokenizer,
+            end_ids=ends,
+            max_length=_max_length(ckpt),
+            concurrency=settings.concurrency,
+            on_close=server.stop,
+        )
+
+
+class RemoteOpener:
+    """Asks running servers what they are."""
+
+    def open(self, source: Path | str, decoding: Decoding, settings: RemoteSettings) -> RemoteEngine:
+        """Return an engine on servers that run already.
+
+        Args:
+            source: the checkpoint that they serve; its tokenizer lays out prompts for SGLang's.
+            decoding: how they decode; a pair model's threshold is sent with each request.
+            settings: where they are.
+
+        Raises:
+            MachineError: if a server cannot be reached.
+            UsageError: if the key's variable is not set, or the servers are of different kinds or models.
+            CheckpointError: if the checkpoint's tokenizer cannot be read.
+        """
+        ckpt, key = _folder(source), _api_key(settings)
+        tokenizer = load_tokenizer(ckpt)
+        ends = end_ids(tokenizer, ckpt)
+        urls = [url.rstrip("/").removesuffix("/v1") for url in settings.urls]
+        found = {url: _model_of(url, key, settings.served) for url in urls}
+        if len(set(found.values())) > 1:
+            listed = ", ".join(f"{url} {model or 'SGLang'}" for url, model in found.items())
+            raise UsageError(f"the servers do not serve the same: {listed}", hint="engine.served names the model")
+        model = found[urls[0]]
+        dialect: Dialect = SGLangDialect(tokenizer, decoding, ends) if model is None else OpenAIDialect(model)
+        return RemoteEngine(
+            dialect,
+            urls,
+            tokenizer=tokenizer,
+            end_ids=ends,
+            max_length=_max_length(ckpt),
+            concurrency=settings.concurrency,
+            api_key=key,
+            timeout_s=settings.timeout_s,
+        )
+
+
+def _folder(source: Path | str) -> Path:
+    if not isinstance(source, Path):
+        raise UsageError(f"{source} has random weights, which only the torch engine makes")
+    return source
+
+
+def _max_length(ckpt: Path) -> int:
+    """Return the number of positions that the model was made for."""
+    config = read_object(ckpt / "config.json")
+    text: Mapping[str, Any] = config.get("text_config") or config
+    return int(text.get("max_position_embeddings", 32768))
+
+
+def _api_key(settings: RemoteSettings) -> str | None:
+    if settings.api_key_env is None:
+        return None
+    key = os.environ.get(settings.api_key_env, "").strip()
+    if not key or not key.isascii():
+        raise UsageError(f"the environment variable {settings.api_key_env} holds no API key")
+    return key
+
+
+def _model_of(url: str, key: str | None, served: str | None) -> str | None:
+    """Return the model's name on a server; None if it is SGLang's, which is asked through its own interface.
+
+    Raises:
+        MachineError: if the server cannot be reached, or is none of a language model.
+        UsageError: if it wants another key, or serves several models and none is chosen.
+    """
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    host = urlsplit(url).netloc
+    try:
+        if httpx.get(f"{url}/get_model_info", headers=headers, timeout=_SECONDS).is_success:
+            return None
+        response = httpx.get(f"{url}/v1/models", headers=headers, timeout=_SECONDS)
+    except httpx.HTTPError as error:
+        raise MachineError(f"{host} cannot be reached: {one_line(error)}", hint="check engine.urls") from error
+    if response.status_code in (401, 403):
+        raise UsageError(f"{host} refuses the API key", hint="engine.api_key_env names the variable that holds it")
+    try:
+        names = [str(entry["id"]) for entry in response.json()["data"]]
+    except (ValueError, LookupError, TypeError):
+        raise MachineError(f"{host} does not answer like a server of a language model") from None
+    if served is None and len(names) == 1:
+        return names[0]
+    if served not in names:
+        raise UsageError(f"{host} serves {', '.join(names) or 'nothing'}", hint="engine.served names the model")
+    return served

@@ -1,0 +1,50 @@
+"""Runs a command that ends with the process that started it, however that one ends: by SIGKILL, too.
+
+``python -m pipo_core.guard -- COMMAND …`` waits for the end of its standard input, a pipe that the kernel closes when
+the starting process is gone. It then ends the command and everything that the command has started.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+_GRACE_SECONDS = 10
+"""From the polite signal to the one that cannot be caught."""
+
+
+def guarded(command: Sequence[str]) -> list[str]:
+    """Return the command that runs another one under guard; give it a pipe as its standard input."""
+    return [sys.executable, "-m", "pipo_core.guard", "--", *command]
+
+
+def _main() -> int:
+    child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True)
+    threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: child.send_signal(got))
+    code = child.wait()
+    _signal_group(child.pid, signal.SIGKILL)  # what the command has left behind
+    return code if code >= 0 else 128 - code
+
+
+def _end_with_input(child: "subprocess.Popen[bytes]") -> None:
+    while os.read(0, 4096):
+        pass
+    _signal_group(child.pid, signal.SIGTERM)
+    try:
+        child.wait(_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _signal_group(child.pid, signal.SIGKILL)
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

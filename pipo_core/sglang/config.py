@@ -1,0 +1,47 @@
+"""The configuration of a pair model as SGLang reads it."""
+
+from typing import Any
+
+from sglang.srt.configs.qwen3_5 import Qwen3_5TextConfig
+from typing_extensions import override
+
+_ATTENTION = "attention"
+"""SGLang's word for layers of full attention."""
+
+
+class PairConfig(Qwen3_5TextConfig):
+    """Qwen3.5's, with the MTP layer as full-attention layer N behind the backbone's 0 to N - 1.
+
+    The memory pools make room for N + 1 layers, while the backbone's own list of layers stays as it is.
+    """
+
+    @property
+    @override
+    def layers_block_type(self) -> list[str]:
+        """The kinds of the backbone's layers; SGLang's own property knows only their interval."""
+        kinds = getattr(self, "layer_types", None)
+        if not kinds:
+            regular: list[str] = super().layers_block_type
+            return regular
+        return [_ATTENTION if kind == "full_attention" else kind for kind in kinds]
+
+    @property
+    @override
+    def full_attention_layer_ids(self) -> list[int]:
+        """The layers that cache keys and values, the MTP layer included."""
+        own = [number for number, kind in enumerate(self.layers_block_type) if kind == _ATTENTION]
+        return [*own, self.num_hidden_layers]
+
+
+def as_pair_config(config: Any) -> PairConfig:
+    """Turn a text configuration that SGLang has read into a `PairConfig`, in place.
+
+    transformers takes the share of rotated dimensions from ``rope_parameters``, SGLang from the top level; files that
+    have both may disagree, and the model was trained with the former.
+    """
+    config.__class__ = PairConfig
+    config.partial_rotary_factor = config.rope_parameters.get("partial_rotary_factor", config.partial_rotary_factor)
+    if not getattr(config, "full_attention_interval", None):
+        config.full_attention_interval = config.layers_block_type.index(_ATTENTION) + 1
+    found: PairConfig = config
+    return found

@@ -1,0 +1,73 @@
+"""Hook where a request enters the server."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipo_core.sglang.asked import asked_by
+from pipo_core.sglang.hooks.loading import is_pair_config
+from pipo_core.sglang.served import Served, serve_pairs, served
+
+
+def pack_prompt(
+    original: Any,
+    manager: Any,
+    obj: Any,
+    input_text: str,
+    input_ids: list[int] | None,
+    input_embeds: Any = None,
+    mm_inputs: Any = None,
+    *rest: Any,
+    **named: Any,
+) -> Any:
+    """Make a request of slots from one of tokens.
+
+    Raises:
+        ValueError: which SGLang answers with status 400, for what a pair model cannot do, and for ids outside the
+            vocabulary.
+    """
+    config = manager.model_config.hf_config
+    if not is_pair_config(config):
+        return original(manager, obj, input_text, input_ids, input_embeds, mm_inputs, *rest, **named)
+    model = served() or _start(config)
+    unsupported = next(_unsupported(obj, input_embeds, mm_inputs), None)
+    if unsupported is not None:
+        raise ValueError(f"a PIPO model does not serve {unsupported}")
+    asked_by(obj.sampling_params.get("custom_params"))
+    tokens = input_ids or []
+    if any(not 0 <= token < model.ids.vocabulary for token in tokens):
+        raise ValueError(f"a token id is outside the vocabulary of {model.ids.vocabulary}")
+    return original(manager, obj, input_text, model.ids.pack(tokens), input_embeds, mm_inputs, *rest, **named)
+
+
+def _start(config: Any) -> Served:
+    from pipo_core.sglang.selfcheck import require_support
+
+    require_support()
+    return serve_pairs(config)
+
+
+def _unsupported(obj: Any, input_embeds: Any, mm_inputs: Any) -> Iterator[str]:
+    """Yield what a request asks for and a pair model cannot do."""
+    sampling = obj.sampling_params
+    first_logprob = getattr(obj, "logprob_start_len", None)
+    asked = {
+        "embeddings as input (input_embeds)": input_embeds is not None,
+        "images, audio or video": mm_inputs is not None,
+        "sessions": getattr(obj, "session_params", None) or getattr(obj, "session_id", None),
+        "log-probabilities of the prompt (logprob_start_len, echo with logprobs)": (
+            getattr(obj, "return_logprob", False) and first_logprob is not None and first_logprob >= 0
+        ),
+        "token_ids_logprob": getattr(obj, "token_ids_logprob", None),
+        "return_sampling_mask": getattr(obj, "return_sampling_mask", None),
+        "return_hidden_states": getattr(obj, "return_hidden_states", None),
+        "thinking budgets": (
+            getattr(obj, "max_thinking_tokens", None)
+            or (sampling.get("custom_params") or {}).get("thinking_budget") is not None
+        ),
+        "beam search": sampling.get("beam_width") or sampling.get("use_beam_search"),
+        "watermarks": getattr(obj, "watermark", None) or sampling.get("watermark"),
+        "custom logit processors": getattr(obj, "custom_logit_processor", None),
+        "LoRA adapters": getattr(obj, "lora_path", None),
+        "max_new_tokens = 0": sampling.get("max_new_tokens") == 0,
+    }
+    yield from (name for name, value in asked.items() if value)

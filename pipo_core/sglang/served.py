@@ -1,0 +1,68 @@
+"""What this process serves. Hooks let every call pass while it is no pair model."""
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from pipo_core.errors import UsageError
+from pipo_core.recipes.methods import DEFAULT_TAU
+from pipo_core.sglang.pair_ids import PairIds
+
+TAU_VARIABLE = "PIPO_TAU"
+"""Environment variable with the confidence threshold of requests that name none."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A pair model.
+
+    Attributes:
+        ids: of slots, over its vocabulary.
+        pad_id: the token that takes a rejected draft's place.
+        tau: confidence threshold of requests that name none.
+    """
+
+    ids: PairIds
+    pad_id: int
+    tau: float
+
+
+_served: Served | None = None
+
+
+def served() -> Served | None:
+    """Return the pair model of this process; None before one is loaded, and in a server of any other model."""
+    return _served
+
+
+def serve_pairs(config: Any) -> Served:
+    """Make a pair model what this process serves.
+
+    Args:
+        config: the model's configuration.
+
+    Raises:
+        UsageError: if it names no PAD token, or ``PIPO_TAU`` is not a number.
+    """
+    global _served
+    if config.pad_token_id is None:
+        raise UsageError("the checkpoint's config.json names no pad_token_id")
+    _served = Served(PairIds(int(config.vocab_size)), int(config.pad_token_id), default_tau())
+    return _served
+
+
+def default_tau() -> float:
+    """Return the confidence threshold of requests that name none.
+
+    Raises:
+        UsageError: if ``PIPO_TAU`` is not a number.
+    """
+    text = os.environ.get(TAU_VARIABLE, "")
+    try:
+        tau = float(text or DEFAULT_TAU)
+    except ValueError:
+        tau = math.nan
+    if not math.isfinite(tau):
+        raise UsageError(f"{TAU_VARIABLE} = {text!r} is not a number")
+    return tau

@@ -1,0 +1,98 @@
+from typing import Any
+
+import pytest
+
+from pipo_core.chat import load_tokenizer
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.engine import Request, Slot
+from pipo_core.engine.dialects import SGLangDialect, StrangeAnswerError
+from pipo_core.errors import UsageError
+from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.methods import Decoding
+
+TOKENIZER = load_tokenizer(bundled_model("tiny-student"))
+END = 2
+
+
+def dialect(tau: float | None = 0.5) -> SGLangDialect:
+    decoding = Decoding("regular") if tau is None else Decoding("pipo", tau)
+    return SGLangDialect(TOKENIZER, decoding, frozenset({0, END}))
+
+
+def request(**changes: Any) -> Request:
+    return Request("r", (5, 6, 7), SamplingParams(seed=2**40 + 3), **{"max_tokens": 20, **changes})
+
+
+def answer(ids: list[int], reason: str = "stop", **report: Any) -> dict[str, Any]:
+    meta = {"finish_reason": {"type": reason}, "prompt_tokens": 3, "pipo": [report] if report else []}
+    return {"text": "text", "output_ids": ids, "meta_info": meta}
+
+
+def test_what_is_asked() -> None:
+    path, body = dialect().ask(request(max_slots=4, stop=("x",), record=True), stream=False)
+    assert path == "/generate"
+    assert body["input_ids"] == [5, 6, 7]
+    sampling = body["sampling_params"]
+    assert sampling["max_new_tokens"] == 8, "four slots hold no more"
+    assert sampling["stop"] == ["x"]
+    assert sampling["stop_token_ids"] == [0, END]
+    assert sampling["sampling_seed"] == 3
+    assert sampling["custom_params"] == {"tau": 0.5, "max_slots": 4, "record_drafts": True, "record_slots": True}
+    regular = dialect(None).ask(request(max_slots=4, ignore_end=True), stream=True)[1]
+    assert regular["sampling_params"]["max_new_tokens"] == 4
+    assert regular["sampling_params"]["ignore_eos"]
+    assert "custom_params" not in regular["sampling_params"]
+
+
+def test_a_chat_is_laid_out_here() -> None:
+    asked = Request("r", messages=({"role": "user", "content": "1+1"},), max_tokens=5)
+    ids = dialect().ask(asked, stream=False)[1]["input_ids"]
+    assert TOKENIZER.decode(ids).startswith("<|im_start|>user\n1+1")
+
+
+def test_stops_behind_the_thought_are_refused() -> None:
+    with pytest.raises(UsageError, match="behind the thought"):
+        dialect().ask(request(stop=("x",), stop_behind="</think>"), stream=False)
+
+
+def test_what_a_pair_answer_says() -> None:
+    found = dialect().completion(request(), answer([8, 9, 10, END], slots=3, kept=1, slot_token_counts=[2, 1, 1]))
+    assert found.token_ids == [8, 9, 10]
+    assert (found.tokens, found.slots, found.kept, found.drafts) == (4, 3, 1, 2)
+    assert found.slot_token_counts == [2, 1, 1]
+    assert found.finish_reason == "stop"
+    ended_by_a_draft = dialect().completion(request(), answer([8, END], slots=1, kept=1, slot_token_counts=[2]))
+    assert (ended_by_a_draft.token_ids, ended_by_a_draft.drafts) == ([8], 1)
+    by_string = dialect().completion(request(), answer([8, 9, 10], slots=2, kept=1, slot_token_counts=[2, 1]))
+    assert (by_string.token_ids, by_string.drafts) == ([8, 9, 10], 2)
+    none_kept = dialect(1.0).completion(request(), answer([8], "length", slots=1, kept=0, slot_token_counts=[1]))
+    assert none_kept.drafts == 0
+
+
+def test_what_a_regular_answer_says() -> None:
+    found = dialect(None).completion(request(), answer([8, 9], "length"))
+    assert (found.token_ids, found.slots, found.kept, found.drafts) == ([8, 9], 2, 0, 0)
+    assert found.slot_token_counts == [1, 1]
+
+
+def test_rejected_drafts_are_in_the_record() -> None:
+    report = {"slots": 2, "kept": 1, "slot_token_counts": [1, 2], "drafts": [[30, 0.1], [9, 0.9]]}
+    found = dialect().completion(request(record=True), answer([7, 8, 9], "length", **report))
+    assert found.record == [Slot(7, 30, False), Slot(8, 9, True)]
+
+
+def test_an_abort_is_an_error() -> None:
+    found = dialect(None).completion(request(), answer([8], "abort"))
+    assert (found.finish_reason, found.error) == ("error", "the server gave up")
+
+
+@pytest.mark.parametrize("bad", [{}, {"output_ids": [1], "text": "", "meta_info": {}}, answer([1]), {"meta_info": 3}])
+def test_an_answer_that_lacks_something_is_strange(bad: dict[str, Any]) -> None:
+    with pytest.raises(StrangeAnswerError, match="lacks or garbles"):
+        dialect().completion(request(), bad)
+
+
+def test_a_stream_has_the_whole_text_each_time() -> None:
+    reader = dialect(None).reader(request())
+    assert [reader.add({**answer([8]), "text": text}) for text in ("a", "ab", "abc")] == ["a", "b", "c"]
+    assert reader.completion().text == "abc"

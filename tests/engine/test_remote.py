@@ -1,0 +1,270 @@
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.engine import Request
+from pipo_core.engine import remote as remote_module
+from pipo_core.engine.dialects import OpenAIDialect
+from pipo_core.engine.opening import open_engine
+from pipo_core.engine.remote import RemoteEngine
+from pipo_core.errors import MachineError, PipoError, UsageError
+from pipo_core.recipes.common import RemoteSettings
+from pipo_core.recipes.locate import bundled_model
+from pipo_core.recipes.methods import Decoding
+from tests.engine.scripted_server import Answer, ScriptedServer, scripted
+
+MODELS: Answer = (200, {"data": [{"id": "m"}]})
+
+
+def said(text: str, thought: str | None = None, reason: str = "stop") -> Answer:
+    message = {"role": "assistant", "content": text, "reasoning_content": thought}
+    choice = {"message": message, "finish_reason": reason}
+    return 200, {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": len(text)}}
+
+
+def echo(_: str, body: Mapping[str, Any]) -> Answer:
+    return said(f"re {body['messages'][0]['content']}")
+
+
+def ask(number: int, **changes: Any) -> Request:
+    message = {"role": "user", "content": str(number)}
+    return Request(str(number), messages=(message,), sampling=SamplingParams(seed=5), max_tokens=20, **changes)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_module, "_FIRST_PAUSE_S", 0.01)
+
+
+@pytest.fixture
+def servers() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def engine(*running: ScriptedServer, **changes: Any) -> RemoteEngine:
+    urls = [server.url for server in running]
+    return RemoteEngine(OpenAIDialect("m"), urls, tokenizer=None, max_length=100, **changes)
+
+
+def texts(found: RemoteEngine, requests: list[Request]) -> dict[str, str]:
+    completions = list(found.generate(requests))
+    found.close()
+    assert len(completions) == len(requests)
+    return {completion.id: completion.error or completion.text for completion in completions}
+
+
+def test_many_requests_at_once_but_no_more_than_asked_for(servers: ExitStack) -> None:
+    def slowly(path: str, body: Mapping[str, Any]) -> Answer:
+        time.sleep(0.01)
+        return echo(path, body)
+
+    server = servers.enter_context(scripted(ScriptedServer(post=slowly)))
+    found = texts(engine(server, concurrency=5, api_key="k"), [ask(number) for number in range(40)])
+    assert found == {str(number): f"re {number}" for number in range(40)}
+    assert 1 < server.most <= 5
+    assert server.keys == {"Bearer k"}
+    path, body = server.asked[0]
+    assert path == "/v1/chat/completions"
+    assert {name: body[name] for name in ("model", "max_tokens", "seed", "top_k")} == {
+        "model": "m",
+        "max_tokens": 20,
+        "seed": 5,
+        "top_k": -1,
+    }
+
+
+def test_an_answer_is_what_the_server_says_and_no_more(servers: ExitStack) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: said("4", "2+2", "length"))))
+    [completion] = engine(server).generate([ask(1)])
+    assert completion.text == "<think>\n2+2\n</think>\n\n4"
+    assert (completion.finish_reason, completion.tokens, completion.prompt_tokens) == ("length", 1, 7)
+    assert (completion.slots, completion.drafts, completion.kept, completion.slot_token_counts) == (None,) * 4
+    assert completion.time_s > 0
+
+
+def test_a_server_that_dies_costs_no_answer(servers: ExitStack) -> None:
+    dying = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: None)))
+    working = servers.enter_context(scripted(ScriptedServer(post=echo)))
+    found = texts(engine(dying, working, concurrency=8), [ask(number) for number in range(30)])
+    assert found == {str(number): f"re {number}" for number in range(30)}
+    assert dying.asked, "the first server was never tried"
+    assert len(working.asked) == 30
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_what_may_pass_is_tried_again(servers: ExitStack, status: int) -> None:
+    tries = itertools.count()
+    server = ScriptedServer(post=lambda path, body: (status, "busy") if next(tries) < 3 else echo(path, body))
+    servers.enter_context(scripted(server))
+    assert texts(engine(server), [ask(1)]) == {"1": "re 1"}
+
+
+def test_what_does_not_pass_ends_only_its_own_request(servers: ExitStack) -> None:
+    def picky(path: str, body: Mapping[str, Any]) -> Answer:
+        refused = body["messages"][0]["content"] == "2"
+        return (400, {"error": {"message": "no twos"}}) if refused else echo(path, body)
+
+    server = servers.enter_context(scripted(ScriptedServer(post=picky)))
+    found = texts(engine(server), [ask(number) for number in range(4)])
+    assert "status 400" in found["2"]
+    assert "no twos" in found["2"]
+    assert [found[str(number)] for number in (0, 1, 3)] == ["re 0", "re 1", "re 3"]
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ((200, "not json"), "does not answer with JSON"),
+        ((200, [1]), "does not answer with JSON"),
+        ((200, {"choices": []}), "lacks or garbles"),
+        ((200, {"choices": [{"message": 3, "finish_reason": "stop"}], "usage": None}), "lacks or garbles"),
+    ],
+)
+def test_a_malformed_answer_is_an_error_of_its_request(servers: ExitStack, answer: Answer, complaint: str) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: answer)))
+    assert complaint in texts(engine(server), [ask(1)])["1"]
+
+
+def test_giving_up_names_the_last_failure(servers: ExitStack) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (503, "asleep"))))
+    assert "no server answered in 3 tries" in (found := texts(engine(server, tries=3), [ask(1)])["1"])
+    assert "asleep" in found
+    assert len(server.asked) == 3
+
+
+def events(*pieces: str) -> list[Any]:
+    found: list[Any] = [{"choices": [{"delta": {"content": piece}}]} for piece in pieces]
+    return [*found, {"choices": [{"delta": {}, "finish_reason": "stop"}]}]
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+
+def test_a_stream_is_handed_out_as_it_comes(servers: ExitStack) -> None:
+    said_events = [*events("a", "b"), USAGE, "[DONE]"]
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (200, said_events))))
+    deltas = list(engine(server).stream([ask(1)]))
+    assert [delta.text for delta in deltas] == ["a", "b", ""]
+    assert deltas[-1].completion is not None
+    assert (deltas[-1].completion.text, deltas[-1].completion.tokens) == ("ab", 2)
+    assert deltas[-1].completion.finish_reason == "stop"
+    assert 0 < deltas[-1].completion.ttft_s <= deltas[-1].completion.time_s
+
+
+@pytest.mark.parametrize("bad", [events("a")[:1], [*events("a"), "{"], [*events("a"), {"error": "lost"}]])
+def test_a_stream_that_breaks_off_is_no_answer(servers: ExitStack, bad: list[Any]) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (200, bad))))
+    *_, last = engine(server).stream([ask(1)])
+    assert last.completion is not None
+    assert last.completion.finish_reason == "error"
+    assert len(server.asked) == 1, "another try would hand out another text"
+
+
+def test_leaving_early_asks_no_further(servers: ExitStack) -> None:
+    free = threading.Event()
+
+    def first_only(path: str, body: Mapping[str, Any]) -> Answer:
+        if body["messages"][0]["content"] != "0":
+            free.wait(10)
+        return echo(path, body)
+
+    server = servers.enter_context(scripted(ScriptedServer(post=first_only)))
+    found = engine(server, concurrency=2)
+    answers = found.generate([ask(number) for number in range(50)])
+    assert next(answers).id == "0"
+    answers.close()  # type: ignore[attr-defined] # a generator
+    free.set()
+    found.close()
+    assert len(server.asked) <= 4
+
+
+def test_a_cancelled_request_is_not_sent(servers: ExitStack) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=echo)))
+    found = engine(server)
+    found.cancel("1")
+    assert {one.id: one.finish_reason for one in found.generate([ask(0), ask(1)])} == {"0": "stop", "1": "cancelled"}
+
+
+@pytest.mark.parametrize("changes", [{"max_slots": 3}, {"record": True}, {"stop_ids": frozenset({1})}])
+def test_what_the_interface_lacks_is_refused_before_anything_is_sent(
+    servers: ExitStack, changes: dict[str, Any]
+) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=echo)))
+    with pytest.raises(UsageError, match="OpenAI's interface"):
+        list(engine(server).generate([ask(0), ask(1, **changes)]))
+    assert server.asked == []
+
+
+# ------------------------------------------------------------ opening
+
+CKPT = bundled_model("tiny-student")
+
+
+def opened(*running: ScriptedServer, **changes: Any) -> Any:
+    settings = RemoteSettings(kind="remote", urls=[server.url for server in running], **changes)
+    return open_engine(CKPT, Decoding("regular"), settings)
+
+
+def test_a_server_is_opened_by_what_it_says_it_is(servers: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", "secret\n")
+    server = servers.enter_context(scripted(ScriptedServer(post=echo, get={"/v1/models": MODELS})))
+    found = opened(server, api_key_env="THE_KEY")
+    [completion] = found.generate([ask(3)])
+    assert completion.text == "re 3"
+    assert server.asked[0][1]["model"] == "m"
+    assert server.keys == {"Bearer secret"}
+    assert found.max_length == 4096
+    assert found.tokenizer.pad_token_id == 0
+
+
+def test_the_address_may_end_as_clients_write_it(servers: ExitStack) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=echo, get={"/v1/models": MODELS})))
+    settings = RemoteSettings(kind="remote", urls=[f"{server.url}/v1/"])
+    [completion] = open_engine(CKPT, Decoding("regular"), settings).generate([ask(3)])
+    assert completion.text == "re 3"
+
+
+@pytest.mark.parametrize(
+    ("get", "changes", "complaint"),
+    [
+        ({"/v1/models": (401, {})}, {}, "refuses the API key"),
+        ({"/v1/models": (200, "<html>")}, {}, "does not answer like a server of a language model"),
+        ({"/v1/models": (200, {"data": [{"id": "a"}, {"id": "b"}]})}, {}, "serves a, b"),
+        ({"/v1/models": MODELS}, {"served": "other"}, "serves m"),
+        ({"/v1/models": MODELS}, {"api_key_env": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE holds no API key"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(
+    servers: ExitStack, get: dict[str, Answer], changes: dict[str, Any], complaint: str
+) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(get=get)))
+    with pytest.raises(PipoError, match=complaint):
+        opened(server, **changes)
+
+
+def test_servers_of_different_models_are_not_mixed(servers: ExitStack) -> None:
+    one = servers.enter_context(scripted(ScriptedServer(get={"/v1/models": MODELS})))
+    other = servers.enter_context(scripted(ScriptedServer(get={"/v1/models": (200, {"data": [{"id": "n"}]})})))
+    with pytest.raises(UsageError, match="do not serve the same"):
+        opened(one, other)
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(MachineError, match="cannot be reached"):
+        opened(ScriptedServer(url="http://127.0.0.1:9"))
+
+
+def test_random_weights_are_no_server_s(tmp_path: Path) -> None:
+    from pipo_core.engine.opening import Engines
+
+    with pytest.raises(UsageError, match="random weights"):
+        Engines().open("qwen3.5-0.8b", Decoding("regular"), RemoteSettings(kind="remote", urls=["http://x"]))
