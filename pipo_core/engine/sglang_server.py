@@ -6,7 +6,6 @@ through a thread that keeps the last lines, to explain a crash.
 
 import contextlib
 import importlib.util
-import json
 import os
 import re
 import shlex
@@ -25,6 +24,7 @@ from typing import IO
 import httpx
 
 from pipo_core.errors import MachineError, UsageError
+from pipo_core.files import read_object
 from pipo_core.guard import guarded
 from pipo_core.recipes.methods import PAIRS, PLAIN, Decoding
 from pipo_core.sglang import ARCHITECTURE, TESTED_VERSION
@@ -239,7 +239,7 @@ def check_method(ckpt: Path, decoding: Decoding) -> None:
 
 
 def _holds_pairs(ckpt: Path) -> bool:
-    config = json.loads((ckpt / "config.json").read_text(encoding="utf-8"))
+    config = read_object(ckpt / "config.json")
     return ARCHITECTURE in (config.get("architectures") or ())
 
 

@@ -11,5 +11,8 @@ SGLang that is hooked and why, `selfcheck.py` for what is refused.
 ARCHITECTURE = "Qwen3_5ForCausalPIPO"
 """What a pair checkpoint's config.json names (`pipo_core.model.weight_files`, which other models need not load)."""
 
+TEXT_ARCHITECTURE = "Qwen3_5ForCausalLM"
+"""What an uncompressed text checkpoint's names."""
+
 TESTED_VERSION = "0.5.23"
 """The release that the tests run on. Its functions change from one release to the next, so others are refused."""

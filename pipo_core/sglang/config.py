@@ -33,14 +33,18 @@ class PairConfig(Qwen3_5TextConfig):
         return [*own, self.num_hidden_layers]
 
 
-def as_pair_config(config: Any) -> PairConfig:
-    """Turn a text configuration that SGLang has read into a `PairConfig`, in place.
+def rotate_as_trained(config: Any) -> None:
+    """Set the share of rotated dimensions to the one that the model was trained with, in place.
 
-    transformers takes the share of rotated dimensions from ``rope_parameters``, SGLang from the top level; files that
-    have both may disagree, and the model was trained with the former.
+    transformers takes it from ``rope_parameters``, SGLang from the top level, and small models may have both.
     """
-    config.__class__ = PairConfig
     config.partial_rotary_factor = config.rope_parameters.get("partial_rotary_factor", config.partial_rotary_factor)
+
+
+def as_pair_config(config: Any) -> PairConfig:
+    """Turn a text configuration that SGLang has read into a `PairConfig`, in place."""
+    config.__class__ = PairConfig
+    rotate_as_trained(config)
     if not getattr(config, "full_attention_interval", None):
         config.full_attention_interval = config.layers_block_type.index(_ATTENTION) + 1
     found: PairConfig = config

@@ -31,10 +31,10 @@ _SRT = "sglang.srt."
 _RESULTS = f"{_SRT}managers.scheduler_components."
 
 HOOKS: tuple[Hook, ...] = (
-    # Every process: a pair checkpoint's configuration and network.
+    # Every process: the configuration and the network of checkpoints that pipo wrote.
     Hook(
         f"{_SRT}utils.hf_transformers.config.get_config",
-        loading.pair_config,
+        loading.adopt,
         "AFTER",
         ("model", "trust_remote_code"),
     ),

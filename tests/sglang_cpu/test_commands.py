@@ -1,0 +1,107 @@
+"""`pipo serve` and `pipo eval` with SGLang, as a user gives them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pipo_core.recipes.locate import bundled_model
+from tests.sglang_cpu.conftest import CPU_FLAGS, CPU_VARIABLES
+
+PIPO = [sys.executable, "-m", "pipo_cli.main"]
+POOLS = ("--max-mamba-cache-size", "64", "--max-total-tokens", "4096")
+FLAGS = [*CPU_FLAGS, *POOLS, "--mamba-radix-cache-strategy", "no_buffer", "--disable-overlap-schedule"]
+
+
+def pipo(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, **CPU_VARIABLES, "THE_KEY": "a-key"}
+    return subprocess.run([*PIPO, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+
+
+def evaluated(folder: Path, ckpt: Path, method: str, engine: dict[str, Any], run: str) -> list[dict[str, Any]]:
+    """Return the answers that `pipo eval` got, greedily, in the order of the problems."""
+    recipe = {
+        "kind": "eval",
+        "run": run,
+        "problems": {"count": 12},
+        "samples": 1,
+        "sampling": {"temperature": 0, "presence_penalty": 0.5},
+        "budget": {"slots": 16},
+        "arms": [{"name": "x", "method": method, "ckpt": str(ckpt), **({"tau": 0.4} if method == "pipo" else {})}],
+        "engine": engine,
+    }
+    file = folder / f"{run}.yaml"
+    file.write_text(json.dumps(recipe))
+    done = pipo(folder, "eval", str(file))
+    assert done.returncode == 0, done.stderr
+    answers = folder / "outputs" / run / "eval" / "answers"
+    rows = [json.loads(line) for file in answers.glob("*.jsonl") for line in file.read_text().splitlines()]
+    return sorted((row for row in rows if "text" in row), key=lambda row: row["id"])
+
+
+COMPARED = ("id", "text", "finish_reason", "prompt_tokens", "tokens", "written", "slots", "drafts", "kept")
+TORCH = {"kind": "torch", "device": "cpu", "precision": "fp32", "threads": 1}
+
+
+def test_eval_starts_a_server_and_gets_the_torch_engine_s_answers(tmp_path: Path, ckpt: Path) -> None:
+    expected = evaluated(tmp_path, ckpt, "pipo", TORCH, "torch")
+    found = evaluated(tmp_path, ckpt, "pipo", {"kind": "sglang", "flags": FLAGS}, "sglang")
+    assert len(expected) == 12
+    assert [[row[name] for name in COMPARED] for row in found] == [[row[name] for name in COMPARED] for row in expected]
+    assert [row["slot_token_counts"] for row in found] == [row["slot_token_counts"] for row in expected]
+    assert any(row["kept"] for row in found)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a checkpoint that is no pair model, with a key; the block's end checks how the server ends."""
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "key").write_text("a-key\n")
+    words = [*PIPO, "serve", "--engine", "sglang", "--ckpt", str(bundled_model("tiny-student")), "--port", "0"]
+    words += ["--name", "plain", "--api-key-file", "key", "--", *FLAGS]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(words, cwd=folder, env={**os.environ, **CPU_VARIABLES}, stderr=log)
+    deadline = time.monotonic() + 400
+    while not (found := re.search(r"^address: (\S+)/v1$", (folder / "log").read_text(), re.MULTILINE)):
+        assert server.poll() is None, (folder / "log").read_text()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    yield found[1]
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(90) == 0
+    assert (folder / "log").read_text().endswith("stopped\n")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{found[1]}/health")
+
+
+def test_another_model_is_served_as_without_the_plugin(tmp_path: Path, served: str) -> None:
+    """Its answers are the torch engine's, by URL and with a key."""
+    plain = bundled_model("tiny-student")
+    remote = {"kind": "remote", "urls": [served], "api_key_env": "THE_KEY"}
+    found = evaluated(tmp_path, plain, "regular", remote, "remote")
+    expected = evaluated(tmp_path, plain, "regular", TORCH, "torch")
+    assert [[row[name] for name in COMPARED] for row in found] == [[row[name] for name in COMPARED] for row in expected]
+
+
+def test_a_key_is_asked_for(served: str) -> None:
+    assert httpx.get(f"{served}/v1/models").status_code == 401
+    headers = {"Authorization": "Bearer a-key"}
+    assert httpx.get(f"{served}/v1/models", headers=headers).json()["data"][0]["id"] == "plain"
+
+
+def test_the_wrong_key_is_told_at_once(tmp_path: Path, served: str) -> None:
+    (tmp_path / "eval.yaml").write_text("")
+    engine = f"engine={{kind: remote, urls: [{served}]}}"
+    words = ["eval", "--suite", "tiny", "--ckpt", str(bundled_model("tiny-student")), "problems.count=2", engine]
+    done = pipo(tmp_path, *words)
+    assert done.returncode == 2
+    assert "refuses the API key" in done.stderr
