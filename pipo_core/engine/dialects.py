@@ -214,8 +214,8 @@ class OpenAIDialect:
 
     def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """See `Dialect`."""
-        if request.max_tokens is None or request.max_slots is not None:
-            raise UsageError("a server of OpenAI's interface has budgets in tokens only", hint="leave out budget.slots")
+        if request.max_tokens is None:  # a budget in slots besides is for scoring to apply, if slots are reported
+            raise UsageError("a server of OpenAI's interface has budgets in tokens only", hint="give budget.tokens")
         if request.record or request.stop_behind or request.stop_ids is not None:
             raise UsageError("a server of OpenAI's interface reports no slots and has no stop ids")
         body: dict[str, Any] = {
@@ -257,10 +257,12 @@ class OpenAIDialect:
 
 
 def _with_thought(message: Json) -> str:
-    """Return an answer as the model wrote it: servers take the thought out."""
+    """Return an answer as the model wrote it: servers take the thought out. One without an answer never ended."""
     thought = message.get("reasoning_content") or message.get("reasoning")
     content = message.get("content") or ""
-    return f"{THOUGHT}\n{thought}\n{END_OF_THOUGHT}\n\n{content}" if thought else str(content)
+    if not thought:
+        return str(content)
+    return f"{THOUGHT}\n{thought}" + (f"\n{END_OF_THOUGHT}\n\n{content}" if content else "")
 
 
 class _OpenAIStream:

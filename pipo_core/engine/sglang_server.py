@@ -211,11 +211,12 @@ class SGLangServer:
         try:
             answer = httpx.post(f"{self.url}/generate", json=body, headers=self._headers, timeout=300).json()
             report = answer["meta_info"]["pipo"][0]
+            slots, kept = int(report["slots"]), int(report["kept"])
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise self._failure(f"SGLang's server wrote no pairs ({one_line(error)})") from error
         half = _PROBE_TOKENS // 2
-        if (report["slots"], report["kept"]) != (half, half):
-            raise self._failure(f"SGLang's server wrote {_PROBE_TOKENS} tokens in {report['slots']} slots, not {half}")
+        if (slots, kept) != (half, half):
+            raise self._failure(f"SGLang's server wrote {_PROBE_TOKENS} tokens in {slots} slots, not {half}")
 
     def _failure(self, message: str) -> MachineError:
         return MachineError(f"{message}:\n{self.explanation()}")

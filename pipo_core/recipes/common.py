@@ -96,17 +96,14 @@ class TorchSettings(RecipeModel):
             yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 
 
-Flag = Annotated[str, Field(pattern=r"^--?[A-Za-z0-9]|^[^-].*", max_length=4096)]
-
-
 class SGLangSettings(RecipeModel):
     """A server of SGLang's that pipo starts for a checkpoint and ends with the job."""
 
     kind: Literal["sglang"] = Field(
         description="The kind of engine: sglang starts a server of SGLang's.", examples=["sglang"]
     )
-    flags: list[Flag] = Field(
-        default=[], description="Further options of SGLang's server, a word each, such as --tp-size, then 2."
+    flags: list[str] = Field(
+        default=[], description='Further options of SGLang\'s server, a word each: [--tp-size, "2"].'
     )
     concurrency: Annotated[int, NEUTRAL] = Field(default=256, ge=1, description="Requests in flight at once.")
     start_minutes: Annotated[float, NEUTRAL] = Field(

@@ -48,7 +48,7 @@ class EvalRecipe(JobRecipe):
         description="The arms to compare.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
     )
     baseline: str | None = Field(default=None, description="Name of the arm that paired differences are taken against.")
-    engine: EngineSettings = TorchSettings()
+    engine: EngineSettings = Field(default=TorchSettings(), description="What answers: torch here, or servers.")
 
     def findings(self) -> Iterator[Finding]:
         """Suite math needs a benchmark, suite tiny takes none; arms have different names; baseline names an arm."""

@@ -19,5 +19,5 @@ class RolloutRecipe(JobRecipe):
     samples: int = Field(default=4, ge=1, description="Answers per problem (paper: 4).")
     sampling: Sampling = Sampling()
     budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
-    engine: EngineSettings = TorchSettings()
+    engine: EngineSettings = Field(default=TorchSettings(), description="What answers: torch here, or servers.")
     seed: Seed = 0

@@ -76,7 +76,12 @@ def create_app(service: Service) -> FastAPI:
         _check_model(service, body.model)
         _check_size(service, max(map(len, body.prompt)), "prompt")
         encode = service.tokenizer.backend_tokenizer.encode
-        prompts = [(await asyncio.to_thread(encode, text, add_special_tokens=False)).ids for text in body.prompt]
+        prompts = [
+            (await asyncio.to_thread(encode, prompt, add_special_tokens=False)).ids
+            if isinstance(prompt, str)
+            else prompt
+            for prompt in body.prompt
+        ]
         return await _answer(service, request, body, prompts)
 
     return app

@@ -51,6 +51,7 @@ def to_requests(
             SamplingParams(**body.sampling(defaults), seed=request_seed(seed, choice)),
             max_tokens=room if budget is None else budget,
             stop=tuple(body.stop),
+            ignore_end=body.ignore_eos,
             stop_behind=stop_behind,
         )
         for choice in range(body.n)

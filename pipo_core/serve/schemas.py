@@ -58,8 +58,26 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
+
+
+def _prompts(value: Any) -> list[str | list[int]]:
+    """Return one prompt, or several, as a list.
+
+    Raises:
+        ValueError: if one of them is neither a text nor a list of token ids, or empty.
+    """
+    prompts = value if isinstance(value, list) and not _are_ids(value) else [value]
+    for prompt in prompts:
+        if not _are_ids(prompt) and not (isinstance(prompt, str) and _utf8(prompt)):
+            raise ValueError("a prompt is a text or a list of token ids, and not empty")
+    return prompts
+
+
 Text = Annotated[str, AfterValidator(_utf8)]
-PromptText = Annotated[str, Field(min_length=1), AfterValidator(_utf8)]
+Prompt = Any
+"""A text or a list of token ids; `_prompts` has checked it."""
 StopText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_utf8)]
 
 
@@ -145,6 +163,7 @@ class _Body(_Strict):
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     seed: int | None = Field(None, ge=0, lt=2**63)
     n: int = Field(1, ge=1, le=16)
+    ignore_eos: bool = False
     stop: Annotated[list[StopText], Field(max_length=4), BeforeValidator(_listed)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -183,9 +202,9 @@ class ChatBody(_Body):
 
 
 class CompletionBody(_Body):
-    """The body of ``/v1/completions``: one prompt, or several."""
+    """The body of ``/v1/completions``: one prompt, or several, each a text or a list of token ids."""
 
-    prompt: Annotated[list[PromptText], Field(min_length=1, max_length=16), BeforeValidator(_listed)]
+    prompt: Annotated[list[Prompt], Field(min_length=1, max_length=16), BeforeValidator(_prompts)]
 
     @property
     def budget(self) -> int | None:

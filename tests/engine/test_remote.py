@@ -35,7 +35,9 @@ def echo(_: str, body: Mapping[str, Any]) -> Answer:
 
 def ask(number: int, **changes: Any) -> Request:
     message = {"role": "user", "content": str(number)}
-    return Request(str(number), messages=(message,), sampling=SamplingParams(seed=5), max_tokens=20, **changes)
+    return Request(
+        str(number), **{"messages": (message,), "sampling": SamplingParams(seed=5), "max_tokens": 20, **changes}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -194,7 +196,9 @@ def test_a_cancelled_request_is_not_sent(servers: ExitStack) -> None:
     assert {one.id: one.finish_reason for one in found.generate([ask(0), ask(1)])} == {"0": "stop", "1": "cancelled"}
 
 
-@pytest.mark.parametrize("changes", [{"max_slots": 3}, {"record": True}, {"stop_ids": frozenset({1})}])
+@pytest.mark.parametrize(
+    "changes", [{"max_tokens": None, "max_slots": 3}, {"record": True}, {"stop_ids": frozenset({1})}]
+)
 def test_what_the_interface_lacks_is_refused_before_anything_is_sent(
     servers: ExitStack, changes: dict[str, Any]
 ) -> None:

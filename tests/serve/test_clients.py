@@ -1,12 +1,18 @@
 """What clients of neighbouring projects send, each in its own spelling."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from pipo_core.data.tiny.tokenizer import CHAT_TEMPLATE
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.engine import Request, open_engine
+from pipo_core.engine.torch_opening import TorchOpener
+from pipo_core.recipes.common import RemoteSettings, TorchSettings
+from pipo_core.recipes.methods import Decoding
 from pipo_core.serve.schemas import Defaults
 from pipo_core.serve.service import Service
 from tests.serve.conftest import MODEL, Start
@@ -135,6 +141,71 @@ def test_sampling_that_is_not_said_is_the_checkpoints(start: Start) -> None:
         post(greedy, "completions", prompt="1+2", seed=n, temperature=2).json()["choices"][0]["text"] for n in range(4)
     }
     assert len(said) > 1
+
+
+def test_token_ids_are_a_prompt_like_its_text(served: tuple[Service, str]) -> None:
+    ids = served[0].tokenizer("3+4=", add_special_tokens=False).input_ids
+    text = post(served[1], "completions", prompt="3+4=", temperature=0).json()
+    alone = post(served[1], "completions", prompt=ids, temperature=0).json()
+    both = post(served[1], "completions", prompt=[ids, ids[:2]], temperature=0).json()
+    assert alone["choices"] == text["choices"]
+    assert alone["usage"] == text["usage"]
+    assert both["choices"][0]["text"] == text["choices"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "complaint"),
+    [
+        ([], "prompt: "),
+        ("", "prompt: a prompt is a text or a list of token ids, and not empty"),
+        ([""], "prompt: a prompt is a text"),
+        ([[1], []], "prompt: a prompt is a text"),
+        ([1, "2"], "prompt: a prompt is a text"),
+        ([1, 2.0], "prompt: a prompt is a text"),
+        ([True], "prompt: a prompt is a text"),
+        ([-1], "prompt: a prompt is a text"),
+        ([10**9], "outside the vocabulary"),
+        ([[1]] * 17, "prompt: "),
+    ],
+)
+def test_what_is_no_prompt_is_named(served: tuple[Service, str], prompt: Any, complaint: str) -> None:
+    answer = post(served[1], "completions", prompt=prompt)
+    assert answer.status_code == 400
+    assert complaint in answer.json()["error"]["message"]
+
+
+def test_an_answer_may_go_on_behind_its_end(start: Start) -> None:
+    service, address = start()
+    service.live._engine._ends = frozenset(range(264))  # type: ignore[attr-defined] # a torch engine
+    assert post(address, "completions", prompt="1", max_tokens=5).json()["usage"]["completion_tokens"] == 1
+    answer = post(address, "completions", prompt="1", max_tokens=5, ignore_eos=True).json()
+    assert answer["usage"]["completion_tokens"] == 5
+
+
+def test_an_engine_by_url_gets_what_the_server_s_own_engine_writes(
+    served: tuple[Service, str], pair_model: Path
+) -> None:
+    """Chats and token ids, whole and streamed; what the interface does not report stays unknown."""
+    settings = RemoteSettings(kind="remote", urls=[served[1]])
+    engine = open_engine(pair_model, Decoding("pipo", 0.5), settings)
+    sampling = SamplingParams(temperature=0)
+    chat = Request("chat", messages=({"role": "user", "content": "1+2"},), sampling=sampling, max_tokens=30)
+    ids = Request("ids", tuple(engine.tokenizer("3+4=").input_ids), sampling, max_tokens=30)
+    whole = {one.id: one for one in engine.generate([chat, ids])}
+    streamed = {delta.id: delta.completion for delta in engine.stream([chat, ids]) if delta.completion is not None}
+    here = TorchOpener().open(pair_model, Decoding("pipo", 0.5), TorchSettings(device="cpu", precision="fp32"))
+    for own in here.generate([chat, ids]):
+        found, streaming = whole[own.id], streamed[own.id]
+        assert found.text.removeprefix("<think>\n") == own.text
+        assert (found.tokens, found.finish_reason, found.prompt_tokens) == (
+            own.tokens,
+            own.finish_reason,
+            own.prompt_tokens,
+        )
+        assert streaming is not None
+        assert (streaming.text, streaming.tokens) == (found.text, found.tokens)
+        assert found.slots is None
+    engine.close()
 
 
 def test_a_prompt_that_cannot_fit_is_not_tokenized(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
