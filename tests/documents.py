@@ -176,9 +176,18 @@ def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
             load_recipe(file, changes)
 
 
+_SGLANG_OPTIONS = {
+    *("--tp-size", "--dp-size", "--pp-size", "--enable-dp-attention", "--speculative-algorithm", "--enable-metrics"),
+    *("--disaggregation-mode", "--enable-lora", "--tokenizer-worker-num", "--enable-hierarchical-cache"),
+    *("--reasoning-parser", "--enable-deterministic-inference", "--mem-fraction-static", "--dtype", "--"),
+}
+"""Options of another program that pages name; `tests/sglang_cpu` gives some of them."""
+
+
 def unknown_options(text: str) -> list[str]:
-    """The options `--x` in a page's running text that no command has."""
+    """The options `--x` in a page's running text that no command has, nor SGLang's server."""
     known = {option for _, command in commands() for item in command.params for option in item.opts} | {"--help"}
+    known |= _SGLANG_OPTIONS
     named = [code.split()[0] for code in inline_code(text) if code.startswith("--")]
     return [option for option in named if option not in known]
 

@@ -172,12 +172,12 @@ def test_sglang_decodes_a_checkpoint_by_its_own_method(pairs: Path) -> None:
 
 
 def test_another_version_or_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sglang_server.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr("pipo_core.engine.sglang_server.importlib.util.find_spec", lambda _: None)
     lack = sglang_server.missing_sglang()
     assert lack is not None
     assert "not installed" in lack.message
-    monkeypatch.setattr(sglang_server.importlib.util, "find_spec", lambda _: object())
-    monkeypatch.setattr(sglang_server.metadata, "version", lambda _: "0.4.0")
+    monkeypatch.setattr("pipo_core.engine.sglang_server.importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr("pipo_core.engine.sglang_server.metadata.version", lambda _: "0.4.0")
     lack = sglang_server.missing_sglang()
     assert lack is not None
     assert "SGLang 0.4.0 is installed" in lack.message

@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from pipo_cli.app import app
 from pipo_core.recipes.locate import bundled_model
 from tests.sglang_cpu.conftest import CPU_FLAGS, CPU_VARIABLES
 
@@ -22,12 +24,20 @@ POOLS = ("--max-mamba-cache-size", "64", "--max-total-tokens", "4096")
 FLAGS = [*CPU_FLAGS, *POOLS, "--mamba-radix-cache-strategy", "no_buffer", "--disable-overlap-schedule"]
 
 
-def pipo(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {**os.environ, **CPU_VARIABLES, "THE_KEY": "a-key"}
-    return subprocess.run([*PIPO, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=500)
+@pytest.fixture(autouse=True)
+def variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**CPU_VARIABLES, "THE_KEY": "a-key"}.items():
+        monkeypatch.setenv(name, value)
 
 
-def evaluated(folder: Path, ckpt: Path, method: str, engine: dict[str, Any], run: str) -> list[dict[str, Any]]:
+def pipo(*words: str) -> tuple[int, str]:
+    """Return the exit code and what was said; in this process, which has imported everything already."""
+    result = CliRunner().invoke(app, list(words))
+    return result.exit_code, result.output
+
+
+def evaluated(ckpt: Path, method: str, engine: dict[str, Any], run: str) -> list[dict[str, Any]]:
     """Return the answers that `pipo eval` got, greedily, in the order of the problems."""
     recipe = {
         "kind": "eval",
@@ -39,11 +49,11 @@ def evaluated(folder: Path, ckpt: Path, method: str, engine: dict[str, Any], run
         "arms": [{"name": "x", "method": method, "ckpt": str(ckpt), **({"tau": 0.4} if method == "pipo" else {})}],
         "engine": engine,
     }
-    file = folder / f"{run}.yaml"
+    file = Path(f"{run}.yaml")
     file.write_text(json.dumps(recipe))
-    done = pipo(folder, "eval", str(file))
-    assert done.returncode == 0, done.stderr
-    answers = folder / "outputs" / run / "eval" / "answers"
+    code, said = pipo("eval", str(file))
+    assert code == 0, said
+    answers = Path("outputs") / run / "eval" / "answers"
     rows = [json.loads(line) for file in answers.glob("*.jsonl") for line in file.read_text().splitlines()]
     return sorted((row for row in rows if "text" in row), key=lambda row: row["id"])
 
@@ -52,9 +62,9 @@ COMPARED = ("id", "text", "finish_reason", "prompt_tokens", "tokens", "written",
 TORCH = {"kind": "torch", "device": "cpu", "precision": "fp32", "threads": 1}
 
 
-def test_eval_starts_a_server_and_gets_the_torch_engine_s_answers(tmp_path: Path, ckpt: Path) -> None:
-    expected = evaluated(tmp_path, ckpt, "pipo", TORCH, "torch")
-    found = evaluated(tmp_path, ckpt, "pipo", {"kind": "sglang", "flags": FLAGS}, "sglang")
+def test_eval_starts_a_server_and_gets_the_torch_engine_s_answers(ckpt: Path) -> None:
+    expected = evaluated(ckpt, "pipo", TORCH, "torch")
+    found = evaluated(ckpt, "pipo", {"kind": "sglang", "flags": FLAGS}, "sglang")
     assert len(expected) == 12
     assert [[row[name] for name in COMPARED] for row in found] == [[row[name] for name in COMPARED] for row in expected]
     assert [row["slot_token_counts"] for row in found] == [row["slot_token_counts"] for row in expected]
@@ -83,12 +93,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         httpx.get(f"{found[1]}/health")
 
 
-def test_another_model_is_served_as_without_the_plugin(tmp_path: Path, served: str) -> None:
+def test_another_model_is_served_as_without_the_plugin(served: str) -> None:
     """Its answers are the torch engine's, by URL and with a key."""
     plain = bundled_model("tiny-student")
     remote = {"kind": "remote", "urls": [served], "api_key_env": "THE_KEY"}
-    found = evaluated(tmp_path, plain, "regular", remote, "remote")
-    expected = evaluated(tmp_path, plain, "regular", TORCH, "torch")
+    found = evaluated(plain, "regular", remote, "remote")
+    expected = evaluated(plain, "regular", TORCH, "torch")
     assert [[row[name] for name in COMPARED] for row in found] == [[row[name] for name in COMPARED] for row in expected]
 
 
@@ -98,10 +108,9 @@ def test_a_key_is_asked_for(served: str) -> None:
     assert httpx.get(f"{served}/v1/models", headers=headers).json()["data"][0]["id"] == "plain"
 
 
-def test_the_wrong_key_is_told_at_once(tmp_path: Path, served: str) -> None:
-    (tmp_path / "eval.yaml").write_text("")
+def test_the_wrong_key_is_told_at_once(served: str) -> None:
     engine = f"engine={{kind: remote, urls: [{served}]}}"
     words = ["eval", "--suite", "tiny", "--ckpt", str(bundled_model("tiny-student")), "problems.count=2", engine]
-    done = pipo(tmp_path, *words)
-    assert done.returncode == 2
-    assert "refuses the API key" in done.stderr
+    code, said = pipo(*words)
+    assert code == 2
+    assert "refuses the API key" in said
