@@ -158,6 +158,11 @@ class Method(ABC, Generic[StateT]):
         """Whether sequences also keep the MTP block's keys and values."""
         return self.spec.uses_mtp
 
+    @property
+    def takes_tau(self) -> bool:
+        """Whether sequences may have confidence thresholds of their own."""
+        return False
+
     def open_reader(
         self, prompts: Sequence[Sequence[int]], settings: PrefillSettings, chunk: int | None = None
     ) -> PromptReader:

@@ -13,6 +13,7 @@ never projected to the vocabulary.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -42,11 +43,13 @@ class PairState(RunningState):
             and the block does not run.
         ends: the ids that end each sequence.
         pair: the slot that each sequence reads next, ``[B, 2]``.
+        tau: each sequence's confidence threshold, ``[B]``.
     """
 
     mtp_cache: SequenceCache | None
     ends: EndIds
     pair: torch.Tensor
+    tau: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class PairMethod(Method[PairState]):
     """A slot of one or two tokens a step.
 
     Attributes:
-        tau: confidence threshold; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
+        tau: confidence threshold of sequences that have none of their own; ``τ ≤ 0`` keeps every draft, ``τ ≥ 1`` none.
         draft_vocab: the ids that drafts come from; None for all.
         acceptance: for measurements, the share of drafts to keep, evenly spread; None to keep them by threshold.
         sample_rejected: whether rejected drafts are sampled, too, because distillation learns from them.
@@ -79,6 +82,12 @@ class PairMethod(Method[PairState]):
         """Whether drafts are made at all."""
         return self.tau < 1
 
+    @property
+    @override
+    def takes_tau(self) -> bool:
+        """Whether drafts are made, and kept by a threshold."""
+        return self.has_mtp_cache and self.acceptance is None
+
     @override
     def _start(self, read: PromptReader, sampler: Sampler) -> tuple[PairState, StepOutput]:
         logits = lm_head(self.model, read.hidden)
@@ -88,6 +97,7 @@ class PairMethod(Method[PairState]):
             mtp_cache=read.open_mtp_cache() if self.has_mtp_cache else None,
             ends=EndIds(read.settings.end_ids, len(logits), self.model.device),
             pair=torch.empty(0, 2, dtype=torch.long),
+            tau=self._thresholds(read.settings.tau, len(logits)),
         )
         return state, self._write(state, run_plainly, read.hidden, logits)
 
@@ -113,7 +123,7 @@ class PairMethod(Method[PairState]):
             confidence = confidence.clone()  # it outlives the next run
             state.mtp_cache.advance()
             ended = state.ends.contain(first)
-            kept = self._keeps(state.sampler, confidence) & ~ended
+            kept = self._keeps(state, confidence) & ~ended
             wanted = ~ended if self.sample_rejected else kept
             draft = self._sample_drafts(state, run, drafted, wanted)
             state.sampler.count(draft, kept)
@@ -126,11 +136,16 @@ class PairMethod(Method[PairState]):
             confidence=confidence,
         )
 
-    def _keeps(self, sampler: Sampler, confidence: torch.Tensor) -> torch.Tensor:
+    def _thresholds(self, named: Sequence[float | None], count: int) -> torch.Tensor:
+        """Return τ of each sequence, ``[B]``; infinite where it is 1 or more, for a confidence may be exactly 1."""
+        found = [self.tau if one is None else one for one in named or [None] * count]
+        return torch.tensor([one if one < 1 else math.inf for one in found], device=self.model.device)
+
+    def _keeps(self, state: PairState, confidence: torch.Tensor) -> torch.Tensor:
         """Return the gate's decision, ``[B]``: ``c_i ≥ τ``, or the slot's turn where a measurement fixes the share."""
         if self.acceptance is None:
-            return confidence >= self.tau
-        return sampler.chooses(self.acceptance)
+            return confidence >= state.tau
+        return state.sampler.chooses(self.acceptance)
 
     def _sample_drafts(
         self, state: PairState, run: PassRunner, drafted: torch.Tensor, wanted: torch.Tensor

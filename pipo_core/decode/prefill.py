@@ -30,12 +30,14 @@ class PrefillSettings:
         reserved_positions: positions of decoding for which space is set aside at once; more is made when needed.
         max_positions: positions that each sequence can reach; buffers do not grow beyond the largest. Empty for no
             limit.
+        tau: confidence thresholds; None for the method's. Empty for the method's everywhere.
     """
 
     sampling: Sequence[SamplingParams]
     end_ids: Sequence[frozenset[int]] = field(default_factory=tuple)
     reserved_positions: int = 64
     max_positions: Sequence[int] = ()
+    tau: Sequence[float | None] = ()
 
 
 class PromptReader:

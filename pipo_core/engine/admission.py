@@ -51,9 +51,11 @@ class Admission:
         """Check that a request can run.
 
         Raises:
-            UsageError: if an id is outside the vocabulary.
+            UsageError: if an id is outside the vocabulary, or no draft can be kept by a threshold of the request's.
             CapacityError: if prompt and budget can never fit.
         """
+        if request.tau is not None and not self._method.takes_tau:
+            raise UsageError(f"request {request.id}: the engine makes no drafts that a tau of its own could keep")
         vocabulary = self._method.model.config.vocab_size
         if not all(0 <= token < vocabulary for token in request.prompt_ids):
             raise UsageError(f"request {request.id}: a prompt id is outside the vocabulary of {vocabulary}")

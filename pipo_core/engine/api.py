@@ -6,6 +6,7 @@ not in any text, count, stop string or penalty. The tokens that are counted are 
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
@@ -41,9 +42,11 @@ class Request:
         ignore_end: go on after `stop_ids` (for measuring).
         record: keep every slot in the completion (for distillation).
         messages: a chat instead of `prompt_ids`; the engine lays it out.
+        tau: confidence threshold of a pair model; None for the engine's.
 
     Raises:
-        UsageError: for an empty prompt, an empty stop string, or a budget that is missing or not a whole number ≥ 1.
+        UsageError: for an empty prompt, an empty stop string, a threshold that is not a number, or a budget that is
+            missing or not a whole number ≥ 1.
     """
 
     id: str
@@ -57,8 +60,11 @@ class Request:
     ignore_end: bool = False
     record: bool = False
     messages: tuple[Mapping[str, str], ...] = ()
+    tau: float | None = None
 
     def __post_init__(self) -> None:
+        if self.tau is not None and not math.isfinite(self.tau):
+            raise UsageError(f"request {self.id}: tau = {self.tau} is not a number")
         if not self.prompt_ids and not self.messages:
             raise UsageError(f"request {self.id}: the prompt is empty")
         if any(not stop for stop in self.stop):

@@ -108,7 +108,8 @@ class SGLangDialect:
             sampling["stop"] = list(request.stop)
         sampling |= {"ignore_eos": True} if request.ignore_end else {"stop_token_ids": sorted(self._ends(request))}
         if self.decoding.spec.reads_pairs:
-            asked = {"tau": self.decoding.tau, "max_slots": request.max_slots, "record_drafts": request.record or None}
+            tau = self.decoding.tau if request.tau is None else request.tau
+            asked = {"tau": tau, "max_slots": request.max_slots, "record_drafts": request.record or None}
             given = {name: value for name, value in asked.items() if value is not None}
             sampling["custom_params"] = given | {"record_slots": True}
         body = {"input_ids": self._prompt(request), "rid": request.id, "sampling_params": sampling, "stream": stream}
@@ -208,9 +209,11 @@ class OpenAIDialect:
 
     Attributes:
         model: the name that the server gives the model.
+        tau: confidence threshold of requests that name none; None for the server's. Only pair models have one.
     """
 
     model: str
+    tau: float | None = None
 
     def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """See `Dialect`."""
@@ -225,6 +228,8 @@ class OpenAIDialect:
             "seed": request.sampling.seed % 2**31,
             "stream": stream,
         }
+        tau = self.tau if request.tau is None else request.tau
+        body |= {} if tau is None else {"custom_params": {"tau": tau}}
         body |= {"stop": list(request.stop)} if request.stop else {}
         body |= {"ignore_eos": True} if request.ignore_end else {}
         body |= {"stream_options": {"include_usage": True}} if stream else {}

@@ -74,7 +74,9 @@ class RemoteOpener:
             listed = ", ".join(f"{url} {model or 'SGLang'}" for url, model in found.items())
             raise UsageError(f"the servers do not serve the same: {listed}", hint="engine.served names the model")
         model = found[urls[0]]
-        dialect: Dialect = SGLangDialect(tokenizer, decoding, ends) if model is None else OpenAIDialect(model)
+        dialect: Dialect = (
+            SGLangDialect(tokenizer, decoding, ends) if model is None else OpenAIDialect(model, decoding.tau)
+        )
         return RemoteEngine(
             dialect,
             urls,

@@ -302,6 +302,7 @@ class TorchEngine:
             end_ids=[writer.end_ids for writer in writers],
             reserved_positions=min(budget, _RESERVED),
             max_positions=[self._admission.max_positions(request) for request in requests],
+            tau=[request.tau for request in requests],
         )
 
     def _join(self, writers: list[Writer], state: RunningState, output: StepOutput) -> None:

@@ -52,6 +52,7 @@ def to_requests(
             max_tokens=room if budget is None else budget,
             stop=tuple(body.stop),
             ignore_end=body.ignore_eos,
+            tau=body.custom_params.tau,
             stop_behind=stop_behind,
         )
         for choice in range(body.n)

@@ -139,6 +139,12 @@ class TemplateOptions(_Strict):
     enable_thinking: bool = True
 
 
+class PairOptions(_Strict):
+    """Options of pair decoding, where SGLang's servers have them, too."""
+
+    tau: float | None = Field(None, ge=0, le=1)
+
+
 class Defaults(_Strict):
     """Sampling of a request that does not say: what the checkpoint was measured with, if it records that."""
 
@@ -164,6 +170,7 @@ class _Body(_Strict):
     seed: int | None = Field(None, ge=0, lt=2**63)
     n: int = Field(1, ge=1, le=16)
     ignore_eos: bool = False
+    custom_params: PairOptions = PairOptions()
     stop: Annotated[list[StopText], Field(max_length=4), BeforeValidator(_listed)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None

@@ -25,6 +25,31 @@ def test_texts_do_not_depend_on_batch_size_or_company(engine: Any, method: str) 
             assert together[name].slot_token_counts == alone.slot_token_counts
 
 
+def test_each_request_may_have_a_threshold_of_its_own(engine: Any) -> None:
+    """In one batch, while others join and leave, a request writes what an engine with its threshold writes."""
+    named = [None, 0.0, 0.3, 0.7, 1.0]
+    requests = [ask(n, max_tokens=6 + n * 5 % 19, tau=named[n % len(named)]) for n in range(15)]
+    together = run(engine(tau=0.5, batch=4), requests)
+    for request in requests:
+        own = 0.5 if request.tau is None else request.tau
+        alone = run(engine(tau=own, batch=1), [replace(request, tau=None)])[request.id]
+        assert together[request.id].token_ids == alone.token_ids
+        assert together[request.id].slot_token_counts == alone.slot_token_counts
+    assert len({(one.kept or 0) / (one.slots or 1) for one in together.values()}) > 3
+
+
+@pytest.mark.parametrize(("method", "tau"), [("regular", None), ("mtp", None), ("pipo", 1.0)])
+def test_a_threshold_where_no_draft_could_be_kept_is_refused(engine: Any, method: str, tau: float | None) -> None:
+    with pytest.raises(UsageError, match="no drafts that a tau of its own could keep"):
+        engine(method, tau=tau).add(ask(1, tau=0.5))
+
+
+@pytest.mark.parametrize("tau", [float("nan"), float("inf")])
+def test_a_threshold_is_a_number(tau: float) -> None:
+    with pytest.raises(UsageError, match="is not a number"):
+        ask(1, tau=tau)
+
+
 @pytest.mark.parametrize("tau", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("tokens", [1, 2, 7, 8])
 def test_token_budgets_are_exact_odd_or_even(engine: Any, tau: float, tokens: int) -> None:

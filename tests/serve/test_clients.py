@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from openai import BadRequestError, OpenAI
 
 from pipo_core.data.tiny.tokenizer import CHAT_TEMPLATE
 from pipo_core.decode.sampling import SamplingParams
@@ -182,18 +183,33 @@ def test_an_answer_may_go_on_behind_its_end(start: Start) -> None:
     assert answer["usage"]["completion_tokens"] == 5
 
 
+def test_a_request_may_name_its_threshold(client: OpenAI) -> None:
+    def texts(tau: float | None) -> str:
+        extra = {"custom_params": {"tau": tau}}
+        answer = client.completions.create(model=MODEL, prompt="1+2", max_tokens=40, temperature=0, extra_body=extra)
+        return answer.choices[0].text
+
+    assert texts(None) == texts(0.5), "the server's own"
+    assert texts(0.0) != texts(1.0)
+    for wrong in (2, "high"):
+        with pytest.raises(BadRequestError, match=r"custom_params\.tau"):
+            texts(wrong)  # type: ignore[arg-type]
+    with pytest.raises(BadRequestError, match=r"custom_params\.other"):
+        client.completions.create(model=MODEL, prompt="1", extra_body={"custom_params": {"other": 1}})
+
+
 def test_an_engine_by_url_gets_what_the_server_s_own_engine_writes(
     served: tuple[Service, str], pair_model: Path
 ) -> None:
     """Chats and token ids, whole and streamed; what the interface does not report stays unknown."""
     settings = RemoteSettings(kind="remote", urls=[served[1]])
-    engine = open_engine(pair_model, Decoding("pipo", 0.5), settings)
+    engine = open_engine(pair_model, Decoding("pipo", 0.3), settings)
     sampling = SamplingParams(temperature=0)
     chat = Request("chat", messages=({"role": "user", "content": "1+2"},), sampling=sampling, max_tokens=30)
     ids = Request("ids", tuple(engine.tokenizer("3+4=").input_ids), sampling, max_tokens=30)
     whole = {one.id: one for one in engine.generate([chat, ids])}
     streamed = {delta.id: delta.completion for delta in engine.stream([chat, ids]) if delta.completion is not None}
-    here = TorchOpener().open(pair_model, Decoding("pipo", 0.5), TorchSettings(device="cpu", precision="fp32"))
+    here = TorchOpener().open(pair_model, Decoding("pipo", 0.3), TorchSettings(device="cpu", precision="fp32"))
     for own in here.generate([chat, ids]):
         found, streaming = whole[own.id], streamed[own.id]
         assert found.text.removeprefix("<think>\n") == own.text

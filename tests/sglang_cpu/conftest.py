@@ -45,6 +45,7 @@ HARD_FLAGS = (
 )
 
 Body = dict[str, Any]
+Prompts = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,15 @@ import concurrent.futures
 import contextlib
 import random
 import time
-from collections.abc import Sequence
 
 import httpx
 
-from tests.sglang_cpu.conftest import Client, Reference
+from tests.sglang_cpu.conftest import Client, Prompts, Reference
 
 REQUESTS = 200
 
 
-def test_mixed_requests_with_aborts(client: Client, reference: Reference, prompts: Sequence[Sequence[int]]) -> None:
+def test_mixed_requests_with_aborts(client: Client, reference: Reference, prompts: Prompts) -> None:
     expected = {tau: reference.answers(prompts, tau, max_tokens=40, ignore_end=True) for tau in (0.0, 0.4, 1.0)}
     rng = random.Random(2)
     plan = [(rng.randrange(len(prompts)), rng.choice([0.0, 0.4, 1.0]), rng.random()) for _ in range(REQUESTS)]

@@ -2,14 +2,13 @@
 
 import concurrent.futures
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI
 
-from tests.sglang_cpu.conftest import Client, Reference, assert_equal
+from tests.sglang_cpu.conftest import Client, Prompts, Reference, assert_equal
 
 QUESTION = "What is 11+6+2-4?"
 
@@ -50,7 +49,7 @@ def test_completions_count_real_tokens(openai: OpenAI) -> None:
     assert whole.usage.prompt_tokens % 2 == 0 or whole.usage.prompt_tokens > 1
 
 
-def test_log_probabilities_are_of_each_token(client: Client, prompts: Sequence[Sequence[int]]) -> None:
+def test_log_probabilities_are_of_each_token(client: Client, prompts: Prompts) -> None:
     for ids in prompts[:4]:
         answer = client.generate(ids, 0.4, max_new_tokens=9, ignore_eos=True, return_logprob=True, top_logprobs_num=2)
         meta = answer["meta_info"]
@@ -63,7 +62,7 @@ def test_log_probabilities_are_of_each_token(client: Client, prompts: Sequence[S
 
 
 def test_a_grammar_is_kept_to_and_holds_nobody_up(
-    client: Client, reference: Reference, prompts: Sequence[Sequence[int]], ends: frozenset[int]
+    client: Client, reference: Reference, prompts: Prompts, ends: frozenset[int]
 ) -> None:
     """Under a grammar a slot holds one token; other requests of the batch keep their drafts."""
     pattern = r'\{"a":[12],"b":[0-9]{4}\}'
@@ -76,7 +75,7 @@ def test_a_grammar_is_kept_to_and_holds_nobody_up(
         assert_equal([one.result() for one in free], reference.answers(prompts[4:16], 0.0), ends)
 
 
-def test_counters_are_on_the_metrics_page(client: Client, prompts: Sequence[Sequence[int]]) -> None:
+def test_counters_are_on_the_metrics_page(client: Client, prompts: Prompts) -> None:
     def counts() -> dict[str, float]:
         lines = httpx.get(f"{client.url}/metrics", timeout=60).text.splitlines()
         pairs = [line.rsplit(" ", 1) for line in lines if line.startswith("sglang:pipo_")]

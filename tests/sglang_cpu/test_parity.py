@@ -3,14 +3,12 @@
 The server under test overlaps its steps, reads prompts in pieces and runs out of memory, see `HARD_FLAGS`.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from tests.sglang_cpu.conftest import Client, Reference, assert_equal
+from tests.sglang_cpu.conftest import Client, Prompts, Reference, assert_equal
 
-Prompts = Sequence[Sequence[int]]
 GREEDY_PENALTIES: list[dict[str, float]] = [
     {"presence_penalty": 1.5},
     {"presence_penalty": 0.7, "frequency_penalty": 0.4},
