@@ -137,7 +137,7 @@ def effort_of(recipe: JobKind, tokens: "ExampleCounts | None" = None) -> dict[st
     recipe = recipe.model_copy(update={"model": _begins_from(recipe.model)})
     # Imported here: the other plans need no torch.
     from pipo_core.errors import PipoError
-    from pipo_core.sizing.effort import PEAK_FLOPS, UTILISATION, training_days, training_disk
+    from pipo_core.sizing.effort import PEAK_FLOPS, UTILISATION, distillation_days, training_days, training_disk
     from pipo_core.sizing.memory import config_of, estimate_of
 
     effort: dict[str, str] = {}
@@ -152,14 +152,19 @@ def effort_of(recipe: JobKind, tokens: "ExampleCounts | None" = None) -> dict[st
     rows, count = (known.rows, known.tokens) if known is not None else (0, 0)
     if tokens is not None:
         rows, count = tokens.examples, tokens.tokens
+    limit = recipe.data.limit
+    if limit is not None and limit < rows:
+        rows, count = limit, count * limit // rows
+    days, bound = 0.0, "about"
     if isinstance(recipe, TrainRecipe) and count:
-        limit = recipe.data.limit
-        if limit is not None and limit < rows:
-            rows, count = limit, count * limit // rows
         days = training_days(recipe, config, count, rows)
+    elif isinstance(recipe, DistillRecipe) and (rows or recipe.max_steps):
+        days = distillation_days(recipe, config, config_of(recipe.teacher), rows)
+        bound = f"if every answer fills its {recipe.rollout.slots:,} slots, about"
+    if days:
         gpus = recipe.launch.processes * recipe.launch.nodes
         effort["time"] = (
-            f"about {days:.1f} GPU-days, {24 * days / gpus:.0f} h on {gpus} GPU{'s' * (gpus > 1)} of "
+            f"{bound} {days:.1f} GPU-days, {24 * days / gpus:.0f} h on {gpus} GPU{'s' * (gpus > 1)} of "
             f"{PEAK_FLOPS / 1e12:.0f} TFLOP/s used to {100 * UTILISATION:.0f} %, by its operations"
         )
     disk = training_disk(recipe, config, count if isinstance(recipe, TrainRecipe) else 0)

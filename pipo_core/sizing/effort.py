@@ -1,12 +1,14 @@
-"""How long a fine-tuning takes, by its operations, and what it leaves on the disk."""
+"""How long a training takes, by its operations, and what it leaves on the disk."""
 
 from dataclasses import dataclass
 
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.roofline import DEVICES
-from pipo_core.model.sizes import model_sizes
-from pipo_core.recipes.opd import AnyTraining
+from pipo_core.bench.roofline import DEVICES, step_bytes
+from pipo_core.decode.method import StepLoad
+from pipo_core.model.sizes import ModelSizes, model_sizes
+from pipo_core.recipes.methods import PAIRS
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.sizing.memory import count_weights
 
@@ -54,14 +56,55 @@ def training_days(recipe: TrainRecipe, config: Qwen3_5TextConfig, tokens: int, r
             for begin, phase in zip(begins, recipe.pad_augmentation, strict=False)
         )
         per_example = per_example / 2 * (1 + split)
-    weights = sizes.layers + sizes.head
-    if pair:
-        weights += sizes.compressor + sizes.mtp + sizes.confidence + sizes.head
-    passes = 2 + (recipe.tuning.method == "full") + recipe.gradient_checkpointing
-    full_layers = sum(kind == "full_attention" for kind in config.layer_types)
-    attention = 4 * config.num_attention_heads * config.head_dim * full_layers * per_example / 2
-    operations = rows * per_example * passes * (2 * weights + attention) * _epochs(recipe, rows)
+    weights = sizes.layers + sizes.head + (_pair_weights(sizes) if pair else 0)
+    operations = rows * _passes(recipe) * _forward_operations(config, weights, per_example) * _epochs(recipe, rows)
     return float(operations / (PEAK_FLOPS * UTILISATION) / 86_400)
+
+
+def distillation_days(
+    recipe: DistillRecipe, student: Qwen3_5TextConfig, teacher: Qwen3_5TextConfig, questions: int
+) -> float:
+    """Return the GPU-days of a distillation whose every answer fills its slots: the most that it takes.
+
+    A step writes its answers, whose slots move the student's weights and caches through a GPU's memory once each; has
+    the teacher read them, two tokens a slot; and trains the student on them. GPUs are those of `training_days`, and
+    reach the same share of their bandwidth.
+
+    Args:
+        recipe: the distillation.
+        student: the configuration of the model that learns.
+        teacher: the other one's.
+        questions: how many the data has; unused if the recipe says how many steps.
+    """
+    slots, answers = recipe.rollout.slots, recipe.batch.per_device * recipe.batch.accumulation
+    together = min(recipe.rollout.batch, answers)
+    load = StepLoad(context=slots, batch=together)  # on average, half of the answer's tokens
+    moved = -(-answers // together) * slots * step_bytes(student, PAIRS.name, load)
+    sizes, read = model_sizes(student), model_sizes(teacher)
+    weights = sizes.layers + sizes.head + _pair_weights(sizes)
+    learning = _passes(recipe) * _forward_operations(student, weights, slots)
+    teaching = _forward_operations(teacher, read.layers + read.head, 2 * slots)
+    seconds = moved / DEVICES["H100"].bandwidth + answers * (learning + teaching) / PEAK_FLOPS
+    gpus = recipe.launch.processes * recipe.launch.nodes
+    steps = recipe.max_steps or (recipe.epochs or 0) * questions / (answers * gpus)
+    return float(steps * gpus * seconds / UTILISATION / 86_400)
+
+
+def _pair_weights(sizes: ModelSizes) -> int:
+    """Return how many weights a pair model's pass uses besides a regular one's."""
+    return sizes.compressor + sizes.mtp + sizes.confidence + sizes.head
+
+
+def _passes(recipe: AnyTraining) -> int:
+    """Return how often training goes through the network, a forward pass being one."""
+    return 2 + (recipe.tuning.method == "full") + recipe.gradient_checkpointing
+
+
+def _forward_operations(config: Qwen3_5TextConfig, weights: float, positions: float) -> float:
+    """Return the operations of a forward pass over one example."""
+    full_layers = sum(kind == "full_attention" for kind in config.layer_types)
+    attention = 4 * config.num_attention_heads * config.head_dim * full_layers * positions / 2
+    return positions * (2 * weights + attention)
 
 
 def training_disk(recipe: AnyTraining, config: Qwen3_5TextConfig, tokens: int) -> Disk:

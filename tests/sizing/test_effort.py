@@ -9,8 +9,9 @@ from pipo_cli.app import app
 from pipo_core.model.shapes import shape_config
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import find_recipe
+from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.recipes.sft import TrainRecipe
-from pipo_core.sizing.effort import PEAK_FLOPS, UTILISATION, training_days, training_disk
+from pipo_core.sizing.effort import PEAK_FLOPS, UTILISATION, distillation_days, training_days, training_disk
 
 ROWS, TOKENS = 95_969, 2_390_000_000
 
@@ -47,6 +48,27 @@ def test_days_go_with_the_passes_and_the_slots(changes: list[str], ratio: float)
     config = shape_config("qwen3.5-4b")
     whole = training_days(recipe(), config, TOKENS, ROWS)
     assert training_days(recipe(*changes), config, TOKENS, ROWS) / whole == pytest.approx(ratio, rel=0.03)
+
+
+def test_a_distillation_takes_its_answers_its_teacher_and_its_training() -> None:
+    """Written out for a step of 8 answers of 1,000 slots, 4 at a time, 4B from 9B, weights trained by adapters."""
+    words = ["rollout.slots=1000", "rollout.batch=4", "batch.per_device=8", "batch.accumulation=1", "max_steps=10"]
+    loaded = load_recipe(find_recipe("single_gpu/opd.yaml"), [*words, "epochs=null", "gradient_checkpointing=false"])
+    assert isinstance(loaded, DistillRecipe)
+    student, teacher = shape_config("qwen3.5-4b"), shape_config("qwen3.5-9b")
+    head, compressor, block, confidence = 248_320 * 2560, 6 * 2560**2, 0.13e9, 2 * 2560**2
+    weights = 3.57e9 + 2 * head + compressor + block + confidence
+    caches = 4 * 9 * 2 * 4 * 256 * 2 * 500  # 4 sequences, 9 layers, keys and values of 4 heads, bf16, 500 positions
+    states = 4 * 2 * 24 * 32 * 128 * 128 * 4 * 1.01  # read and written, fp32, with the convolutions' own
+    writing = 2 * 1000 * (2 * weights + caches + states) / 3.35e12
+    reading = 2000 * 2 * 8.95e9 / PEAK_FLOPS
+    learning = 1000 * 2 * 2 * weights / PEAK_FLOPS  # forward, and back through the activations
+    expected = 10 * (writing + 8 * (reading + learning)) / UTILISATION / 86_400
+    assert distillation_days(loaded, student, teacher, 0) == pytest.approx(expected, rel=0.06)
+    by_epochs = load_recipe(find_recipe("single_gpu/opd.yaml"), [*words[:4], "max_steps=null", "epochs=2"])
+    assert isinstance(by_epochs, DistillRecipe)
+    twice = by_epochs.model_copy(update={"gradient_checkpointing": False})
+    assert distillation_days(twice, student, teacher, 40) == pytest.approx(expected, rel=0.06)
 
 
 def test_the_uncompressed_model_takes_nearly_twice_as_long() -> None:
@@ -93,3 +115,10 @@ def test_the_plan_of_stage_2_has_its_memory_before_stage_1_is_there(
         result = CliRunner().invoke(app, ["distill", name, "--dry-run", "--json"])
         assert result.exit_code == 3, result.output
         assert "teacher" in json.loads(result.stdout)["work"]["memory a process"]
+
+
+def test_a_distillation_s_dry_run_says_how_long_it_takes_at_most() -> None:
+    result = CliRunner().invoke(app, ["distill", "single_gpu/opd.yaml", "--dry-run", "--json"])
+    assert "if every answer fills its 16,384 slots, about " in json.loads(result.stdout)["work"]["time"]
+    result = CliRunner().invoke(app, ["distill", "single_gpu/opd.yaml", "--dry-run", "--json", "data.limit=335"])
+    assert "about 0.0 GPU-days, 1 h on 1 GPU" in json.loads(result.stdout)["work"]["time"]
