@@ -104,7 +104,7 @@ def _forward_operations(config: Qwen3_5TextConfig, weights: float, positions: fl
     """Return the operations of a forward pass over one example."""
     full_layers = sum(kind == "full_attention" for kind in config.layer_types)
     attention = 4 * config.num_attention_heads * config.head_dim * full_layers * positions / 2
-    return positions * (2 * weights + attention)
+    return float(positions * (2 * weights + attention))
 
 
 def training_disk(recipe: AnyTraining, config: Qwen3_5TextConfig, tokens: int) -> Disk:
