@@ -16,6 +16,7 @@ from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.catalog import CATALOG
+from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
@@ -63,6 +64,13 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
         inputs = {key: str(path) for key, path in paths.items()}
         try:
             mathematics(RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs)).problems)
+        except PipoError as error:
+            _cannot_start(plan, error)
+    if isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
+        from pipo_core.engine import check_engine  # imported here: the other plans need no torch
+
+        try:
+            check_engine(recipe.engine)
         except PipoError as error:
             _cannot_start(plan, error)
     if isinstance(recipe, TrainRecipe | DistillRecipe):

@@ -14,7 +14,7 @@ from pipo_core.engine.api import (
     Written,
     request_seed,
 )
-from pipo_core.engine.opening import Engines, open_engine
+from pipo_core.engine.opening import Engines, check_engine, open_engine
 
 __all__ = [
     "CapacityError",
@@ -29,6 +29,7 @@ __all__ = [
     "Slot",
     "SteppedEngine",
     "Written",
+    "check_engine",
     "open_engine",
     "request_seed",
 ]

@@ -22,6 +22,14 @@ class Opener(Protocol):
         """Return an engine on a checkpoint folder, or on random weights in a published shape."""
         ...
 
+    def check(self, settings: Any) -> None:
+        """Check what can be checked of the surroundings before a job is planned for hours.
+
+        Raises:
+            PipoError: naming what is missing.
+        """
+        ...
+
 
 OpenEngine = Callable[[Path, Decoding, EngineSettings], Engine]
 """From a checkpoint folder, a decoding and settings to an engine."""
@@ -56,6 +64,15 @@ class Engines:
         if opener is None:
             opener = self._openers[settings.kind] = OPENERS[settings.kind]()
         return opener.open(source, decoding, settings)
+
+
+def check_engine(settings: EngineSettings) -> None:
+    """Check that what settings ask for is there: a device, SGLang, or servers that answer.
+
+    Raises:
+        PipoError: naming what is missing.
+    """
+    OPENERS[settings.kind]().check(settings)
 
 
 def open_engine(ckpt: Path, decoding: Decoding, settings: EngineSettings) -> Engine:

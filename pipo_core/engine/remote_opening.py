@@ -11,7 +11,7 @@ import httpx
 from pipo_core.chat import end_ids, load_tokenizer
 from pipo_core.engine.dialects import Dialect, OpenAIDialect, SGLangDialect
 from pipo_core.engine.remote import RemoteEngine
-from pipo_core.engine.sglang_server import SGLangServer
+from pipo_core.engine.sglang_server import SGLangServer, missing_sglang, serve_command
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_object
 from pipo_core.recipes.common import RemoteSettings, SGLangSettings
@@ -48,6 +48,18 @@ class SGLangOpener:
             on_close=server.stop,
         )
 
+    def check(self, settings: SGLangSettings) -> None:
+        """Check that SGLang can be started.
+
+        Raises:
+            MachineError: if it is not installed in the tested version.
+            UsageError: if a flag is one of pipo's own.
+        """
+        serve_command(Path(), host="", port=0, flags=settings.flags)
+        lack = missing_sglang()
+        if lack is not None:
+            raise lack
+
 
 class RemoteOpener:
     """Asks running servers what they are."""
@@ -65,14 +77,10 @@ class RemoteOpener:
             UsageError: if the key's variable is not set, or the servers are of different kinds or models.
             CheckpointError: if the checkpoint's tokenizer cannot be read.
         """
-        ckpt, key = _folder(source), _api_key(settings)
+        ckpt, key, found = _folder(source), _api_key(settings), _models(settings)
         tokenizer = load_tokenizer(ckpt)
         ends = end_ids(tokenizer, ckpt)
-        urls = [url.rstrip("/").removesuffix("/v1") for url in settings.urls]
-        found = {url: _model_of(url, key, settings.served) for url in urls}
-        if len(set(found.values())) > 1:
-            listed = ", ".join(f"{url} {model or 'SGLang'}" for url, model in found.items())
-            raise UsageError(f"the servers do not serve the same: {listed}", hint="engine.served names the model")
+        urls = list(found)
         model = found[urls[0]]
         dialect: Dialect = (
             SGLangDialect(tokenizer, decoding, ends) if model is None else OpenAIDialect(model, decoding.tau)
@@ -87,6 +95,26 @@ class RemoteOpener:
             api_key=key,
             timeout_s=settings.timeout_s,
         )
+
+    def check(self, settings: RemoteSettings) -> None:
+        """Check that the servers answer, take the key and serve one model.
+
+        Raises:
+            MachineError: if a server cannot be reached.
+            UsageError: if the key's variable is not set, or the servers are of different kinds or models.
+        """
+        _models(settings)
+
+
+def _models(settings: RemoteSettings) -> dict[str, str | None]:
+    """Return the model's name on each server by its address, None for SGLang's; see `RemoteOpener.open`."""
+    key = _api_key(settings)
+    urls = [url.rstrip("/").removesuffix("/v1") for url in settings.urls]
+    found = {url: _model_of(url, key, settings.served) for url in urls}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{url} {model or 'SGLang'}" for url, model in found.items())
+        raise UsageError(f"the servers do not serve the same: {listed}", hint="engine.served names the model")
+    return found
 
 
 def _folder(source: Path | str) -> Path:

@@ -65,6 +65,14 @@ class TorchOpener:
         ends = end_ids(tokenizer, source if isinstance(source, Path) else None)
         return engine_on(model, tokenizer, decoding, settings, by_frequency=by_frequency, ends=ends)
 
+    def check(self, settings: TorchSettings) -> None:
+        """Check that the device exists.
+
+        Raises:
+            MachineError: if it does not.
+        """
+        find_device(settings.device)
+
 
 def engine_on(
     model: Qwen3_5ForCausalPIPO,

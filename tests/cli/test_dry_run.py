@@ -46,6 +46,23 @@ def test_dry_run_counts_the_steps(calls: Calls) -> None:
     assert not Path("outputs").exists()
 
 
+@pytest.mark.parametrize(
+    ("engine", "complaint"),
+    [
+        ("{kind: remote, urls: ['http://127.0.0.1:9']}", "127.0.0.1:9 cannot be reached"),
+        ("{kind: remote, urls: ['http://127.0.0.1:9'], api_key_env: NOT_SET}", "NOT_SET holds no API key"),
+        ("{kind: sglang}", "SGLang is not installed"),
+        ("{kind: sglang, flags: [--port, '9']}", "--port is given by pipo's own options"),
+    ],
+)
+def test_dry_run_says_that_an_engine_is_not_there(calls: Calls, engine: str, complaint: str) -> None:
+    words = ["eval", "--suite", "tiny", "--ckpt", "tiny-student", "--dry-run", "--json", f"engine={engine}"]
+    code, out, _ = pipo(*words)
+    plan = json.loads(out)
+    assert (code, plan["action"]) == (plan["exit_code"], "cannot start")
+    assert complaint in plan["reasons"][0]
+
+
 def test_dry_run_counts_as_the_training_does_not_by_another_formula(calls: Calls) -> None:
     Path("rows.jsonl").write_text(ROW * 10)
     words = ["batch.per_device=5", "epochs=1.5", "launch.processes=2", "batch.accumulation=1"]
