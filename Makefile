@@ -30,7 +30,7 @@ test-newest-transformers: ## test model and decoding on the newest transformers,
 	$(PYTHON) -m tools.bounds newest > .venv-newest/requirements.txt
 	$(NEWEST) -m $(QUIET_PIP) $(TORCH_FROM) "$(TORCH)"
 	$(NEWEST) -m $(QUIET_PIP) --upgrade --upgrade-strategy eager -r .venv-newest/requirements.txt "$(TORCH)"
-	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/core tests/recipes tests/chat tests/model tests/decode tests/engine
+	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/chat tests/model tests/decode tests/engine
 
 test-lowest: LOWEST := .venv-lowest/bin/python
 test-lowest: ## test the rooms whose tests are quick at the lower bounds of pyproject.toml, in .venv-lowest
@@ -49,7 +49,7 @@ test-sglang: .venv/.installed-dev ## test pair models on stock SGLang, on a CPU,
 	$(SGLANG) -m tools.layer .venv
 	$(SGLANG) -m $(QUIET_PIP) --no-deps -r tests/sglang_cpu/without-dependencies.txt -e tests/sglang_cpu
 	$(SGLANG) -m $(QUIET_PIP) -r tests/sglang_cpu/requirements.txt "$(TORCH)"
-	OMP_NUM_THREADS=1 $(SGLANG) -m pytest -q tests/sglang_cpu
+	OMP_NUM_THREADS=1 $(SGLANG) -m pytest -q tests/sglang_cpu $(SGLANG_TESTS)
 
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .

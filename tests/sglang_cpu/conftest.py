@@ -33,7 +33,7 @@ if importlib.util.find_spec("sglang") is None:
 CPU_FLAGS = (
     *("--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"),
     *("--dtype", "float32", "--disable-cuda-graph", "--skip-server-warmup", "--log-level", "info"),
-    *("--context-length", "2048", "--max-running-requests", "16"),
+    *("--context-length", "2048", "--max-running-requests", "16", "--sleep-on-idle"),
 )
 # The states of the convolutions would be bf16 whatever --dtype says, and answers would differ by rounding.
 CPU_VARIABLES = {"SGLANG_MAMBA_CONV_DTYPE": "float32", "OMP_NUM_THREADS": "1"}
@@ -65,7 +65,7 @@ class Client:
         response = self.post("/generate", {"input_ids": list(ids), "sampling_params": sampling, **more})
         assert response.status_code == 200, response.text
         answer: Body = response.json()
-        return answer
+        return {**answer, "prompt": list(ids)}
 
     def generate_all(self, prompts: Sequence[Sequence[int]], tau: float | None = None, **changes: Any) -> list[Body]:
         with concurrent.futures.ThreadPoolExecutor(12) as pool:

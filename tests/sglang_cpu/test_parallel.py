@@ -32,6 +32,7 @@ def divisible(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_checkpoint(model, tmp_path_factory.mktemp("two") / "pairs", layout="pipo", tokenizer_from=source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["--tp-size", "--dp-size"])
 def test_two_processes_write_what_one_writes(
     divisible: Path, prompts: Prompts, monkeypatch: pytest.MonkeyPatch, how: str

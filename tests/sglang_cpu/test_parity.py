@@ -79,28 +79,28 @@ def test_rejected_drafts_and_confidences_are_recorded(client: Client, reference:
         assert not all(slot.kept for slot in slots)
 
 
-def test_stops_count_in_tokens(client: Client, reference: Reference, prompts: Prompts) -> None:
-    """Ids, strings and patterns end a text wherever in a slot they lie."""
-    long = [ids for ids in prompts if len(client.generate(ids, 0.0)["output_ids"]) > 20][:2]
-    for ids in long:
-        whole = client.generate(ids, 0.0)
-        text, tokens = whole["text"], whole["output_ids"]
-        for place in (4, 5, 8, 9):
-            stop = text[place : place + 3]
-            answer = client.generate(ids, 0.0, stop=[stop])
-            assert answer["text"] == text[: text.index(stop)], stop
-            assert answer["meta_info"]["finish_reason"] == {"type": "stop", "matched": stop}
-            answer = client.generate(ids, 0.0, stop_token_ids=[tokens[place]])
-            end = tokens.index(tokens[place])
-            assert answer["output_ids"] == tokens[: end + 1]
-            assert answer["meta_info"]["pipo"][0]["slots"] == end // 2 + 1
+def test_stops_count_in_tokens(client: Client, prompts: Prompts) -> None:
+    """Ids and strings end a text wherever in a slot they lie."""
+    whole = next(one for one in client.generate_all(prompts[:8], 0.0) if len(one["output_ids"]) > 20)
+    ids, text, tokens = whole["prompt"], whole["text"], whole["output_ids"]
+    for place in (4, 5, 8, 9):
+        stop = text[place : place + 3]
+        answer = client.generate(ids, 0.0, stop=[stop])
+        assert answer["text"] == text[: text.index(stop)], stop
+        assert answer["meta_info"]["finish_reason"] == {"type": "stop", "matched": stop}
+        answer = client.generate(ids, 0.0, stop_token_ids=[tokens[place]])
+        end = tokens.index(tokens[place])
+        assert answer["output_ids"] == tokens[: end + 1]
+        assert answer["meta_info"]["pipo"][0]["slots"] == end // 2 + 1
 
 
 def test_an_end_is_held_back_until_enough_tokens(client: Client, prompts: Prompts, ends: frozenset[int]) -> None:
-    finished = [ids for ids in prompts if client.generate(ids, 0.4)["meta_info"]["finish_reason"]["type"] == "stop"]
-    for ids in finished[:3]:
-        length = len(client.generate(ids, 0.4)["output_ids"])
-        answer = client.generate(ids, 0.4, min_new_tokens=length + 5, max_new_tokens=length + 20)
+    answers = client.generate_all(prompts, 0.4)
+    finished = [one for one in answers if one["meta_info"]["finish_reason"]["type"] == "stop"]
+    assert finished
+    for one in finished[:2]:
+        length = len(one["output_ids"])
+        answer = client.generate(one["prompt"], 0.4, min_new_tokens=length + 5, max_new_tokens=length + 20)
         assert len(answer["output_ids"]) >= length + 5
         assert not set(answer["output_ids"][: length + 4]) & ends
 

@@ -1,9 +1,9 @@
 """Every file of a finished and of an interrupted run as a place to be damaged at.
 
-`python -m tools.damage.sweep [--every N] [--only NAME] [--out FILE]`: each file has a bit flipped, is cut in half, or
-is deleted, one at a time, and the same command is given again. It must either make the file good, so that the run's
-files are what they were, or refuse, leaving the other files as they were. In both cases it must name the file. Prints
-how often each of these happened, and writes every try as JSON.
+`python -m tools.damage.sweep [--every N] [--first N] [--only NAME] [--out FILE]`: each file has a bit flipped, is cut in
+half, or is deleted, one at a time, and the same command is given again. It must either make the file good, so that the
+run's files are what they were, or refuse, leaving the other files as they were. In both cases it must name the file.
+Prints how often each of these happened, and writes every try as JSON.
 """
 
 import argparse
@@ -126,12 +126,13 @@ def _interrupted(world: World, run: str, out: Path, seconds: float) -> None:
     assert process.returncode == 130, process.returncode
 
 
-def sweep(folder: Path, every: int, only: str = "") -> list[Try]:
+def sweep(folder: Path, first: int, every: int, only: str = "") -> list[Try]:
     """Try the files of a finished pipeline and of an interrupted training with each kind of damage.
 
     Args:
         folder: for all files.
-        every: each how many-th try is made.
+        first: the number of the first try.
+        every: each how many-th try is made from there on.
         only: part of the paths of the files that are tried.
     """
     world = World(folder / "world")
@@ -154,7 +155,7 @@ def sweep(folder: Path, every: int, only: str = "") -> list[Try]:
             for act in ACTS
             if only in file.as_posix()
         ]
-    chosen = list(enumerate(jobs[::every]))
+    chosen = list(enumerate(jobs[first::every]))
 
     def one(numbered: tuple[int, tuple[str, Path, Contents, Path, Act]]) -> Try:
         number, (run, whole, expected, file, act) = numbered
@@ -173,11 +174,12 @@ def main() -> None:
     """Sweep and print the table."""
     parser = argparse.ArgumentParser(description="Damage each file of a run and give its command again.")
     parser.add_argument("--every", type=int, default=1, help="try each N-th damage only")
+    parser.add_argument("--first", type=int, default=0, help="begin with this damage, counted from 0")
     parser.add_argument("--only", default="", help="try files whose path contains this")
     parser.add_argument("--out", type=Path, help="write every try here, as JSON")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tries = sweep(Path(folder), given.every, given.only)
+        tries = sweep(Path(folder), given.first, given.every, given.only)
     table = Counter((found.run, found.act, found.outcome) for found in tries)
     for (run, act, outcome), count in sorted(table.items()):
         sys.stdout.write(f"{run:10} {act:7} {outcome:10} {count}\n")
