@@ -1,9 +1,9 @@
 """Every file of a finished and of an interrupted run as a place to be damaged at.
 
-`python -m tools.damage.sweep [--every N] [--first N] [--only NAME] [--out FILE]`: each file has a bit flipped, is cut in
-half, or is deleted, one at a time, and the same command is given again. It must either make the file good, so that the
-run's files are what they were, or refuse, leaving the other files as they were. In both cases it must name the file.
-Prints how often each of these happened, and writes every try as JSON.
+`python -m tools.damage.sweep [--every N] [--first N] [--only NAME] [--out FILE]`: each file has a bit flipped, is cut
+in half, or is deleted, one at a time, and the same command is given again. It must either make the file good, so that
+the run's files are what they were, or refuse, leaving the other files as they were. In both cases it must name the
+file. Prints how often each of these happened, and writes every try as JSON.
 """
 
 import argparse
