@@ -7,6 +7,7 @@ import concurrent.futures
 import importlib.util
 import itertools
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,18 @@ class Reference:
         found = {completion.id: completion for completion in engine.generate(asked)}
         engine.close()
         return [found[str(number)] for number in range(len(prompts))]
+
+    def sampled_slots(self, prompt: Sequence[int], count: int, **sampling: Any) -> "Counter[tuple[int, ...]]":
+        """Return how often each slot is the first one, every draft kept, over as many seeds."""
+        settings = TorchSettings(batch=64, device="cpu", precision="fp32", threads=1)
+        engine = open_engine(self.ckpt, Decoding("pipo", 0.0), settings)
+        asked = [
+            Request(str(seed), tuple(prompt), SamplingParams(**sampling, seed=seed), max_tokens=2, ignore_end=True)
+            for seed in range(count)
+        ]
+        found = Counter(tuple(one.token_ids) for one in engine.generate(asked))
+        engine.close()
+        return found
 
     def records(
         self, prompts: Sequence[Sequence[int]], tau: float, max_tokens: int

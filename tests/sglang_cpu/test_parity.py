@@ -3,6 +3,7 @@
 The server under test overlaps its steps, reads prompts in pieces and runs out of memory, see `HARD_FLAGS`.
 """
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -110,6 +111,20 @@ def test_a_bias_holds_for_both_tokens(client: Client, prompts: Prompts) -> None:
     answer = client.generate(prompts[0], 0.0, max_new_tokens=9, logit_bias={str(chosen): 100}, ignore_eos=True)
     assert answer["output_ids"] == [chosen] * 9
     assert answer["meta_info"]["pipo"] == [{"slots": 5, "kept": 4}]
+
+
+def test_sampled_slots_have_the_torch_engine_s_distribution(
+    client: Client, reference: Reference, prompts: Prompts
+) -> None:
+    """First tokens and drafts are both sampled: of two tokens each, the four slots are as frequent as there."""
+    count, sampling = 400, {"temperature": 1.5, "top_k": 2, "max_new_tokens": 2, "ignore_eos": True}
+    body = {"input_ids": list(prompts[1]), "sampling_params": {**sampling, "n": 100, "custom_params": {"tau": 0}}}
+    answers = [one for _ in range(count // 100) for one in client.post("/generate", body).json()]
+    found = Counter(tuple(one["output_ids"]) for one in answers)
+    expected = reference.sampled_slots(prompts[1], count, temperature=1.5, top_k=2)
+    assert len(expected) > 2
+    distance = sum(abs(found[slot] - expected[slot]) for slot in {*found, *expected}) / 2 / count
+    assert distance < 0.15, (found, expected)  # between two such samples of one distribution, about 0.04
 
 
 def test_several_answers_to_one_prompt(client: Client, prompts: Prompts) -> None:
