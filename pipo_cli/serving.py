@@ -7,7 +7,7 @@ import signal
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,12 +168,17 @@ def sglang_plan(serving: Serving) -> dict[str, Any]:
         UsageError: if SGLang does not have what is asked for.
     """
     from pipo_core.engine.sglang_server import check_method, command_line, serve_command
+    from pipo_core.sglang.served import TAU_VARIABLE
 
     check_method(serving.model, serving.decoding)
     command = serve_command(
         serving.model, host=serving.host, port=serving.port, name=serving.name, flags=sglang_flags(serving)
     )
-    return {**serving.plan("sglang"), "command": command_line(command)}
+    tau = serving.decoding.tau
+    variable = "" if tau is None else f"{TAU_VARIABLE}={tau:.12g} "
+    # pipo hands the key over in a file; a command of the user's own cannot do so without one.
+    key = "" if serving.key is None else " --api-key $KEY"
+    return {**serving.plan("sglang"), "command": f"{variable}{command_line(command)}{key}"}
 
 
 def serve_sglang(serving: Serving, show: Any, *, quiet: bool) -> None:
@@ -195,29 +200,35 @@ def serve_sglang(serving: Serving, show: Any, *, quiet: bool) -> None:
 
     require_key(serving.host, has_key=serving.key is not None)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with _key_file(serving.key) as key_flags:
-        server = SGLangServer(
-            serving.model,
-            serving.decoding,
-            host=serving.host,
-            port=serving.port,
-            name=serving.name,
-            flags=[*sglang_flags(serving), *key_flags],
-            api_key=serving.key,
-            echo=typer.get_text_stream("stderr"),
-        )
-        try:
+    with ExitStack() as stack:
+        with _key_file(serving.key) as key_flags:  # read by the time that the server answers
+            server = SGLangServer(
+                serving.model,
+                serving.decoding,
+                host=serving.host,
+                port=serving.port,
+                name=serving.name,
+                flags=[*sglang_flags(serving), *key_flags],
+                api_key=serving.key,
+                echo=typer.get_text_stream("stderr"),
+            )
+            stack.callback(server.stop)
             server.wait()
-            address = f"{server.url}/v1"
-            show({**serving.plan("sglang"), "address": address})
-            if not quiet:
-                _say_how_to_ask(address, serving.name)
+        address = f"{server.url}/v1"
+        show({**serving.plan("sglang"), "address": address})
+        if not quiet:
+            _say_how_to_ask(address, serving.name)
+        try:
             server.run()
-            raise MachineError(f"SGLang's server has ended:\n{server.explanation()}")
         except KeyboardInterrupt:
-            server.finish(serving.drain_seconds)
-        finally:
-            server.stop()
+            in_time = server.finish(serving.drain_seconds)
+        else:
+            raise MachineError(f"SGLang's server has ended:\n{server.explanation()}")
+    if not in_time:
+        raise PipoError(
+            f"stopped: answers that took longer than {serving.drain_seconds} s were cut off",
+            hint="--drain-seconds gives accepted answers more time",
+        )
     typer.echo("stopped", err=True)
 
 

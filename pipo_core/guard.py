@@ -22,10 +22,18 @@ def guarded(command: Sequence[str]) -> list[str]:
 
 
 def _main() -> int:
-    child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one that comes now waits until it can be passed on
+    child = subprocess.Popen(
+        sys.argv[2:],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, signals),
+    )
+    for number in signals:
         signal.signal(number, lambda got, _: child.send_signal(got))
+    threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     code = child.wait()
     _signal_group(child.pid, signal.SIGKILL)  # what the command has left behind
     return code if code >= 0 else 128 - code

@@ -42,10 +42,6 @@ class Dialect(Protocol):
         """Return what reads the events of a stream."""
         ...
 
-    def cancel(self, request_id: str) -> tuple[str, dict[str, Any]] | None:
-        """Return the path and the body that end a request; None if closing its connection does."""
-        ...
-
 
 class StreamReader(Protocol):
     """Reads the events of one stream."""
@@ -73,6 +69,7 @@ def _reading(read: Callable[[], Completion]) -> Completion:
 def _sampling_of(request: Request) -> dict[str, Any]:
     """Return the sampling settings that both interfaces call by one name."""
     sampling = request.sampling
+    # All are sent, also those that are off: servers have defaults of their own.
     return {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -112,8 +109,7 @@ class SGLangDialect:
             asked = {"tau": tau, "max_slots": request.max_slots, "record_drafts": request.record or None}
             given = {name: value for name, value in asked.items() if value is not None}
             sampling["custom_params"] = given | {"record_slots": True}
-        body = {"input_ids": self._prompt(request), "rid": request.id, "sampling_params": sampling, "stream": stream}
-        return "/generate", body
+        return "/generate", {"input_ids": self._prompt(request), "sampling_params": sampling, "stream": stream}
 
     def completion(self, request: Request, answer: Json) -> Completion:
         """See `Dialect`."""
@@ -122,10 +118,6 @@ class SGLangDialect:
     def reader(self, request: Request) -> StreamReader:
         """See `Dialect`."""
         return _SGLangStream(self, request)
-
-    def cancel(self, request_id: str) -> tuple[str, dict[str, Any]] | None:
-        """See `Dialect`."""
-        return "/abort_request", {"rid": request_id}
 
     def _prompt(self, request: Request) -> list[int]:
         return list(request.prompt_ids or encode_prompt(self.tokenizer, request.messages))
@@ -142,8 +134,10 @@ class SGLangDialect:
 
     def _read(self, request: Request, answer: Json) -> Completion:
         meta = answer["meta_info"]
+        reason, error = _finish_reason(meta["finish_reason"]["type"], meta["finish_reason"].get("message"))
+        if reason == "error":
+            return Completion(request.id, text=answer.get("text") or "", finish_reason=reason, error=error)
         written = [int(token) for token in answer["output_ids"]]
-        reason = _finish_reason(meta["finish_reason"]["type"])
         by_end = reason == "stop" and bool(written) and not request.ignore_end and written[-1] in self._ends(request)
         counts = [1] * len(written)
         record = None
@@ -165,15 +159,18 @@ class SGLangDialect:
             kept=len(written) - len(counts),
             slot_token_counts=counts,
             finish_reason=reason,
-            error=None if reason != "error" else str(meta["finish_reason"].get("message", "the server gave up")),
             record=record,
             ttft_s=float(meta.get("first_token_latency") or 0.0),
         )
 
 
-def _finish_reason(kind: str) -> FinishReason:
-    known: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-    return known.get(kind, "error")
+def _finish_reason(kind: str, message: str | None = None) -> tuple[FinishReason, str | None]:
+    """Return why an answer ended, and what is wrong if neither the model nor the budget ended it."""
+    if kind == "stop":
+        return "stop", None
+    if kind == "length":
+        return "length", None
+    return "error", message or f"the server ended the answer by {kind!r}"
 
 
 def _slots(written: Sequence[int], counts: Sequence[int], drafts: Sequence[Sequence[Any]]) -> list[Slot]:
@@ -245,11 +242,9 @@ class OpenAIDialect:
         """See `Dialect`."""
         return _OpenAIStream(self, request)
 
-    def cancel(self, request_id: str) -> None:
-        """See `Dialect`."""
-
     def _read(self, request: Request, answer: Json) -> Completion:
         choice = answer["choices"][0]
+        reason, error = _finish_reason(choice["finish_reason"])
         text = _with_thought(choice["message"]) if request.messages else choice["text"]
         usage = answer["usage"]
         return Completion(
@@ -257,7 +252,8 @@ class OpenAIDialect:
             text=text,
             prompt_tokens=int(usage["prompt_tokens"]),
             tokens=int(usage["completion_tokens"]),
-            finish_reason=_finish_reason(choice["finish_reason"]),
+            finish_reason=reason,
+            error=error,
         )
 
 
@@ -276,7 +272,8 @@ class _OpenAIStream:
     def __init__(self, dialect: OpenAIDialect, request: Request) -> None:
         self._dialect = dialect
         self._request = request
-        self._message = {"reasoning_content": "", "content": ""}
+        self._thought = ""
+        self._content = ""
         self._reason: str | None = None
         self._usage: Json | None = None
 
@@ -285,12 +282,24 @@ class _OpenAIStream:
         added = ""
         for choice in event.get("choices", ()):
             piece = choice.get("delta") or {"content": choice.get("text")}
-            for name in self._message:
-                self._message[name] += piece.get(name) or ""
-                added += piece.get(name) or ""
+            added += self._think(piece.get("reasoning_content") or piece.get("reasoning") or "")
+            added += self._say(piece.get("content") or "")
             self._reason = choice.get("finish_reason") or self._reason
         return added
 
+    def _think(self, piece: str) -> str:
+        """Return what a piece of the thought adds to the text as the model wrote it."""
+        opened = f"{THOUGHT}\n" if piece and not self._thought else ""
+        self._thought += piece
+        return opened + piece
+
+    def _say(self, piece: str) -> str:
+        """Return what a piece of the answer adds to the text as the model wrote it."""
+        closed = f"\n{END_OF_THOUGHT}\n\n" if piece and self._thought and not self._content else ""
+        self._content += piece
+        return closed + piece
+
     def completion(self) -> Completion:
-        choice = {"message": self._message, "text": self._message["content"], "finish_reason": self._reason}
+        message = {"reasoning_content": self._thought, "content": self._content}
+        choice = {"message": message, "text": self._content, "finish_reason": self._reason}
         return self._dialect.completion(self._request, {"choices": [choice], "usage": self._usage})

@@ -1,71 +1,123 @@
-"""An engine that asks servers: one or several, SGLang's or any with OpenAI's interface."""
+"""An engine that asks servers: one or several, SGLang's or any with OpenAI's interface.
 
+All requests run as tasks of one event loop in a thread of its own. Ending a task closes its connection, by which the
+server knows that nobody waits for the answer any more.
+"""
+
+import asyncio
 import contextlib
 import json
+import logging
 import queue
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from transformers import PreTrainedTokenizerBase
 
-from pipo_core.engine.api import Completion, Delta, Reports, Request
+from pipo_core.engine.api import Completion, Delta, FinishReason, Reports, Request
 from pipo_core.engine.dialects import Dialect, StrangeAnswerError
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.text import one_line
 
+_LOG = logging.getLogger(__name__)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may not meet."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 20.0
+_POLL_S = 0.05
+_MOST_REFUSALS = 8
+"""Passing statuses that one request may meet, while others are answered, before it counts as failed."""
 
 
 class _PassingError(Exception):
-    """A failure that another try may not meet."""
+    """A failure that another try may not meet; `refused` if the server answered with a status."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 @dataclass
 class _Server:
-    """One server: how many requests it is answering, and until when it is left alone after a failure."""
+    """One server.
+
+    Attributes:
+        url: its address.
+        running: requests that it is answering.
+        failures: rests in a row; while there are any, it gets one request at a time.
+        rests_until: when it may be asked again, in seconds of `time.monotonic`.
+    """
 
     url: str
     running: int = 0
+    failures: int = 0
     rests_until: float = 0.0
-    failures: int = field(default=0)
 
 
 class Fleet:
-    """Chooses a server for each try: the least busy one of those that work."""
+    """Chooses a server for each try: the least busy one of those that work.
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    Args:
+        urls: the servers' addresses.
+        patience_s: how long no server may answer before waiting is given up.
+    """
+
+    def __init__(self, urls: Sequence[str], patience_s: float) -> None:
         self._servers = [_Server(url) for url in urls]
-        self._lock = threading.Lock()
+        self._patience_s = patience_s
+        self._last_answer = time.monotonic()
 
-    @contextlib.contextmanager
-    def server(self) -> Iterator[str]:
-        """Take a server for one try; a failure that may pass makes it rest, twice as long each time."""
-        with self._lock:
-            now = time.monotonic()
-            chosen = min(self._servers, key=lambda one: (max(one.rests_until - now, 0), one.running))
-            chosen.running += 1
+    def start(self) -> None:
+        """Begin to be patient."""
+        self._last_answer = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def server(self) -> AsyncIterator[str]:
+        """Wait for a server that works, and take it for one try.
+
+        A failure that may pass makes it rest, twice as long each time; then one request tries it out.
+
+        Raises:
+            MachineError: if none has answered for longer than the patience lasts.
+        """
+        chosen = await self._free_server()
+        chosen.running += 1
         try:
             yield chosen.url
-        except _PassingError:
-            with self._lock:
-                pause = min(_FIRST_PAUSE_S * 2**chosen.failures, _LONGEST_PAUSE_S)
-                chosen.rests_until = time.monotonic() + pause
-                chosen.failures += 1
+        except _PassingError as error:
+            self._rest(chosen, error)
             raise
         else:
+            self._last_answer = time.monotonic()
             chosen.failures = 0
         finally:
-            with self._lock:
-                chosen.running -= 1
+            chosen.running -= 1
+
+    async def _free_server(self) -> _Server:
+        while True:
+            now = time.monotonic()
+            free = [one for one in self._servers if one.rests_until <= now and not (one.failures and one.running)]
+            if free:
+                return min(free, key=lambda one: one.running)
+            if now - self._last_answer > self._patience_s:
+                raise MachineError(f"no server has answered for {self._patience_s:.0f} s")
+            await asyncio.sleep(_POLL_S)
+
+    def _rest(self, server: _Server, error: _PassingError) -> None:
+        now = time.monotonic()
+        if server.rests_until > now:
+            return  # requests that fail together are one failure
+        pause = min(_FIRST_PAUSE_S * 2.0 ** min(server.failures, 30), _LONGEST_PAUSE_S)
+        server.rests_until = now + pause * random.uniform(0.75, 1.25)  # noqa: S311 - several jobs do not come together
+        if not server.failures:
+            _LOG.warning("%s: it rests, and is tried again", error)
+        server.failures += 1
 
 
 class RemoteEngine:
@@ -84,7 +136,7 @@ class RemoteEngine:
         end_ids: frozenset[int] = frozenset(),
         max_length: int,
         concurrency: int = 64,
-        tries: int = 6,
+        patience_s: float = 600.0,
         api_key: str | None = None,
         timeout_s: float = 3600.0,
         on_close: Callable[[], None] = lambda: None,
@@ -98,26 +150,24 @@ class RemoteEngine:
             end_ids: that end a text of this model.
             max_length: the most tokens of prompt and budget together.
             concurrency: requests in flight, on all servers together.
-            tries: how often a request is sent before it counts as failed.
+            patience_s: how long no server may answer before the requests count as failed, in seconds.
             api_key: sent with each request.
             timeout_s: the longest silence of a server, in seconds.
             on_close: called when the engine is closed.
         """
         self._dialect = dialect
-        self._fleet = Fleet(urls)
+        self._fleet = Fleet(urls, patience_s)
         self._tokenizer = tokenizer
         self.end_ids = end_ids
         self.max_length = max_length
         self.reports = Reports()
         self._concurrency = concurrency
-        self._tries = tries
         self._on_close = on_close
-        self._cancelled: set[str] = set()
-        self._client = httpx.Client(
-            headers={} if api_key is None else {"Authorization": f"Bearer {api_key}"},
-            timeout=httpx.Timeout(timeout_s, connect=10.0),
-            limits=httpx.Limits(max_connections=None),
-        )
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._timeout = httpx.Timeout(timeout_s, connect=10.0)
+        self._through_proxy = uses_proxy(urls)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -136,9 +186,10 @@ class RemoteEngine:
         Raises:
             UsageError: before anything is sent, if the server cannot do what a request asks.
         """
-        for delta in self._run(requests, stream=False):
-            if delta.completion is not None:
-                yield delta.completion
+        with contextlib.closing(self._run(requests, stream=False)) as deltas:
+            for delta in deltas:
+                if delta.completion is not None:
+                    yield delta.completion
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Delta]:
         """Yield the requests' deltas; their tokens are not told apart into first ones and drafts.
@@ -150,68 +201,93 @@ class RemoteEngine:
 
     def cancel(self, request_id: str) -> None:
         """End a request at once; nothing happens if it has ended or is unknown."""
-        self._cancelled.add(request_id)
-        said = self._dialect.cancel(request_id)
-        if said is not None:
-            with contextlib.suppress(httpx.HTTPError), self._fleet.server() as url:
-                self._client.post(url + said[0], json=said[1], timeout=10)
+        loop, task = self._loop, self._tasks.get(request_id)
+        if loop is not None and task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has just ended, and the request with it
+                loop.call_soon_threadsafe(task.cancel)
 
     def close(self) -> None:
-        """Close the connections, and what was opened for this engine."""
-        self._client.close()
+        """End what was opened for this engine."""
         self._on_close()
 
-    def _run(self, requests: Iterable[Request], *, stream: bool) -> Iterator[Delta]:
+    def _run(self, requests: Iterable[Request], *, stream: bool) -> Generator[Delta]:
         asked = list(requests)
         for request in asked:
             self._dialect.ask(request, stream=stream)
         deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
-        stopped = threading.Event()
-        pool = ThreadPoolExecutor(max_workers=max(1, min(self._concurrency, len(asked))))
+        loop = self._loop = asyncio.new_event_loop()
+        everything = loop.create_task(self._answer_all(asked, stream, deltas))
+        # A daemon: the end of the process ends the connections, and with them the requests.
+        thread = threading.Thread(target=_run_loop, args=(loop, everything), daemon=True)
+        thread.start()
         try:
-            for request in asked:
-                pool.submit(self._answer, request, stream, deltas, stopped)
             open_requests = len(asked)
             while open_requests:
                 delta = deltas.get()
                 open_requests -= delta.completion is not None
                 yield delta
         finally:
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(everything.cancel)
+            thread.join(10)
 
-    def _answer(
-        self, request: Request, stream: bool, deltas: "queue.SimpleQueue[Delta]", stopped: threading.Event
+    async def _answer_all(self, requests: Sequence[Request], stream: bool, deltas: "queue.SimpleQueue[Delta]") -> None:
+        self._fleet.start()
+        limit = asyncio.Semaphore(self._concurrency)
+        connections = httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency)
+        async with httpx.AsyncClient(
+            headers=self._headers, timeout=self._timeout, limits=connections, trust_env=self._through_proxy
+        ) as client:
+            answers = (self._answer(client, request, stream, deltas, limit) for request in requests)
+            self._tasks = {
+                request.id: asyncio.create_task(answer) for request, answer in zip(requests, answers, strict=True)
+            }
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _answer(
+        self,
+        client: httpx.AsyncClient,
+        request: Request,
+        stream: bool,
+        deltas: "queue.SimpleQueue[Delta]",
+        limit: asyncio.Semaphore,
     ) -> None:
         """Put a request's deltas into the queue; the last one has its completion, whatever happens."""
-        began = time.perf_counter()
-        first = 0.0
         try:
-            for number in range(self._tries):
-                if stopped.is_set() or request.id in self._cancelled:
-                    break
-                if number:
-                    stopped.wait(_pause(number))
-                try:
-                    with self._fleet.server() as url:
-                        for delta in self._try(url, request, stream=stream):
-                            first = first or time.perf_counter() - began
-                            if delta.completion is not None:
-                                delta.completion.time_s = time.perf_counter() - began
-                                delta.completion.ttft_s = delta.completion.ttft_s or first
-                            deltas.put(delta)
-                    return
-                except _PassingError as error:
-                    last = str(error)
-                    if first:  # another try would write another text than the one that was handed out
-                        raise MachineError(f"the answer broke off: {last}") from error
-            else:
-                raise MachineError(f"no server answered in {self._tries} tries: {last}")
+            async with limit:
+                await self._try_until_answered(client, request, stream, deltas)
+        except asyncio.CancelledError:
             deltas.put(_ended(request, "cancelled"))
         except Exception as error:  # noqa: BLE001 - it becomes the request's error
-            deltas.put(_ended(request, "error", one_line(str(error))))
+            deltas.put(_ended(request, "error", one_line(str(error)) or type(error).__name__))
 
-    def _try(self, url: str, request: Request, *, stream: bool) -> Iterator[Delta]:
+    async def _try_until_answered(
+        self, client: httpx.AsyncClient, request: Request, stream: bool, deltas: "queue.SimpleQueue[Delta]"
+    ) -> None:
+        began, first, refusals, last = time.perf_counter(), 0.0, 0, ""
+        while True:
+            try:
+                async with self._fleet.server() as url:
+                    async for delta in self._try(client, url, request, stream=stream):
+                        first = first or time.perf_counter() - began
+                        if delta.completion is not None:
+                            delta.completion.time_s = time.perf_counter() - began
+                            delta.completion.ttft_s = delta.completion.ttft_s or first
+                        deltas.put(delta)
+                return
+            except _PassingError as error:
+                last = str(error)
+                if first:  # another try would write another text than the one that was handed out
+                    raise MachineError(f"the answer broke off: {last}") from error
+                refusals += error.refused
+                if refusals == _MOST_REFUSALS:
+                    raise MachineError(f"no answer in {refusals} tries: {last}") from error
+            except MachineError as error:
+                raise MachineError(f"{error.message}: {last}" if last else error.message) from error
+
+    async def _try(
+        self, client: httpx.AsyncClient, url: str, request: Request, *, stream: bool
+    ) -> AsyncIterator[Delta]:
         """Yield the deltas of one try.
 
         Raises:
@@ -221,19 +297,16 @@ class RemoteEngine:
         path, body = self._dialect.ask(request, stream=stream)
         try:
             if not stream:
-                answer = self._checked(self._client.post(url + path, json=body))
+                answer = _checked(await client.post(url + path, json=body))
                 completion = self._dialect.completion(request, answer)
                 yield Delta(request.id, completion.text, completion=completion)
                 return
             reader = self._dialect.reader(request)
-            with self._client.stream("POST", url + path, json=body) as response:
+            async with client.stream("POST", url + path, json=body) as response:
                 if not response.is_success:
-                    response.read()
-                    self._checked(response)
-                for event in _events(response.iter_lines()):
-                    if request.id in self._cancelled:
-                        yield _ended(request, "cancelled")
-                        return
+                    await response.aread()
+                    _checked(response)
+                async for event in _events(response.aiter_lines()):
                     text = reader.add(event)
                     if text:
                         yield Delta(request.id, text)
@@ -241,46 +314,52 @@ class RemoteEngine:
         except httpx.HTTPError as error:
             raise _PassingError(f"{url}: {one_line(str(error)) or type(error).__name__}") from error
 
-    @staticmethod
-    def _checked(response: httpx.Response) -> Mapping[str, Any]:
-        """Return the object that a response holds.
 
-        Raises:
-            _PassingError: for a status that another try may not meet.
-            UsageError: for one that it will.
-            StrangeAnswerError: if it holds no object.
-        """
-        said = one_line(response.text[:300])
-        if response.status_code in _PASSING:
-            raise _PassingError(f"{response.url}: status {response.status_code}: {said}")
-        if not response.is_success:
-            raise UsageError(f"{response.url} answers with status {response.status_code}: {said}")
-        try:
-            content = response.json()
-        except ValueError as error:
-            raise StrangeAnswerError(f"{response.url} does not answer with JSON: {said}") from error
-        if not isinstance(content, dict):
-            raise StrangeAnswerError(f"{response.url} does not answer with a JSON object: {said}")
-        return content
+def uses_proxy(urls: Sequence[str]) -> bool:
+    """Return whether the environment's proxies are meant for servers: not for those of this machine."""
+    return not all((urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1") for url in urls)
 
 
-def _pause(failures: int) -> float:
-    """Return how long to wait after so many failures, in seconds; not all that wait come back at once."""
-    return random.uniform(0.5, 1.5) * min(_FIRST_PAUSE_S * 2.0**failures, _LONGEST_PAUSE_S)  # noqa: S311
+def _run_loop(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()
 
 
-def _ended(request: Request, reason: Any, error: str | None = None) -> Delta:
+def _checked(response: httpx.Response) -> Mapping[str, Any]:
+    """Return the object that a response holds.
+
+    Raises:
+        _PassingError: for a status that another try may not meet.
+        UsageError: for one that it will.
+        StrangeAnswerError: if it holds no object.
+    """
+    said = one_line(response.text[:300])
+    if response.status_code in _PASSING:
+        raise _PassingError(f"{response.url}: status {response.status_code}: {said}", refused=True)
+    if not response.is_success:
+        raise UsageError(f"{response.url} answers with status {response.status_code}: {said}")
+    try:
+        content = response.json()
+    except ValueError as error:
+        raise StrangeAnswerError(f"{response.url} does not answer with JSON: {said}") from error
+    if not isinstance(content, dict):
+        raise StrangeAnswerError(f"{response.url} does not answer with a JSON object: {said}")
+    return content
+
+
+def _ended(request: Request, reason: FinishReason, error: str | None = None) -> Delta:
     return Delta(request.id, completion=Completion(request.id, finish_reason=reason, error=error))
 
 
-def _events(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
+async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the objects of a stream of server-sent events, up to its end.
 
     Raises:
         _PassingError: if the server reports an error in the stream.
         StrangeAnswerError: for an event that is no JSON object.
     """
-    for line in lines:
+    async for line in lines:
         if not line.startswith("data:"):
             continue
         data = line.removeprefix("data:").strip()
@@ -293,5 +372,5 @@ def _events(lines: Iterator[str]) -> Iterator[Mapping[str, Any]]:
         if not isinstance(event, dict):
             raise StrangeAnswerError(f"an event is not a JSON object: {one_line(data[:200])}")
         if "error" in event:
-            raise _PassingError(one_line(str(event["error"]))[:300])
+            raise _PassingError(one_line(str(event["error"]))[:300], refused=True)
         yield event

@@ -1,16 +1,17 @@
 """Opens engines that ask servers: ones that run already, or one of SGLang's that is started for the purpose."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
 
 from pipo_core.chat import end_ids, load_tokenizer
 from pipo_core.engine.dialects import Dialect, OpenAIDialect, SGLangDialect
-from pipo_core.engine.remote import RemoteEngine
+from pipo_core.engine.remote import RemoteEngine, uses_proxy
 from pipo_core.engine.sglang_server import SGLangServer, missing_sglang, serve_command
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_object
@@ -18,6 +19,7 @@ from pipo_core.recipes.common import RemoteSettings, SGLangSettings
 from pipo_core.recipes.methods import Decoding
 from pipo_core.text import one_line
 
+_LOG = logging.getLogger(__name__)
 _SECONDS = 10
 """How long a server may take to say what it is."""
 
@@ -81,10 +83,10 @@ class RemoteOpener:
         tokenizer = load_tokenizer(ckpt)
         ends = end_ids(tokenizer, ckpt)
         urls = list(found)
-        model = found[urls[0]]
-        dialect: Dialect = (
-            SGLangDialect(tokenizer, decoding, ends) if model is None else OpenAIDialect(model, decoding.tau)
-        )
+        served = found[urls[0]]
+        dialect: Dialect = OpenAIDialect(served.model, decoding.tau)
+        if served.is_sglang:
+            dialect = SGLangDialect(tokenizer, decoding, ends)
         return RemoteEngine(
             dialect,
             urls,
@@ -94,6 +96,7 @@ class RemoteOpener:
             concurrency=settings.concurrency,
             api_key=key,
             timeout_s=settings.timeout_s,
+            patience_s=settings.patience_s,
         )
 
     def check(self, settings: RemoteSettings) -> None:
@@ -106,14 +109,36 @@ class RemoteOpener:
         _models(settings)
 
 
-def _models(settings: RemoteSettings) -> dict[str, str | None]:
-    """Return the model's name on each server by its address, None for SGLang's; see `RemoteOpener.open`."""
+class Served(NamedTuple):
+    """What a server serves.
+
+    Attributes:
+        model: the model's name there; of SGLang's servers the path that it was loaded from.
+        is_sglang: whether it also has SGLang's own interface.
+    """
+
+    model: str
+    is_sglang: bool = False
+
+
+def _models(settings: RemoteSettings) -> dict[str, Served]:
+    """Return what each server that answers serves, by its address; see `RemoteOpener.open`."""
     key = _api_key(settings)
     urls = [url.rstrip("/").removesuffix("/v1") for url in settings.urls]
-    found = {url: _model_of(url, key, settings.served) for url in urls}
+    found: dict[str, Served] = {}
+    lost: dict[str, MachineError] = {}
+    for url in urls:
+        try:
+            found[url] = _served_by(url, key, settings.served)
+        except MachineError as error:
+            lost[url] = error
+    if not found:
+        raise next(iter(lost.values()))
     if len(set(found.values())) > 1:
-        listed = ", ".join(f"{url} {model or 'SGLang'}" for url, model in found.items())
+        listed = ", ".join(f"{url} {one.model}" for url, one in found.items())
         raise UsageError(f"the servers do not serve the same: {listed}", hint="engine.served names the model")
+    for away in lost.values():
+        _LOG.warning("%s; the other servers are asked", away.message)
     return found
 
 
@@ -139,8 +164,8 @@ def _api_key(settings: RemoteSettings) -> str | None:
     return key
 
 
-def _model_of(url: str, key: str | None, served: str | None) -> str | None:
-    """Return the model's name on a server; None if it is SGLang's, which is asked through its own interface.
+def _served_by(url: str, key: str | None, served: str | None) -> Served:
+    """Return what a server serves.
 
     Raises:
         MachineError: if the server cannot be reached, or is none of a language model.
@@ -149,19 +174,30 @@ def _model_of(url: str, key: str | None, served: str | None) -> str | None:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     host = urlsplit(url).netloc
     try:
-        if httpx.get(f"{url}/get_model_info", headers=headers, timeout=_SECONDS).is_success:
-            return None
-        response = httpx.get(f"{url}/v1/models", headers=headers, timeout=_SECONDS)
+        with httpx.Client(headers=headers, timeout=_SECONDS, trust_env=uses_proxy([url])) as client:
+            path = _field(client.get(f"{url}/model_info"), "model_path")
+            if isinstance(path, str):
+                return Served(path, is_sglang=True)
+            response = client.get(f"{url}/v1/models")
     except httpx.HTTPError as error:
         raise MachineError(f"{host} cannot be reached: {one_line(error)}", hint="check engine.urls") from error
     if response.status_code in (401, 403):
         raise UsageError(f"{host} refuses the API key", hint="engine.api_key_env names the variable that holds it")
-    try:
-        names = [str(entry["id"]) for entry in response.json()["data"]]
-    except (ValueError, LookupError, TypeError):
-        raise MachineError(f"{host} does not answer like a server of a language model") from None
+    entries = _field(response, "data")
+    if not isinstance(entries, list) or not all(isinstance(one, dict) and "id" in one for one in entries):
+        raise MachineError(f"{host} does not answer like a server of a language model")
+    names = [str(one["id"]) for one in entries]
     if served is None and len(names) == 1:
-        return names[0]
+        return Served(names[0])
     if served not in names:
         raise UsageError(f"{host} serves {', '.join(names) or 'nothing'}", hint="engine.served names the model")
-    return served
+    return Served(served)
+
+
+def _field(response: httpx.Response, name: str) -> Any:
+    """Return a field of the object that a response holds; None if it holds none."""
+    try:
+        content = response.json() if response.is_success else None
+    except ValueError:
+        return None
+    return content.get(name) if isinstance(content, dict) else None

@@ -4,7 +4,6 @@ The server runs under guard (`pipo_core.guard`), so it ends with this process ho
 through a thread that keeps the last lines, to explain a crash.
 """
 
-import contextlib
 import importlib.util
 import os
 import re
@@ -31,10 +30,12 @@ from pipo_core.sglang import ARCHITECTURE, TESTED_VERSION
 from pipo_core.sglang.served import TAU_VARIABLE
 from pipo_core.text import one_line
 
-_FATAL = re.compile(r"Scheduler hit an exception|Received sigquit from a child process|kill_process_tree called")
-"""What SGLang prints when a process of the server has failed and the others may linger."""
+_FATAL = re.compile(r"\[[^\]]*\] (?:Scheduler hit an exception|Received sigquit from a child process)")
+"""What SGLang prints when a process has failed and the others may linger; only asked before there are clients."""
 _CAUSE = re.compile(r"^(?:[\w.]*(?:Error|Exception)\b.*|  sglang\.srt\..*|  it is version .*|  --[\w-]+ does not .*)$")
 _TAIL_LINES = 60
+_NOT_OURS = ("--api-key", "--ssl-keyfile", "--ssl-certfile")
+"""Options that would keep pipo from asking the server; a key is a file's."""
 _POLL_SECONDS = 0.25
 _PROBE_TOKENS = 6
 
@@ -63,7 +64,7 @@ def serve_command(ckpt: Path, *, host: str, port: int, name: str | None = None, 
     given = {flag.partition("=")[0] for flag in flags}
     own = {"--model-path": str(ckpt), "--host": host, "--port": str(port)}
     own |= {} if name is None else {"--served-model-name": name}
-    taken = sorted(given & own.keys())
+    taken = sorted(given & {*own, *_NOT_OURS})
     if taken:
         raise UsageError(f"{taken[0]} is given by pipo's own options", hint="leave it out behind --")
     options = [word for option in own.items() for word in option]
@@ -114,7 +115,8 @@ class SGLangServer:
         self.port = _free_port(host, port)
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self._pairs = decoding.spec.reads_pairs
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._client = httpx.Client(base_url=self.url, headers=headers, trust_env=False)  # no proxy stands between
         command = serve_command(ckpt, host=host, port=self.port, name=name, flags=flags)
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._failed = threading.Event()
@@ -157,8 +159,8 @@ class SGLangServer:
             raise
 
     def run(self) -> None:
-        """Wait until the server has ended, or one of its processes has failed."""
-        while self._process.poll() is None and not self._failed.is_set():
+        """Wait until the server has ended."""
+        while self._process.poll() is None:
             time.sleep(_POLL_SECONDS)
 
     def explanation(self) -> str:
@@ -168,11 +170,16 @@ class SGLangServer:
         causes = [line for line in lines if _CAUSE.match(line)]
         return "\n".join(f"  {one_line(line)}" for line in (causes or lines)[-8:])
 
-    def finish(self, seconds: float) -> None:
-        """Ask the server to finish what it is doing and to end, and wait for that as long."""
-        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+    def finish(self, seconds: float) -> bool:
+        """Ask the server to finish what it is doing and to end; return whether it did so in time."""
+        try:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(seconds)
+        except ProcessLookupError:
+            return True
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def stop(self) -> None:
         """End the server and everything that it has started."""
@@ -184,19 +191,23 @@ class SGLangServer:
             self._process.kill()
             self._process.wait()
         self._reader.join(5)
+        self._client.close()
 
     def _read(self, echo: IO[str] | None) -> None:
         for line in self._process.stdout or ():
             self._tail.append(line.rstrip("\n"))
-            if _FATAL.search(line):
+            if _FATAL.match(line):
                 self._failed.set()
-            if echo is not None:
-                echo.write(line)
-                echo.flush()
+            try:
+                if echo is not None:
+                    echo.write(line)
+                    echo.flush()
+            except (OSError, ValueError):  # nobody reads it any more; the server must not wait for that
+                echo = None
 
     def _answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", headers=self._headers, timeout=5).is_success
+            return self._client.get("/health", timeout=5).is_success
         except httpx.HTTPError:
             return False
 
@@ -209,7 +220,7 @@ class SGLangServer:
         sampling = {"temperature": 0, "max_new_tokens": _PROBE_TOKENS, "ignore_eos": True, "custom_params": {"tau": 0}}
         body = {"text": "1 + 1 =", "sampling_params": sampling}
         try:
-            answer = httpx.post(f"{self.url}/generate", json=body, headers=self._headers, timeout=300).json()
+            answer = self._client.post("/generate", json=body, timeout=300).json()
             report = answer["meta_info"]["pipo"][0]
             slots, kept = int(report["slots"]), int(report["kept"])
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag
 
@@ -111,6 +112,16 @@ class SGLangSettings(RecipeModel):
     )
 
 
+def _is_address(url: str) -> bool:
+    """Return whether a text is the address of a server: http or https, a host, perhaps a port and a path."""
+    try:
+        parts = urlsplit(url)
+        found = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+    return bool(found) and not parts.query and not parts.fragment and "@" not in parts.netloc and " " not in url
+
+
 class RemoteSettings(RecipeModel):
     """Servers that run already: SGLang's, pipo's, or any with OpenAI's interface."""
 
@@ -135,11 +146,14 @@ class RemoteSettings(RecipeModel):
     timeout_s: Annotated[float, NEUTRAL] = Field(
         default=3600.0, gt=0, description="The longest silence of a server, in seconds."
     )
+    patience_s: Annotated[float, NEUTRAL] = Field(
+        default=600.0, gt=0, description="How long no server may answer before the job ends, in seconds."
+    )
 
     def findings(self) -> Iterator[Finding]:
         """The addresses are http or https, each is given once."""
         for index, url in enumerate(self.urls):
-            if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", url):
+            if not _is_address(url):
                 yield Finding(("urls", index), f"{url!r} is not an address such as http://127.0.0.1:8000")
             elif url in self.urls[:index]:
                 yield Finding(("urls", index), f"{url} is given twice")

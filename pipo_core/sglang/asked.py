@@ -1,6 +1,5 @@
 """What a request asks of pair decoding: fields of ``custom_params``, which every interface of SGLang passes on."""
 
-import math
 from typing import Any, NamedTuple
 
 
@@ -36,11 +35,11 @@ def asked_by(given: Any) -> Asked:
         raise ValueError("custom_params is an object")
     asked = Asked(**{name: value for name, value in (given or {}).items() if name in Asked._fields})
     tau, most = asked.tau, asked.max_slots
-    if tau is not None and (isinstance(tau, bool) or not isinstance(tau, int | float) or not math.isfinite(tau)):
-        raise ValueError(f"custom_params.tau is a number, not {tau!r}")
+    if tau is not None and (isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 <= tau <= 1):
+        raise ValueError(f"custom_params.tau is a number from 0 to 1, not {str(tau)[:40]!r}")
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise ValueError(f"custom_params.max_slots is a whole number of at least 1, not {most!r}")
+        raise ValueError(f"custom_params.max_slots is a whole number of at least 1, not {str(most)[:40]!r}")
     for name in ("record_slots", "record_drafts"):
         if not isinstance(getattr(asked, name), bool | None):
-            raise ValueError(f"custom_params.{name} is true or false, not {getattr(asked, name)!r}")
+            raise ValueError(f"custom_params.{name} is true or false, not {str(getattr(asked, name))[:40]!r}")
     return asked

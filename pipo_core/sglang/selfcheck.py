@@ -34,11 +34,11 @@ def require_support() -> None:
     Raises:
         MachineError: naming everything that is wrong.
     """
-    found = [*_problems(), *_refused_options(get_server_args())]
-    if found:
+    problems, options = list(_problems()), list(_refused_options(get_server_args()))
+    if problems or options:
         raise MachineError(
-            "\n".join(["this SGLang cannot serve PIPO models:", *(f"  {problem}" for problem in found)]),
-            hint=f"pip install sglang=={TESTED_VERSION}",
+            "\n".join(["this SGLang cannot serve PIPO models:", *(f"  {one}" for one in (*problems, *options))]),
+            hint=f"pip install sglang=={TESTED_VERSION}" if problems else "leave these options out",
         )
 
 

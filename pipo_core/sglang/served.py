@@ -43,7 +43,7 @@ def serve_pairs(config: Any) -> Served:
         config: the model's configuration.
 
     Raises:
-        UsageError: if it names no PAD token, or ``PIPO_TAU`` is not a number.
+        UsageError: if it names no PAD token, or ``PIPO_TAU`` is not a number from 0 to 1.
     """
     global _served
     if config.pad_token_id is None:
@@ -56,13 +56,13 @@ def default_tau() -> float:
     """Return the confidence threshold of requests that name none.
 
     Raises:
-        UsageError: if ``PIPO_TAU`` is not a number.
+        UsageError: if ``PIPO_TAU`` is not a number from 0 to 1.
     """
     text = os.environ.get(TAU_VARIABLE, "")
     try:
         tau = float(text or DEFAULT_TAU)
     except ValueError:
         tau = math.nan
-    if not math.isfinite(tau):
-        raise UsageError(f"{TAU_VARIABLE} = {text!r} is not a number")
+    if not 0 <= tau <= 1:
+        raise UsageError(f"{TAU_VARIABLE} = {text!r} is not a number from 0 to 1")
     return tau

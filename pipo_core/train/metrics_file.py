@@ -56,7 +56,10 @@ class MetricsFile:
             self._note(row)
         if damaged:
             return f"is damaged at line {', '.join(map(str, damaged[:5]))}"
-        return None if rows or not settled else "is gone"
+        lacking = len(unique.keys() - {(row["step"], "eval_loss" in row) for row in rows})
+        if not lacking:
+            return None
+        return f"lacks {lacking} of {len(settled)} rows" if rows else "is gone"
 
     def _note(self, row: Mapping[str, Any]) -> None:
         figures = {key: value for key, value in row.items() if isinstance(value, int | float)}

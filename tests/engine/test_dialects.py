@@ -83,7 +83,10 @@ def test_rejected_drafts_are_in_the_record() -> None:
 
 def test_an_abort_is_an_error() -> None:
     found = dialect(None).completion(request(), answer([8], "abort"))
-    assert (found.finish_reason, found.error) == ("error", "the server gave up")
+    assert (found.finish_reason, found.error) == ("error", "the server ended the answer by 'abort'")
+    never_ran = {"text": "", "meta_info": {"finish_reason": {"type": "abort", "message": "the queue is full"}}}
+    found = dialect().completion(request(), never_ran)
+    assert (found.finish_reason, found.error) == ("error", "the queue is full")
 
 
 @pytest.mark.parametrize("bad", [{}, {"output_ids": [1], "text": "", "meta_info": {}}, answer([1]), {"meta_info": 3}])

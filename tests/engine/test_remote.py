@@ -1,4 +1,6 @@
 import itertools
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -7,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request
 from pipo_core.engine import remote as remote_module
-from pipo_core.engine.dialects import OpenAIDialect
+from pipo_core.engine.dialects import OpenAIDialect, SGLangDialect
 from pipo_core.engine.opening import open_engine
 from pipo_core.engine.remote import RemoteEngine
 from pipo_core.errors import MachineError, PipoError, UsageError
@@ -136,11 +139,34 @@ def test_a_malformed_answer_is_an_error_of_its_request(servers: ExitStack, answe
     assert complaint in texts(engine(server), [ask(1)])["1"]
 
 
-def test_giving_up_names_the_last_failure(servers: ExitStack) -> None:
-    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (503, "asleep"))))
-    assert "no server answered in 3 tries" in (found := texts(engine(server, tries=3), [ask(1)])["1"])
-    assert "asleep" in found
-    assert len(server.asked) == 3
+def test_patience_ends_and_names_the_last_failure(servers: ExitStack) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: None)))
+    found = texts(engine(server, patience_s=0.3), [ask(number) for number in range(5)])
+    for said_of in found.values():
+        assert "no server has answered for 0 s" in said_of
+    assert sum("disconnected" in said_of for said_of in found.values()) > 0
+    assert len(server.asked) < 10, "while a server rests, one request tries it out"
+
+
+def test_a_request_that_is_always_refused_is_given_up(servers: ExitStack) -> None:
+    def picky(path: str, body: Mapping[str, Any]) -> Answer:
+        return (500, "not this one") if body["messages"][0]["content"] == "2" else echo(path, body)
+
+    server = servers.enter_context(scripted(ScriptedServer(post=picky)))
+    found = texts(engine(server, concurrency=2), [ask(number) for number in range(6)])
+    assert "no answer in 8 tries" in found["2"]
+    assert "not this one" in found["2"]
+    assert [found[str(number)] for number in (0, 1, 3, 4, 5)] == [f"re {number}" for number in (0, 1, 3, 4, 5)]
+
+
+def test_a_server_that_comes_back_is_asked_again(servers: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    """However many requests met it while it was away, that is one failure, and one line."""
+    began = time.monotonic()
+    server = ScriptedServer(post=lambda path, body: None if time.monotonic() < began + 0.5 else echo(path, body))
+    servers.enter_context(scripted(server))
+    found = texts(engine(server, concurrency=20), [ask(number) for number in range(40)])
+    assert found == {str(number): f"re {number}" for number in range(40)}
+    assert len([line for line in caplog.messages if "it rests" in line]) == 1
 
 
 def events(*pieces: str) -> list[Any]:
@@ -156,10 +182,22 @@ def test_a_stream_is_handed_out_as_it_comes(servers: ExitStack) -> None:
     server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (200, said_events))))
     deltas = list(engine(server).stream([ask(1)]))
     assert [delta.text for delta in deltas] == ["a", "b", ""]
+    assert "".join(delta.text for delta in deltas) == deltas[-1].completion.text  # type: ignore[union-attr]
     assert deltas[-1].completion is not None
     assert (deltas[-1].completion.text, deltas[-1].completion.tokens) == ("ab", 2)
     assert deltas[-1].completion.finish_reason == "stop"
     assert 0 < deltas[-1].completion.ttft_s <= deltas[-1].completion.time_s
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_a_streamed_thought_stands_where_the_model_wrote_it(servers: ExitStack, name: str) -> None:
+    pieces = [{name: "2+"}, {name: "2"}, {"content": "4"}, {"content": "."}]
+    said_events = [*({"choices": [{"delta": piece}]} for piece in pieces), events()[0], USAGE, "[DONE]"]
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (200, said_events))))
+    deltas = list(engine(server).stream([ask(1)]))
+    assert deltas[-1].completion is not None
+    assert deltas[-1].completion.text == "<think>\n2+2\n</think>\n\n4."
+    assert "".join(delta.text for delta in deltas) == deltas[-1].completion.text
 
 
 @pytest.mark.parametrize("bad", [events("a")[:1], [*events("a"), "{"], [*events("a"), {"error": "lost"}]])
@@ -183,17 +221,54 @@ def test_leaving_early_asks_no_further(servers: ExitStack) -> None:
     found = engine(server, concurrency=2)
     answers = found.generate([ask(number) for number in range(50)])
     assert next(answers).id == "0"
+    began = time.monotonic()
     answers.close()  # type: ignore[attr-defined] # a generator
+    assert time.monotonic() - began < 5
     free.set()
     found.close()
     assert len(server.asked) <= 4
 
 
-def test_a_cancelled_request_is_not_sent(servers: ExitStack) -> None:
-    server = servers.enter_context(scripted(ScriptedServer(post=echo)))
+def test_a_cancelled_request_ends_at_once_and_may_be_asked_again(servers: ExitStack) -> None:
+    free = threading.Event()
+
+    def first_waits(path: str, body: Mapping[str, Any]) -> Answer:
+        if body["messages"][0]["content"] == "0":
+            free.wait(20)
+        return echo(path, body)
+
+    server = servers.enter_context(scripted(ScriptedServer(post=first_waits)))
     found = engine(server)
-    found.cancel("1")
-    assert {one.id: one.finish_reason for one in found.generate([ask(0), ask(1)])} == {"0": "stop", "1": "cancelled"}
+    found.cancel("0")  # unknown yet: nothing happens
+    answers = found.generate([ask(0), ask(1)])
+    assert next(answers).id == "1"
+    began = time.monotonic()
+    found.cancel("0")
+    assert next(answers).finish_reason == "cancelled"
+    assert time.monotonic() - began < 5
+    free.set()
+    assert [one.text for one in found.generate([ask(0)])] == ["re 0"]
+
+
+def test_an_interruption_waits_for_no_server(servers: ExitStack) -> None:
+    free = threading.Event()
+
+    def never(path: str, body: Mapping[str, Any]) -> Answer:
+        free.wait(60)
+        return echo(path, body)
+
+    server = servers.enter_context(scripted(ScriptedServer(post=never)))
+    code = (
+        "import os, signal, threading\n"
+        "from tests.engine.test_remote import OpenAIDialect, RemoteEngine, ask\n"
+        f"found = RemoteEngine(OpenAIDialect('m'), [{server.url!r}], tokenizer=None, max_length=9)\n"
+        "threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "list(found.generate([ask(1)]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    free.set()
+    assert "KeyboardInterrupt" in done.stderr
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,6 +335,39 @@ def test_servers_of_different_models_are_not_mixed(servers: ExitStack) -> None:
     other = servers.enter_context(scripted(ScriptedServer(get={"/v1/models": (200, {"data": [{"id": "n"}]})})))
     with pytest.raises(UsageError, match="do not serve the same"):
         opened(one, other)
+
+
+def test_a_server_that_is_away_is_left_out_while_another_answers(
+    servers: ExitStack, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = servers.enter_context(scripted(ScriptedServer(post=echo, get={"/v1/models": MODELS})))
+    [completion] = opened(ScriptedServer(url="http://127.0.0.1:9"), here).generate([ask(3)])
+    assert completion.text == "re 3"
+    assert "127.0.0.1:9 cannot be reached" in caplog.text
+
+
+def test_sglang_s_servers_are_told_apart_by_their_models(servers: ExitStack) -> None:
+    info: dict[str, Answer] = {"/model_info": (200, {"model_path": "/models/a"})}
+    one = servers.enter_context(scripted(ScriptedServer(get=info)))
+    other = servers.enter_context(scripted(ScriptedServer(get={"/model_info": (200, {"model_path": "/models/b"})})))
+    with pytest.raises(UsageError, match="do not serve the same"):
+        opened(one, other)
+    assert isinstance(opened(one)._dialect, SGLangDialect)
+
+
+def test_this_machine_s_servers_are_not_asked_through_a_proxy(
+    servers: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    server = servers.enter_context(scripted(ScriptedServer(post=echo, get={"/v1/models": MODELS})))
+    assert [one.text for one in opened(server).generate([ask(3)])] == ["re 3"]
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://u:p@h", "http://h?x=1", "ftp://h", "h:8000"])
+def test_what_is_no_address_is_refused_in_the_recipe(url: str) -> None:
+    with pytest.raises(ValidationError):
+        RemoteSettings(kind="remote", urls=[url])
 
 
 def test_nobody_there() -> None:

@@ -1,5 +1,6 @@
 """The supervision of a server of SGLang's, with a script in its place; the real one is in `tests/sglang_cpu`."""
 
+import io
 import shutil
 import signal
 import socket
@@ -85,7 +86,7 @@ def test_a_pair_model_must_write_pairs(monkeypatch: pytest.MonkeyPatch, pairs: P
         (
             """
             import time
-            print('[12:00] Scheduler hit an exception: Traceback', flush=True)
+            print('[2026-01-01 12:00:00] Scheduler hit an exception: Traceback', flush=True)
             print('pipo_core.errors.MachineError: this SGLang cannot serve PIPO models:', flush=True)
             print('  it is version 9, and the tested one is 1', flush=True)
             time.sleep(100)
@@ -133,6 +134,24 @@ def test_the_output_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (tmp_path / "log").read_text() == "hello\n"
 
 
+def test_a_reader_that_is_gone_does_not_hold_the_server_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = io.StringIO()
+    gone.close()
+    server = start(monkeypatch, "for _ in range(4000): print('x' * 100)", echo=gone)
+    server.run()
+    server.stop()
+
+
+def test_what_clients_send_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SGLang prints parts of requests."""
+    server = start(
+        monkeypatch, "import time; print('Error: [x] Scheduler hit an exception', flush=True); time.sleep(1)"
+    )
+    server.run()
+    server.stop()
+    assert not server._failed.is_set()
+
+
 def test_a_crash_later_ends_the_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     server = start(monkeypatch, "print('ValueError: out of pages', flush=True); raise SystemExit(3)")
     server.run()
@@ -151,7 +170,7 @@ def test_the_command_is_sglang_s() -> None:
     ]
 
 
-@pytest.mark.parametrize("flag", ["--port", "--host=0.0.0.0", "--model-path"])
+@pytest.mark.parametrize("flag", ["--port", "--host=0.0.0.0", "--model-path", "--api-key", "--ssl-keyfile"])
 def test_a_flag_that_pipo_gives_is_refused(flag: str) -> None:
     with pytest.raises(UsageError, match="pipo's own options"):
         serve_command(PLAIN, host="127.0.0.1", port=8000, flags=[flag, "9"])

@@ -74,7 +74,17 @@ def test_what_a_request_asks(custom: Any, asked: Asked) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [3, [], {"tau": "x"}, {"tau": float("nan")}, {"max_slots": True}, {"record_slots": 0}]
+    "given",
+    [
+        3,
+        [],
+        {"tau": "x"},
+        {"tau": float("nan")},
+        {"tau": 10**400},
+        {"tau": 1.1},
+        {"max_slots": True},
+        {"record_slots": 0},
+    ],
 )
 def test_what_makes_no_sense_is_refused(given: Any) -> None:
     with pytest.raises(ValueError, match="custom_params"):
@@ -91,7 +101,7 @@ def test_what_is_served_is_known_once_it_is_there(monkeypatch: pytest.MonkeyPatc
         serve_pairs(SimpleNamespace(vocab_size=VOCABULARY, pad_token_id=None))
 
 
-@pytest.mark.parametrize("text", ["high", "nan", "inf"])
+@pytest.mark.parametrize("text", ["high", "nan", "inf", "1.5"])
 def test_a_threshold_of_the_environment_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("PIPO_TAU", text)
     with pytest.raises(UsageError, match="PIPO_TAU"):

@@ -35,7 +35,8 @@ class Try:
         act: what was done to it.
         outcome: ``made good``: named, and all files are what they were; ``restored``: nothing was said, for nothing was
             lost: the file is what it was, or a copy of what lies elsewhere; ``refused``: the command names it and has
-            changed no other file; ``not needed``: the finished run reads it no more, and whoever reads it next checks
+            changed no other file; ``named``: a plot, which nothing is made from, is named and stays as it is; ``not
+            needed``: the finished run reads it no more, and whoever reads it next checks
             it (tokenized rows, and checkpoints, which are named all the same); ``SILENT``: none of these.
         said: the line that names it.
     """
@@ -85,15 +86,21 @@ def try_damage(world: World, run: str, whole: Path, expected: Contents, file: Pa
     if done.code == 0 and found == expected:
         outcome = "made good" if said else "restored" if whole_again or file.name[0] == "." else "SILENT"
         outcome = "not needed" if unneeded else outcome
+    elif done.code == 0 and said and file.suffix == ".png" and _differing(found, expected) <= {file.as_posix()}:
+        outcome = "named"
     elif done.code not in (0, 1) or (done.code == 1 and said):
         outcome = "refused" if said else "SILENT"
     else:
         outcome = "SILENT"
     if outcome == "SILENT":
-        changed = [name for name in {*found, *expected} if found.get(name) != expected.get(name)]
+        changed = sorted(_differing(found, expected))
         said = [f"exit {done.code}; differs: {changed}; {done.err[-300:]!r}"]
     shutil.rmtree(folder)
     return Try(run, file.as_posix(), act, outcome, said[0].strip() if said else "")
+
+
+def _differing(found: Contents, expected: Contents) -> set[str]:
+    return {name for name in {*found, *expected} if found.get(name) != expected.get(name)}
 
 
 def _is_unneeded(run: str, whole: Path, file: Path) -> bool:

@@ -29,10 +29,10 @@ def pack_prompt(
     if not is_pair_config(config):
         return original(manager, obj, input_text, input_ids, input_embeds, mm_inputs, *rest, **named)
     model = served() or _start(config)
+    asked_by(obj.sampling_params.get("custom_params"))
     unsupported = next(_unsupported(obj, input_embeds, mm_inputs), None)
     if unsupported is not None:
         raise ValueError(f"a PIPO model does not serve {unsupported}")
-    asked_by(obj.sampling_params.get("custom_params"))
     tokens = input_ids or []
     if any(not 0 <= token < model.ids.vocabulary for token in tokens):
         raise ValueError(f"a token id is outside the vocabulary of {model.ids.vocabulary}")
@@ -59,6 +59,7 @@ def _unsupported(obj: Any, input_embeds: Any, mm_inputs: Any) -> Iterator[str]:
         ),
         "token_ids_logprob": getattr(obj, "token_ids_logprob", None),
         "return_sampling_mask": getattr(obj, "return_sampling_mask", None),
+        "return_prompt_token_ids": getattr(obj, "return_prompt_token_ids", None),
         "return_hidden_states": getattr(obj, "return_hidden_states", None),
         "thinking budgets": (
             getattr(obj, "max_thinking_tokens", None)
