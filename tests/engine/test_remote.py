@@ -260,6 +260,7 @@ def test_an_interruption_waits_for_no_server(servers: ExitStack) -> None:
     server = servers.enter_context(scripted(ScriptedServer(post=never)))
     code = (
         "import os, signal, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "from tests.engine.test_remote import OpenAIDialect, RemoteEngine, ask\n"
         f"found = RemoteEngine(OpenAIDialect('m'), [{server.url!r}], tokenizer=None, max_length=9)\n"
         "threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
