@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -60,7 +60,8 @@ def scripted(server: ScriptedServer) -> Iterator[ScriptedServer]:
             self.send_header("Content-Type", "text/event-stream" if events else "application/json")
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
-            self.wfile.write(text.encode())
+            with suppress(OSError):  # the client may have left
+                self.wfile.write(text.encode())
 
         def log_message(self, *_: object) -> None:
             pass
