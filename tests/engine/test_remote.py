@@ -162,7 +162,7 @@ def test_a_request_that_is_always_refused_is_given_up(servers: ExitStack) -> Non
 def test_a_server_that_comes_back_is_asked_again(servers: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
     """However many requests met it while it was away, that is one failure, and hardly more than one line."""
     tries = itertools.count()
-    server = ScriptedServer(post=lambda path, body: None if next(tries) < 25 else echo(path, body))
+    server = ScriptedServer(post=lambda path, body: None if next(tries) < 5 else echo(path, body))
     servers.enter_context(scripted(server))
     found = texts(engine(server, concurrency=20), [ask(number) for number in range(40)])
     assert found == {str(number): f"re {number}" for number in range(40)}
