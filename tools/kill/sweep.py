@@ -264,7 +264,8 @@ def import_everything() -> None:
 
     for package in (pipo_core, pipo_cli):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith("__main__"):
+            plugin = module.name.startswith("pipo_core.sglang.")  # is imported by SGLang's processes only
+            if not module.name.endswith("__main__") and not plugin:
                 importlib.import_module(module.name)
 
 
