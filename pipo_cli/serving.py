@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import stat
 import tempfile
@@ -167,7 +168,7 @@ def sglang_plan(serving: Serving) -> dict[str, Any]:
     Raises:
         UsageError: if SGLang does not have what is asked for.
     """
-    from pipo_core.engine.sglang_server import check_method, command_line, serve_command
+    from pipo_core.engine.sglang_server import check_method, serve_command
     from pipo_core.sglang.served import TAU_VARIABLE
 
     check_method(serving.model, serving.decoding)
@@ -178,7 +179,7 @@ def sglang_plan(serving: Serving) -> dict[str, Any]:
     variable = "" if tau is None else f"{TAU_VARIABLE}={tau:.12g} "
     # pipo hands the key over in a file; a command of the user's own cannot do so without one.
     key = "" if serving.key is None else " --api-key $KEY"
-    return {**serving.plan("sglang"), "command": f"{variable}{command_line(command)}{key}"}
+    return {**serving.plan("sglang"), "command": f"{variable}{shlex.join(command)}{key}"}
 
 
 def serve_sglang(serving: Serving, show: Any, *, quiet: bool) -> None:

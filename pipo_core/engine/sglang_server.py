@@ -7,7 +7,6 @@ through a thread that keeps the last lines, to explain a crash.
 import importlib.util
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -272,8 +271,3 @@ def _free_port(host: str, port: int) -> int:
             return number
     except OSError as error:
         raise MachineError(f"{host}:{port}: {error.strerror or error}", hint="choose another --port") from error
-
-
-def command_line(command: Sequence[str]) -> str:
-    """Return a command as a shell takes it."""
-    return shlex.join(command)

@@ -135,6 +135,3 @@ def _load(own: dict[str, torch.nn.Parameter], name: str, weight: torch.Tensor) -
     loader = getattr(own[name], "weight_loader", default_weight_loader)
     loader(own[name], weight, *([] if part is None else [part]))
     return name
-
-
-EntryClass = Qwen3_5ForCausalPIPO
