@@ -17,7 +17,7 @@ import typer
 
 from pipo_cli.reporter import open_reporter
 from pipo_core.errors import MachineError, PipoError, UsageError
-from pipo_core.recipes.methods import Decoding
+from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, Decoding
 
 _BATCH = 32
 _MAX_REQUESTS = 256
@@ -42,6 +42,8 @@ class Serving:
         precision: number format of the weights.
         thoughts_apart: whether a chat's thought has a field of its own.
         drain_seconds: how long accepted requests may take after the stop.
+        origins: of web pages that may use the server.
+        log_level: how much it writes to standard error.
         flags: further options of SGLang's server.
     """
 
@@ -58,15 +60,23 @@ class Serving:
     precision: str
     thoughts_apart: bool
     drain_seconds: int
+    origins: frozenset[str] = frozenset()
+    log_level: str = "info"
     flags: tuple[str, ...] = ()
 
     def plan(self, engine: str) -> dict[str, Any]:
         """Return what is shown before the start."""
         return {
             **{"model": str(self.model), "name": self.name, "engine": engine},
-            **{"method": self.decoding.method, "tau": self.decoding.tau},
+            **{"method": self.decoding.method, "tau": self._tau},
             **{"address": f"http://{self.host}:{self.port}/v1", "api key": self.key is not None},
         }
+
+    @property
+    def _tau(self) -> float | None:
+        """The threshold of requests that name none; None for methods without one."""
+        has_one = "tau" in METHODS[self.decoding.method].options
+        return DEFAULT_TAU if has_one and self.decoding.tau is None else self.decoding.tau
 
 
 def has_sglang() -> bool:
@@ -99,6 +109,7 @@ def serve_torch(serving: Serving, show: Any, *, quiet: bool) -> None:
         from pipo_core.engine.torch_opening import TorchOpener
         from pipo_core.serve.run import is_loopback, listen, local_names, serve, url
         from pipo_core.serve.service import Service, read_defaults
+        from pipo_core.serve.tracing import log_requests
 
     settings = torch_settings(
         batch=serving.batch or _BATCH, device=serving.device, precision=serving.precision, max_length=serving.max_length
@@ -116,8 +127,10 @@ def serve_torch(serving: Serving, show: Any, *, quiet: bool) -> None:
             defaults=read_defaults(serving.model),
             # A web page can make a browser call this machine; without a key, the Host header tells it apart.
             hosts=local_names(serving.host) if serving.key is None and is_loopback(serving.host) else None,
+            origins=serving.origins,
             max_requests=serving.max_requests or _MAX_REQUESTS,
         )
+        log_requests(serving.log_level)
         address = url(listening)
         sampling = ", ".join(f"{name} {value:g}" for name, value in service.defaults.model_dump().items())
 
@@ -143,12 +156,14 @@ def sglang_flags(serving: Serving) -> list[str]:
     """Return SGLang's options for ours, before those that the user adds.
 
     Raises:
-        UsageError: for a device that SGLang does not take.
+        UsageError: for a device or an option that SGLang does not take.
     """
     if serving.device not in ("auto", "cpu", "cuda"):
         raise UsageError(
             f"--device {serving.device} is for the torch engine", hint="CUDA_VISIBLE_DEVICES=N pipo serve …"
         )
+    if serving.origins:
+        raise UsageError("--allow-origin is for the torch engine: SGLang's server takes requests of every web page")
     options = {
         "--max-running-requests": serving.batch,
         "--max-queued-requests": serving.max_requests,
@@ -156,6 +171,7 @@ def sglang_flags(serving: Serving) -> list[str]:
         "--device": None if serving.device == "auto" else serving.device,
         "--dtype": {"fp32": "float32", "bf16": "bfloat16"}.get(serving.precision),
         "--reasoning-parser": "qwen3" if serving.thoughts_apart else None,
+        "--log-level": serving.log_level,
     }
     given = {flag.partition("=")[0] for flag in serving.flags}
     kept = {option: value for option, value in options.items() if value is not None and option not in given}

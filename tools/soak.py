@@ -67,7 +67,7 @@ def soak(address: str, model: str, pid: int, *, clients: int, seconds: float, se
     time.sleep(1)
     idle = httpx.get(address.replace("/v1", "/metrics")).text
     running = sum(
-        int(line.split()[1])
+        int(float(line.split()[1]))
         for line in idle.splitlines()
         if line.startswith("pipo_requests_running") or line.startswith("pipo_requests_waiting")
     )

@@ -33,6 +33,15 @@ class EngineKind(StrEnum):
     sglang = "sglang"
 
 
+class LogLevel(StrEnum):
+    """How much the server writes to standard error."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
 class Precision(StrEnum):
     """Number formats."""
 
@@ -143,6 +152,17 @@ def serve(
     drain_seconds: Annotated[
         int, typer.Option("--drain-seconds", min=0, help="How long accepted requests may take after the stop.")
     ] = 60,
+    origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Web pages that may use the server, such as https://chat.example (again for more).",
+        ),
+    ] = None,
+    log_level: Annotated[
+        LogLevel, typer.Option("--log-level", help="What goes to standard error; info is a line a request.")
+    ] = LogLevel.info,
     engine: Annotated[
         EngineKind,
         typer.Option("--engine", help="auto is sglang where it is installed and a GPU is there, else torch."),
@@ -178,6 +198,8 @@ def serve(
         precision=precision.value,
         thoughts_apart=reasoning is Reasoning.separate,
         drain_seconds=drain_seconds,
+        origins=_origins(origins or []),
+        log_level=log_level.value,
         flags=tuple(flags or ()),
     )
     with_sglang = engine is EngineKind.sglang or (engine is EngineKind.auto and has_sglang())
@@ -188,6 +210,19 @@ def serve(
         return
     serve_with = serve_sglang if with_sglang else serve_torch
     serve_with(serving, partial(_show, ctx), quiet=session(ctx).json)
+
+
+def _origins(given: list[str]) -> frozenset[str]:
+    from urllib.parse import urlsplit
+
+    for origin in given:
+        parts = urlsplit(origin)
+        if not parts.scheme or not parts.netloc or origin != f"{parts.scheme}://{parts.netloc}":
+            raise UsageError(
+                f"--allow-origin {origin}: an origin is a scheme and a machine, without a path",
+                hint="such as https://chat.example or http://localhost:3000",
+            )
+    return frozenset(given)
 
 
 def _read_key(file: Path | None) -> str | None:

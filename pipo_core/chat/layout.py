@@ -15,7 +15,11 @@ _ANSWER = "pipo"
 
 
 def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, thinking: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    thinking: bool = True,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> list[int]:
     r"""Return the ids of a conversation up to where the assistant's turn is written.
 
@@ -26,12 +30,19 @@ def encode_prompt(
         tokenizer: the model's, with its chat template.
         messages: the turns, each with `role` and `content`.
         thinking: whether the answer begins with a thought; pair models are trained with thoughts.
+        tools: what the assistant may call, in OpenAI's shape.
 
     Raises:
         UsageError: if the chat template fails on these messages.
     """
     controls = ControlTokens(tokenizer)
-    return controls.encode(_prompt_text(tokenizer, controls, messages, thinking=thinking))
+    return controls.encode(_prompt_text(tokenizer, controls, messages, thinking=thinking, tools=tools))
+
+
+def takes_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether the chat template has a place for tools, for calls of them and for what they return."""
+    template = str(tokenizer.chat_template)
+    return all(name in template for name in ("tools", "tool_calls", "tool"))
 
 
 def encode_answered(
@@ -83,11 +94,16 @@ def _prompt_text(
     messages: Sequence[Mapping[str, Any]],
     *,
     thinking: bool,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     hidden = [controls.hide(message) for message in messages]
+    # Without tools the argument is left out: a template may ask whether it is there.
+    offered = {"tools": [controls.hide(tool) for tool in tools]} if tools else {}
     try:
         return str(
-            tokenizer.apply_chat_template(hidden, add_generation_prompt=True, enable_thinking=thinking, tokenize=False)
+            tokenizer.apply_chat_template(
+                hidden, add_generation_prompt=True, enable_thinking=thinking, tokenize=False, **offered
+            )
         )
     except Exception as error:  # a template is a program and may raise anything
         raise UsageError(f"the chat template does not take these messages: {one_line(error)}") from error

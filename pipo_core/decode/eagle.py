@@ -82,7 +82,7 @@ class EagleMethod(Method[EagleState]):
             counts=[1] * len(first),
             hidden=torch.nn.functional.pad(read.hidden[:, None], (0, 0, 0, self.drafts)),
         )
-        return state, StepOutput(first[:, None], torch.ones_like(first))
+        return state, StepOutput(first[:, None], torch.ones_like(first), scores=sampler.take_scores())
 
     @override
     @torch.inference_mode()
@@ -97,7 +97,7 @@ class EagleMethod(Method[EagleState]):
         state.sampler.advance(state.counts)
         state.hidden = hidden
         counts = torch.tensor(state.counts, device=self.model.device)
-        return StepOutput(state.tokens, counts, offered=self.drafts)
+        return StepOutput(state.tokens, counts, offered=self.drafts, scores=state.sampler.take_scores())
 
     def _draft(self, state: EagleState) -> torch.Tensor:
         """Return ``d_1 … d_n``, ``[B, n]``; the MTP cache then holds only entries from the backbone's hidden states."""

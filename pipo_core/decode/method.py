@@ -15,6 +15,7 @@ from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.graphs import BLOCK, Graphs, PassRunner, run_plainly
 from pipo_core.decode.prefill import PrefillSettings, PromptReader
 from pipo_core.decode.sampling import Sampler
+from pipo_core.decode.token_scores import TokenScore
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.sizes import ModelSizes
 from pipo_core.recipes.methods import MethodSpec
@@ -30,12 +31,16 @@ class StepOutput:
         counts: ``[B]``, from 1 to ``W``.
         offered: drafts that the method made for every sequence.
         confidence: ``c_i``, ``[B]`` fp32; None where the method has no gate or made no draft.
+        scores: of each sequence's sampled tokens; None if no sequence asks for them.
+        prompt_scores: of each prompt's tokens from the second on, with the first output; None if nobody asks.
     """
 
     tokens: torch.Tensor
     counts: torch.Tensor
     offered: int = 0
     confidence: torch.Tensor | None = None
+    scores: list[list[TokenScore]] | None = None
+    prompt_scores: list[list[TokenScore]] | None = None
 
     @property
     def first(self) -> torch.Tensor:
@@ -159,6 +164,11 @@ class Method(ABC, Generic[StateT]):
         return self.spec.uses_mtp
 
     @property
+    def scores_prompts(self) -> bool:
+        """Whether prompts can be scored: each token needs a hidden state of the position before it."""
+        return self.spec.cache_width == 1
+
+    @property
     def takes_tau(self) -> bool:
         """Whether sequences may have confidence thresholds of their own."""
         return False
@@ -190,8 +200,10 @@ class Method(ABC, Generic[StateT]):
             reader: a reader that has read the prompts, or a part of them; None to read them now.
         """
         read = (reader or self.open_reader(prompts, settings)).read()
-        sampler = Sampler(settings.sampling, prompts, self.model.config.vocab_size, self.model.device)
-        return self._start(read, sampler)
+        config, device = self.model.config, self.model.device
+        sampler = Sampler(settings.sampling, prompts, config.vocab_size, device, ends=settings.end_ids)
+        state, output = self._start(read, sampler)
+        return state, replace(output, prompt_scores=read.scores)
 
     @abstractmethod
     def _start(self, read: PromptReader, sampler: Sampler) -> tuple[StateT, StepOutput]:

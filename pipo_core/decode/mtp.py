@@ -83,7 +83,7 @@ class MTPMethod(Method[MTPState]):
         state.sampler.count(second)
         state.sampler.advance()
         state.tokens = torch.stack([first, second], dim=1)
-        return StepOutput(state.tokens, torch.full_like(first, 2), offered=1)
+        return StepOutput(state.tokens, torch.full_like(first, 2), offered=1, scores=state.sampler.take_scores())
 
     @override
     @classmethod

@@ -134,6 +134,7 @@ class PairMethod(Method[PairState]):
             1 + kept.long(),
             offered=int(state.mtp_cache is not None),
             confidence=confidence,
+            scores=state.sampler.take_scores(),
         )
 
     def _thresholds(self, named: Sequence[float | None], count: int) -> torch.Tensor:

@@ -15,6 +15,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.cache import SequenceCache, prefill_states, shift_left
 from pipo_core.decode.sampling import SamplingParams
+from pipo_core.decode.token_scores import TokenScore, score_prompt_piece, widest
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
 from pipo_core.model.slots import even_prompt, left_pad
 from pipo_core.model.stock_cache import cache_keyword
@@ -31,6 +32,7 @@ class PrefillSettings:
         max_positions: positions that each sequence can reach; buffers do not grow beyond the largest. Empty for no
             limit.
         tau: confidence thresholds; None for the method's. Empty for the method's everywhere.
+        prompt_scores: how many of the likeliest tokens are recorded at each token of the prompt; None scores nothing.
     """
 
     sampling: Sequence[SamplingParams]
@@ -38,6 +40,7 @@ class PrefillSettings:
     reserved_positions: int = 64
     max_positions: Sequence[int] = ()
     tau: Sequence[float | None] = ()
+    prompt_scores: Sequence[int | None] = ()
 
 
 class PromptReader:
@@ -58,6 +61,7 @@ class PromptReader:
         settings: of the sequences.
         lengths: positions of each prompt.
         hidden: final-normed hidden states of the last position, ``[B, H]``; set once all is read.
+        scores: of each prompt's tokens read so far, from the second on; None if no sequence asks for them.
     """
 
     def __init__(
@@ -86,6 +90,8 @@ class PromptReader:
         self._read = 0
         self._chunk = chunk if chunk is not None and len(padded) == 1 else max(self.lengths)
         self._cache = DynamicCache(config=model.config)
+        self._top = widest(settings.prompt_scores)
+        self.scores: list[list[TokenScore]] | None = None if self._top is None else [[] for _ in prompts]
         self._mtp_pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     @property
@@ -116,8 +122,17 @@ class PromptReader:
             self._mtp_pieces.append(
                 model.mtp.keys_and_values(model.embed(next_first), hidden[:, :known], positions[:, :known])
             )
+        if self.scores is not None:
+            self._score(hidden, begin)
         self.hidden = hidden[:, -1]
         self._read = end
+
+    def _score(self, hidden: torch.Tensor, begin: int) -> None:
+        """Add the scores of the tokens behind the positions from ``begin`` on; ``hidden`` is ``[B, T, H]``."""
+        following = self._ids[:, begin + 1 : begin + 1 + hidden.shape[1]]
+        pieces = score_prompt_piece(self._model, hidden, following, self._top or 0)
+        for mine, piece, fill in zip(self.scores or [], pieces, self._fills.tolist(), strict=True):
+            mine += piece[max(fill - begin, 0) :]
 
     def read(self) -> "PromptReader":
         """Read all that is left and return this reader."""

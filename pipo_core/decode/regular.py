@@ -51,7 +51,8 @@ class RegularMethod(Method[RegularState]):
         state.tokens = state.sampler.sample(logits, place=0)
         state.sampler.count(state.tokens)
         state.sampler.advance()
-        return StepOutput(state.tokens[:, None], torch.ones_like(state.tokens))
+        counts = torch.ones_like(state.tokens)
+        return StepOutput(state.tokens[:, None], counts, scores=state.sampler.take_scores())
 
     @override
     @classmethod

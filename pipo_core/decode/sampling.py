@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pipo_core.decode.biases import Biases
+from pipo_core.decode.token_scores import StepScores, TokenScore, widest
 from pipo_core.errors import UsageError
 
 
@@ -22,6 +24,11 @@ class SamplingParams:
         frequency_penalty: the same, times how often it is there.
         repetition_penalty: divides (multiplies, if negative) the logit of tokens in prompt or output; 1 does nothing.
         seed: of the request's noise.
+        min_p: tokens whose probability is below this share of the likeliest one's are left out; 0 keeps all.
+        logit_bias: tokens and what is added to their logits, after the penalties.
+        min_tokens: the ids that end the text cannot be sampled before this many tokens were written.
+        logprobs: how many of the likeliest tokens are recorded beside each sampled one, with log-probabilities; None
+            records nothing.
 
     Raises:
         UsageError: for values outside their ranges.
@@ -34,6 +41,10 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     seed: int = 0
+    min_p: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         rules = {
@@ -43,6 +54,10 @@ class SamplingParams:
             "presence_penalty": math.isfinite(self.presence_penalty),
             "frequency_penalty": math.isfinite(self.frequency_penalty),
             "repetition_penalty": 0 < self.repetition_penalty < math.inf,
+            "min_p": 0 <= self.min_p <= 1,
+            "logit_bias": all(math.isfinite(value) for _, value in self.logit_bias),
+            "min_tokens": isinstance(self.min_tokens, int) and self.min_tokens >= 0,
+            "logprobs": self.logprobs is None or self.logprobs >= 0,
         }
         for name, holds in rules.items():
             if not holds:
@@ -84,6 +99,13 @@ class Sampler:
 
     Attributes:
         broken: sequences whose scores held NaN, or whose best score was infinite, ``[B]``.
+
+    Args:
+        params: of each sequence.
+        prompts: for the repetition penalty.
+        vocabulary: how many ids there are.
+        device: where the sequences run.
+        ends: ids that end each sequence, for ``min_tokens``; empty for none anywhere.
     """
 
     def __init__(
@@ -92,6 +114,8 @@ class Sampler:
         prompts: Sequence[Sequence[int]],
         vocabulary: int,
         device: torch.device,
+        *,
+        ends: Sequence[frozenset[int]] = (),
     ) -> None:
         self._params = list(params)
         self._slots = np.zeros(len(params), dtype=np.uint64)
@@ -101,6 +125,8 @@ class Sampler:
         self._counts: _Counts | None = None
         if any(p.penalises for p in params):
             self._counts = _Counts.of_prompts(prompts, vocabulary, device)
+        self._biases = Biases([p.logit_bias for p in params], [p.min_tokens for p in params], ends, vocabulary, device)
+        self._scores: StepScores | None = None
         self._collect()
 
     def sample(
@@ -122,8 +148,18 @@ class Sampler:
             ahead: slots between the current one and the one that is sampled for.
             vocabulary: the ids that the logits are of, ``[V]``; None for all.
         """
-        sampled = self._sample(self._penalised(logits.float(), indices, vocabulary), place, indices, ahead)
-        return sampled if vocabulary is None else vocabulary[sampled]
+        scores = self._biases.add_to(self._penalised(logits.float(), indices, vocabulary), indices, vocabulary)
+        sampled = self._sample(scores, place, indices, ahead)
+        sampled = sampled if vocabulary is None else vocabulary[sampled]
+        if self._logprobs is not None:
+            self._scores = self._scores or StepScores(len(self._params), self._logprobs)
+            self._scores.add(logits, sampled, indices, vocabulary)
+        return sampled
+
+    def take_scores(self) -> list[list[TokenScore]] | None:
+        """Return the scores of the tokens sampled since the last call, a list a sequence; None if nobody asks."""
+        scores, self._scores = self._scores, None
+        return None if scores is None else scores.rows()
 
     def _sample(self, scores: torch.Tensor, place: int, indices: torch.Tensor | None, ahead: int) -> torch.Tensor:
         """Return one index a sequence, ``[N]``, from penalised scores ``[N, V]``."""
@@ -137,13 +173,14 @@ class Sampler:
             return greedy
         widest = min(self._widest, scores.shape[1])
         settings = self._table if indices is None else self._table[indices]
-        temperature, top_p, top_k = settings[:, 0:1], settings[:, 1:2], settings[:, 2:3]
+        temperature, top_p, top_k, min_p = settings[:, 0:1], settings[:, 1:2], settings[:, 2:3], settings[:, 6:7]
         top, ids = scores.topk(widest, dim=-1)
         scaled = top / temperature.clamp(min=1e-6)
         scaled = scaled.masked_fill(torch.arange(widest, device=scores.device) >= top_k, -torch.inf)
         probabilities = scaled.softmax(dim=-1)
         mass_before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(mass_before >= top_p, 0.0)
+        left_out = (mass_before >= top_p) | (probabilities < min_p * probabilities[:, :1])
+        probabilities = probabilities.masked_fill(left_out, 0.0)
         cumulative = probabilities.cumsum(dim=-1)
         threshold = self.noise(place, indices, ahead) * cumulative[:, -1:]
         index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=widest - 1)
@@ -152,6 +189,7 @@ class Sampler:
 
     def count(self, tokens: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
         """Count output tokens ``[B]`` for the penalties, of the sequences that wrote one, ``[B]``; None: of all."""
+        self._biases.count(wrote)
         if self._counts is not None:
             indices = torch.arange(len(self._params), device=self._device)
             self._counts.output[indices, tokens] += 1 if wrote is None else wrote.int()
@@ -168,6 +206,7 @@ class Sampler:
                 torch.cat([part.output for part in parts]), torch.cat([part.in_prompt for part in parts])
             )
         self._params += other._params
+        self._biases.join(other._biases)
         self.broken = torch.cat([self.broken, other.broken])
         self._slots = np.concatenate([self._slots, other._slots])
         self._collect()
@@ -177,6 +216,7 @@ class Sampler:
         self._params = [self._params[index] for index in indices]
         self._slots = self._slots[list(indices)]
         self.broken = self.broken[list(indices)]
+        self._biases.keep(indices)
         if self._counts is not None:
             self._counts = self._counts.of_sequences(torch.tensor(indices, dtype=torch.long, device=self._device))
         self._collect()
@@ -190,6 +230,7 @@ class Sampler:
         params = self._params
         widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in params if p.temperature > 0]
         self._all_greedy = not widths
+        self._logprobs = widest([p.logprobs for p in params])
         self._widest = max(widths, default=1)
         self._repetition = any(p.repetition_penalty != 1.0 for p in params)
         self._frequency = any(p.frequency_penalty for p in params)
@@ -201,10 +242,11 @@ class Sampler:
                 p.presence_penalty,
                 p.frequency_penalty,
                 p.repetition_penalty,
+                p.min_p,
             )
             for p in params
         ]
-        self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 6)
+        self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 7)
         self._seeds = np.array([p.seed % 2**64 for p in params], dtype=np.uint64)
 
     def _penalised(

@@ -51,12 +51,17 @@ class Admission:
         """Check that a request can run.
 
         Raises:
-            UsageError: if an id is outside the vocabulary, or no draft can be kept by a threshold of the request's.
+            UsageError: if an id is outside the vocabulary, no draft can be kept by a threshold of the request's, or
+                the method scores no prompts.
             CapacityError: if prompt and budget can never fit.
         """
         if request.tau is not None and not self._method.takes_tau:
             raise UsageError(f"request {request.id}: the engine makes no drafts that a tau of its own could keep")
+        if request.prompt_scores is not None and not self._method.scores_prompts:
+            raise UsageError(f"request {request.id}: a pair model reads two tokens at once and scores no prompts")
         vocabulary = self._method.model.config.vocab_size
+        if not all(0 <= token < vocabulary for token, _ in request.sampling.logit_bias):
+            raise UsageError(f"request {request.id}: a token of logit_bias is outside the vocabulary of {vocabulary}")
         if not all(0 <= token < vocabulary for token in request.prompt_ids):
             raise UsageError(f"request {request.id}: a prompt id is outside the vocabulary of {vocabulary}")
         budget = request.max_positions(self._method.max_step_positions)

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.sampling import SamplingParams
+from pipo_core.decode.token_scores import TokenScore
 from pipo_core.errors import UsageError
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
@@ -43,6 +44,8 @@ class Request:
         record: keep every slot in the completion (for distillation).
         messages: a chat instead of `prompt_ids`; the engine lays it out.
         tau: confidence threshold of a pair model; None for the engine's.
+        prompt_scores: how many of the likeliest tokens are recorded at each token of the prompt, with
+            log-probabilities; None scores nothing. Pair models cannot: they read two tokens a position.
 
     Raises:
         UsageError: for an empty prompt, an empty stop string, a threshold that is not a number, or a budget that is
@@ -61,6 +64,7 @@ class Request:
     record: bool = False
     messages: tuple[Mapping[str, str], ...] = ()
     tau: float | None = None
+    prompt_scores: int | None = None
 
     def __post_init__(self) -> None:
         if self.tau is not None and not math.isfinite(self.tau):
@@ -111,6 +115,8 @@ class Completion:
             ``error``; what was written before a cancellation or an error is here.
         error: what went wrong, if ``finish_reason`` is ``error``.
         record: every slot, end tokens and rejected drafts included, if the request asks for it.
+        scores: of the tokens written, the end token's included, if the request's sampling asks for them.
+        prompt_scores: of the prompt's tokens from the second on, if the request asks for them.
         ttft_s: seconds from admission to the first slot.
         time_s: seconds from admission to the last slot.
     """
@@ -127,6 +133,8 @@ class Completion:
     finish_reason: FinishReason = "length"
     error: str | None = None
     record: list[Slot] | None = None
+    scores: list[TokenScore] | None = None
+    prompt_scores: list[TokenScore] | None = None
     ttft_s: float = 0.0
     time_s: float = 0.0
 
@@ -154,12 +162,14 @@ class Delta(NamedTuple):
             of a request's deltas, joined, are its completion's text.
         tokens: in the answer's order, without the end token; rejected drafts stand where they were rejected.
         completion: set on the request's last delta.
+        scores: of the tokens written, the end token's included, if the request asks for them.
     """
 
     id: str
     text: str = ""
     tokens: tuple[Written, ...] = ()
     completion: Completion | None = None
+    scores: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True)

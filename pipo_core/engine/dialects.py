@@ -66,9 +66,24 @@ def _reading(read: Callable[[], Completion]) -> Completion:
         raise StrangeAnswerError(f"the server's answer lacks or garbles {error}") from error
 
 
-def _sampling_of(request: Request) -> dict[str, Any]:
-    """Return the sampling settings that both interfaces call by one name."""
+def _sampling_of(request: Request, *, min_tokens: str) -> dict[str, Any]:
+    """Return the sampling settings of a request as a server reads them.
+
+    Args:
+        request: the request.
+        min_tokens: the name of that setting, for which the interfaces have different ones.
+
+    Raises:
+        UsageError: if the request asks for log-probabilities.
+    """
     sampling = request.sampling
+    if sampling.logprobs is not None or request.prompt_scores is not None:
+        raise UsageError("log-probabilities are not read from servers")
+    further = {
+        "min_p": sampling.min_p,
+        "logit_bias": {str(token): value for token, value in sampling.logit_bias},
+        min_tokens: sampling.min_tokens,
+    }
     # All are sent, also those that are off: servers have defaults of their own.
     return {
         "temperature": sampling.temperature,
@@ -77,6 +92,7 @@ def _sampling_of(request: Request) -> dict[str, Any]:
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
+        **{name: value for name, value in further.items() if value},
     }
 
 
@@ -98,7 +114,7 @@ class SGLangDialect:
         """See `Dialect`."""
         if request.stop_behind:
             raise UsageError("SGLang has no stop strings that count behind the thought only")
-        sampling = _sampling_of(request) | {"max_new_tokens": self._max_tokens(request)}
+        sampling = _sampling_of(request, min_tokens="min_new_tokens") | {"max_new_tokens": self._max_tokens(request)}
         # Without the flag for deterministic inference, servers ignore seeds.
         sampling |= {"sampling_seed": request.sampling.seed % 2**31}
         if request.stop:
@@ -219,7 +235,7 @@ class OpenAIDialect:
         if request.record or request.stop_behind or request.stop_ids is not None:
             raise UsageError("a server of OpenAI's interface reports no slots and has no stop ids")
         body: dict[str, Any] = {
-            **_sampling_of(request),
+            **_sampling_of(request, min_tokens="min_tokens"),
             "model": self.model,
             "max_tokens": request.max_tokens,
             "seed": request.sampling.seed % 2**31,

@@ -303,6 +303,7 @@ class TorchEngine:
             reserved_positions=min(budget, _RESERVED),
             max_positions=[self._admission.max_positions(request) for request in requests],
             tau=[request.tau for request in requests],
+            prompt_scores=[request.prompt_scores for request in requests],
         )
 
     def _join(self, writers: list[Writer], state: RunningState, output: StepOutput) -> None:
@@ -327,13 +328,20 @@ class TorchEngine:
         now = time.perf_counter()
         tokens, counts = output.tokens.tolist(), output.counts.tolist()
         sure = [None] * len(counts) if output.confidence is None else output.confidence.tolist()
-        for writer, ids, count, confidence, lost in zip(writers, tokens, counts, sure, broken, strict=True):
+        scores = [[]] * len(counts) if output.scores is None else output.scores
+        for writer, prompt_scores in zip(writers, output.prompt_scores or (), strict=False):
+            writer.score_prompt(prompt_scores)
+        for writer, ids, count, confidence, scored, lost in zip(
+            writers, tokens, counts, sure, scores, broken, strict=True
+        ):
             if lost:
                 self._end(writer, "error", "the model's scores are not finite")
                 continue
             drafts, kept = writer.drafts, writer.kept
             try:
-                delta = writer.write(ids, count=count, offered=output.offered, now=now, confidence=confidence)
+                delta = writer.write(
+                    ids, count=count, offered=output.offered, now=now, confidence=confidence, scores=scored
+                )
             except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
                 self._fail(writer, error)
                 continue

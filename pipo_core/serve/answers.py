@@ -11,11 +11,13 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
-from pipo_core.chat import ThoughtSplitter
 from pipo_core.engine import Completion, Delta
 from pipo_core.engine.live import LiveStream
+from pipo_core.serve.choices import ChoiceText, Parts, called
 from pipo_core.serve.schemas import ChatBody, CompletionBody, error_body
+from pipo_core.serve.scores import chat_scores, completion_scores
 from pipo_core.serve.service import Service
+from pipo_core.serve.tracing import Trace
 
 _SHUT_DOWN = "the server shut down before the answer was complete"
 
@@ -26,51 +28,94 @@ class Accepted:
 
     Attributes:
         body: as it was read.
-        prompt_tokens: of all its prompts together.
+        prompts: the ids of each.
         opens_thought: whether answers begin with a thought that is given separately.
         streams: of its choices, in their order.
         id: of the answer.
+        trace: of the request.
         created: when it was accepted, in seconds since 1970.
     """
 
     body: ChatBody | CompletionBody
-    prompt_tokens: int
+    prompts: Sequence[Sequence[int]]
     opens_thought: bool
     streams: list[LiveStream]
     id: str
+    trace: Trace
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
-    def is_chat(self) -> bool:
-        """Whether the body is a chat."""
-        return isinstance(self.body, ChatBody)
+    def prompt_tokens(self) -> int:
+        """Tokens of all its prompts together."""
+        return sum(map(len, self.prompts))
 
     def cancel(self, service: Service) -> None:
         """End the requests; their streams then end too."""
         for stream in self.streams:
             service.live.cancel(stream.id)
 
+    def open_text(self) -> ChoiceText:
+        """Return what splits one choice's text."""
+        offered = self.body.offered if isinstance(self.body, ChatBody) else []
+        return ChoiceText(opens_thought=self.opens_thought, tools=[tool.for_template() for tool in offered])
+
+    def ended(self, service: Service, completions: Sequence[Completion]) -> None:
+        """Count the answer, and put its figures into the log."""
+        service.metrics.count(completions, self.streams, self.prompt_tokens)
+        first = min((stream.first_after for stream in self.streams if stream.first_after is not None), default=None)
+        self.trace.facts |= {
+            "prompt": self.prompt_tokens,
+            "tokens": sum(stream.tokens for stream in self.streams),
+            "ttft": "-" if first is None else f"{first:.3f}s",
+        }
+
+
+def usage_of(asked: Accepted, completions: Sequence[Completion]) -> dict[str, int]:
+    """Return the counts of tokens, PAD not counted."""
+    written = sum(completion.tokens for completion in completions)
+    return {
+        "prompt_tokens": asked.prompt_tokens,
+        "completion_tokens": written,
+        "total_tokens": asked.prompt_tokens + written,
+    }
+
 
 # ---------------------------------------------------------------------- whole
 
 
-async def answer_whole(service: Service, request: Request, asked: Accepted) -> Response:
-    """Return the answer once all choices are complete; end them if the client disconnects."""
+async def complete(service: Service, request: Request, asked: Accepted) -> list[Completion] | Response:
+    """Return the completions of all choices, or the error that one of them is; end them if the client disconnects."""
     gone = asyncio.create_task(_disconnected(request))
     gone.add_done_callback(lambda _: asked.cancel(service))  # no harm to requests that have ended
     try:
         completions = [await _collect(stream) for stream in asked.streams]
     finally:
         gone.cancel()
-    service.metrics.count(completions, asked.streams, asked.prompt_tokens)
+    asked.ended(service, completions)
     for completion in completions:
-        if completion.finish_reason == "error":
-            return JSONResponse(error_body(f"the request failed: {completion.error}", kind="server_error"), 500)
-        if completion.finish_reason == "cancelled":
-            return JSONResponse(error_body(_SHUT_DOWN, kind="server_error"), 503)
-    choices = [_choice(asked, index, completion) for index, completion in enumerate(completions)]
-    kind = "chat.completion" if asked.is_chat else "text_completion"
-    return JSONResponse({**_head(service, asked, kind), "choices": choices, "usage": _usage(asked, completions)})
+        if completion.finish_reason in ("error", "cancelled"):
+            status = 500 if completion.finish_reason == "error" else 503
+            return JSONResponse(error_body(why_not(completion), kind="server_error"), status)
+    return completions
+
+
+async def answer_whole(service: Service, request: Request, asked: Accepted) -> Response:
+    """Return the answer once all choices are complete; end them if the client disconnects."""
+    completions = await complete(service, request, asked)
+    if isinstance(completions, Response):
+        return completions
+    if isinstance(asked.body, ChatBody):
+        kind = "chat.completion"
+        choices = [_chat_choice(service, asked, index, one) for index, one in enumerate(completions)]
+    else:
+        kind = "text_completion"
+        choices = _text_choices(service, asked, asked.body, completions)
+    return JSONResponse({**_head(service, asked, kind), "choices": choices, "usage": usage_of(asked, completions)})
+
+
+def why_not(completion: Completion) -> str:
+    """Return what is said of a completion that failed or was cut off."""
+    return _SHUT_DOWN if completion.finish_reason == "cancelled" else f"the request failed: {completion.error}"
 
 
 async def _disconnected(request: Request) -> None:
@@ -86,62 +131,92 @@ async def _collect(stream: LiveStream) -> Completion:
     raise RuntimeError(f"the stream of {stream.id} ended without a completion")
 
 
-def _choice(asked: Accepted, index: int, completion: Completion) -> dict[str, Any]:
-    common = {"index": index, "finish_reason": completion.finish_reason, "logprobs": None}
-    if not asked.is_chat:
-        return {**common, "text": completion.text}
-    message: dict[str, Any] = {"role": "assistant", "content": completion.text}
-    if asked.opens_thought:
-        splitter = ThoughtSplitter()
-        thought, answer = splitter.feed(completion.text)
-        message = {"role": "assistant", "reasoning_content": thought + splitter.end(), "content": answer}
-    return {**common, "message": message}
+def _chat_choice(service: Service, asked: Accepted, index: int, completion: Completion) -> dict[str, Any]:
+    text = asked.open_text()
+    thought, answer, calls = text.feed(completion.text, last=True)
+    message: dict[str, Any] = {"role": "assistant", "content": None if calls and not answer else answer}
+    message |= {"reasoning_content": thought} if asked.opens_thought else {}
+    message |= {"tool_calls": [called(call) for call in calls]} if calls else {}
+    scores = None if completion.scores is None else chat_scores(service.texts, completion.scores)
+    reason = text.reason(completion.finish_reason)
+    return {"index": index, "finish_reason": reason, "logprobs": scores, "message": message}
+
+
+def _text_choices(
+    service: Service, asked: Accepted, body: CompletionBody, completions: Sequence[Completion]
+) -> list[dict[str, Any]]:
+    choices = []
+    for index, completion in enumerate(completions):
+        first = completions[index - index % body.n]  # of this prompt
+        prompt = asked.prompts[index // body.n]
+        said = service.tokenizer.decode(list(prompt)) if body.echo else ""
+        scores = None
+        if completion.scores is not None:
+            scored = [*(first.prompt_scores or ()), *completion.scores]
+            unscored = prompt[:1] if first.prompt_scores is not None else ()
+            scores = completion_scores(service.texts, scored, unscored=unscored)
+        text = said + completion.text
+        choices.append({"index": index, "finish_reason": completion.finish_reason, "logprobs": scores, "text": text})
+    return choices
 
 
 def _head(service: Service, asked: Accepted, kind: str) -> dict[str, Any]:
     return {"id": asked.id, "object": kind, "created": asked.created, "model": service.model}
 
 
-def _usage(asked: Accepted, completions: Sequence[Completion]) -> dict[str, int]:
-    written = sum(completion.tokens for completion in completions)
-    return {
-        "prompt_tokens": asked.prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": asked.prompt_tokens + written,
-    }
-
-
 # ---------------------------------------------------------------------- streamed
 
 
-async def answer_in_events(service: Service, asked: Accepted) -> AsyncIterator[str]:
-    """Yield the server-sent events of an answer; cancel its requests if the client stops reading."""
+async def deltas_of(service: Service, asked: Accepted) -> AsyncIterator[tuple[int, Delta]]:
+    """Yield the deltas of an answer's choices; cancel its requests if the reader stops early.
+
+    What a choice has written while its reader was busy comes as one delta: a slow client costs fewer events, not more.
+    """
     completions: list[Completion] = []
     arrived: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
     readers = [asyncio.create_task(_read(index, stream, arrived)) for index, stream in enumerate(asked.streams)]
-    splitters = [ThoughtSplitter() if asked.opens_thought else None for _ in asked.streams]
     try:
-        if asked.is_chat:
-            for index in range(len(asked.streams)):
-                yield _event(service, asked, index, {"role": "assistant", "content": ""})
         while len(completions) < len(asked.streams):
-            index, delta = await arrived.get()
-            for part in _parts(asked, splitters[index], delta):
-                yield _event(service, asked, index, part)
-            if delta.completion is not None:
-                completions.append(delta.completion)
-                yield _end_event(service, asked, index, delta.completion)
-        options = asked.body.stream_options
-        if options is not None and options.include_usage:
-            head = _head(service, asked, _chunk_kind(asked))
-            yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(asked, completions)})}\n\n"
-        yield "data: [DONE]\n\n"
+            waiting: dict[int, Delta] = dict([await arrived.get()])
+            while not arrived.empty():
+                index, delta = arrived.get_nowait()
+                waiting[index] = _joined(waiting[index], delta) if index in waiting else delta
+            for index, delta in waiting.items():
+                completions += [] if delta.completion is None else [delta.completion]
+                yield index, delta
     finally:
         if len(completions) < len(asked.streams):
             asked.cancel(service)
         for reader in readers:
             reader.cancel()
-        service.metrics.count(completions, asked.streams, asked.prompt_tokens)
+        asked.ended(service, completions)
+
+
+async def answer_in_events(service: Service, asked: Accepted) -> AsyncIterator[str]:
+    """Yield the server-sent events of an answer; cancel its requests if the client stops reading."""
+    chat = isinstance(asked.body, ChatBody)
+    head = _head(service, asked, "chat.completion.chunk" if chat else "text_completion")
+    texts = [asked.open_text() for _ in asked.streams]
+    completions = []
+    if chat:
+        for index in range(len(asked.streams)):
+            yield _event(head, _chat_chunk(index, {"role": "assistant", "content": ""}))
+    async for index, delta in deltas_of(service, asked):
+        told = _chat_chunks if chat else _text_chunks
+        for choice in told(service, index, texts[index], delta):
+            yield _event(head, choice)
+        if delta.completion is None:
+            continue
+        completions.append(delta.completion)
+        if delta.completion.finish_reason in ("error", "cancelled"):
+            yield f"data: {json.dumps(error_body(why_not(delta.completion), kind='server_error'))}\n\n"
+        else:
+            reason = texts[index].reason(delta.completion.finish_reason)
+            yield _event(head, _chat_chunk(index, {}, reason) if chat else _text_chunk(index, "", reason))
+    options = asked.body.stream_options
+    if options is not None and options.include_usage:
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage_of(asked, completions)})}\n\n"
+    yield "data: [DONE]\n\n"
 
 
 async def _read(index: int, stream: LiveStream, arrived: "asyncio.Queue[tuple[int, Delta]]") -> None:
@@ -150,31 +225,51 @@ async def _read(index: int, stream: LiveStream, arrived: "asyncio.Queue[tuple[in
             arrived.put_nowait((index, delta))
 
 
-def _parts(asked: Accepted, splitter: ThoughtSplitter | None, delta: Delta) -> list[dict[str, str]]:
-    """Return the fields that a delta adds to the answer, one chunk each."""
-    if not asked.is_chat:
-        return [{"text": delta.text}] if delta.text else []
-    if splitter is None:
-        return [{"content": delta.text}] if delta.text else []
-    thought, answer = splitter.feed(delta.text)
-    if delta.completion is not None:
-        thought += splitter.end()
-    fields = {"reasoning_content": thought, "content": answer}
-    return [{name: text} for name, text in fields.items() if text]
+def _joined(first: Delta, second: Delta) -> Delta:
+    return Delta(
+        first.id,
+        first.text + second.text,
+        first.tokens + second.tokens,
+        second.completion,
+        first.scores + second.scores,
+    )
 
 
-def _end_event(service: Service, asked: Accepted, index: int, completion: Completion) -> str:
-    if completion.finish_reason in ("error", "cancelled"):
-        why = _SHUT_DOWN if completion.finish_reason == "cancelled" else f"the request failed: {completion.error}"
-        return f"data: {json.dumps(error_body(why, kind='server_error'))}\n\n"
-    return _event(service, asked, index, {}, completion.finish_reason)
+def _chat_chunks(service: Service, index: int, text: ChoiceText, delta: Delta) -> list[dict[str, Any]]:
+    """Return what a delta adds to a chat's choice: a chunk for its thought, its answer, and each call."""
+    before = text.calls
+    parts: Parts = text.feed(delta.text, last=delta.completion is not None)
+    fields: list[dict[str, Any]] = [{"reasoning_content": parts.thought}] if parts.thought else []
+    fields += [{"content": parts.answer}] if parts.answer else []
+    fields += [
+        {"tool_calls": [{"index": number, **called(call)}]} for number, call in enumerate(parts.calls, start=before)
+    ]
+    if delta.scores and not fields:
+        fields = [{}]
+    chunks = [_chat_chunk(index, added) for added in fields]
+    if delta.scores:
+        chunks[0]["logprobs"] = chat_scores(service.texts, delta.scores)
+    return chunks
 
 
-def _event(service: Service, asked: Accepted, index: int, part: dict[str, str], reason: str | None = None) -> str:
-    common = {"index": index, "finish_reason": reason, "logprobs": None}
-    choice = {**common, "delta": part} if asked.is_chat else {**common, "text": part.get("text", "")}
-    return f"data: {json.dumps({**_head(service, asked, _chunk_kind(asked)), 'choices': [choice]})}\n\n"
+def _text_chunks(service: Service, index: int, text: ChoiceText, delta: Delta) -> list[dict[str, Any]]:
+    """Return what a delta adds to a completion's choice."""
+    added = text.feed(delta.text, last=delta.completion is not None).answer
+    if not added and not delta.scores:
+        return []
+    chunk = _text_chunk(index, added)
+    if delta.scores:
+        chunk["logprobs"] = completion_scores(service.texts, delta.scores)
+    return [chunk]
 
 
-def _chunk_kind(asked: Accepted) -> str:
-    return "chat.completion.chunk" if asked.is_chat else "text_completion"
+def _chat_chunk(index: int, added: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "finish_reason": reason, "logprobs": None, "delta": added}
+
+
+def _text_chunk(index: int, added: str, reason: str | None = None) -> dict[str, Any]:
+    return {"index": index, "finish_reason": reason, "logprobs": None, "text": added}
+
+
+def _event(head: dict[str, Any], choice: dict[str, Any]) -> str:
+    return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"

@@ -4,6 +4,10 @@ A connection is *busy* while a request of it is being answered. Another one, whi
 request's headers, is closed after `_HEADER_SECONDS`, and earlier if its descriptor is needed: the oldest first. When
 all connections are busy, further clients get status 503 at once. A client that does not read its answer is given up
 after `_STUCK_SECONDS`.
+
+A client may close its sending half behind its request, as scripts do, and still wait for the answer. One that has left
+looks the same until something is written to it: then its machine answers with a reset. So a busy connection whose
+sending half is closed gets an interim response (102), which clients of HTTP/1.1 read over, and is watched for resets.
 """
 
 import asyncio
@@ -16,7 +20,6 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from pipo_core.engine.live import LiveEngine
@@ -28,6 +31,9 @@ _OTHER_DESCRIPTORS = 48
 _MOST_CONNECTIONS = 16_384
 _CANCELLING_SECONDS = 10
 """How long answers that were cut off may take to tell their clients."""
+_PROBE = b"HTTP/1.1 102 Processing\r\n\r\n"
+_PROBE_SECONDS = 0.05
+"""How long after the probe a reset from this machine or a near one has arrived; later ones are seen by the sweep."""
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -38,6 +44,7 @@ class _Connection(H11Protocol):
         super().__init__(*args, **options)
         self.idle_since = time.monotonic()
         self.stuck_since: float | None = None
+        self.half_closed = False
 
     @property
     def busy(self) -> bool:
@@ -48,6 +55,28 @@ class _Connection(H11Protocol):
         """Note the time at which the client's turn begins."""
         self.idle_since = time.monotonic()
         super().on_response_complete()
+        if self.half_closed and not self.busy:  # super() may have begun the answer to a pipelined request
+            self.transport.close()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's returns nothing, which closes the connection
+        """Note that the client sends no more; return whether it may still wait for an answer."""
+        if not self.busy:
+            return False
+        self.half_closed = True
+        self.probe()
+        self.loop.call_later(_PROBE_SECONDS, self.close_if_reset)
+        return True
+
+    def probe(self) -> None:
+        """Write something to a client that may have left, if the protocol has room for it."""
+        if self.busy and not self.cycle.response_started and self.scope["http_version"] == "1.1":
+            self.transport.write(_PROBE)
+
+    def close_if_reset(self) -> None:
+        """Close the connection if the client's machine has answered a write with a reset."""
+        accepted = self.transport.get_extra_info("socket")
+        if not self.transport.is_closing() and accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
 
     def is_overdue(self, now: float) -> bool:
         """Return whether the client has had its time: to send headers, or to read."""
@@ -73,7 +102,7 @@ class BoundedServer(uvicorn.Server):
         cut_off: requests that were cancelled because the drain had ended.
     """
 
-    def __init__(self, app: FastAPI, live: LiveEngine, listening: socket.socket, *, drain_seconds: int) -> None:
+    def __init__(self, app: Any, live: LiveEngine, listening: socket.socket, *, drain_seconds: int) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -160,6 +189,9 @@ class BoundedServer(uvicorn.Server):
             for connection in self._connections():
                 if connection.is_overdue(now):
                     connection.transport.abort()
+                elif connection.half_closed:
+                    connection.close_if_reset()
+                    connection.probe()
 
     def _connections(self) -> list[_Connection]:
         return [

@@ -1,22 +1,42 @@
-"""Counters of the server in Prometheus' text format."""
+"""Counters and histograms of the server for Prometheus."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from pipo_core.engine import Completion, EngineStats
 from pipo_core.engine.live import LiveStream
 
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 
-@dataclass
+
 class Metrics:
-    """What the server has answered so far. Tokens exclude PAD; times begin when a request arrived."""
+    """What the server has answered so far. Tokens exclude PAD; times begin when a request arrived.
 
-    requests: Counter[str] = field(default_factory=Counter)  # by finish reason, or the status of a refusal
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    ttft_seconds: float = 0.0
-    seconds: float = 0.0
+    Args:
+        stats: returns the engine's state.
+    """
+
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_EngineCollector(stats))
+        self._requests = Counter(
+            "pipo_requests", "Choices by finish reason, refusals by status.", ["outcome"], registry=self._registry
+        )
+        self._prompt_tokens = Counter("pipo_prompt_tokens", "Tokens of prompts.", registry=self._registry)
+        self._completion_tokens = Counter("pipo_completion_tokens", "Tokens written.", registry=self._registry)
+        self._ttft = self._histogram("time_to_first_token", "From a request's arrival to its first token.")
+        self._seconds = self._histogram("request", "From a request's arrival to its last token.")
+        self._tpot = self._histogram("time_per_token", "Between the first and the last token, for each token.")
+
+    def _histogram(self, name: str, meaning: str) -> Histogram:
+        return Histogram(f"pipo_{name}_seconds", meaning, buckets=_SECONDS, registry=self._registry)
+
+    def refuse(self, status: int) -> None:
+        """Count a request that was answered with an error."""
+        self._requests.labels(str(status)).inc()
 
     def count(self, completions: Sequence[Completion], streams: Sequence[LiveStream], prompt_tokens: int) -> None:
         """Count an accepted body that was answered, or whose client has left.
@@ -27,34 +47,39 @@ class Metrics:
             prompt_tokens: of its prompts, however many choices share them.
         """
         for completion in completions:
-            self.requests[completion.finish_reason] += 1
+            self._requests.labels(completion.finish_reason).inc()
         left = len(streams) - len(completions)
         if left:
-            self.requests["cancelled"] += left
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += sum(stream.tokens for stream in streams)
-        self.ttft_seconds += sum(stream.first_after or 0.0 for stream in streams)
-        self.seconds += sum(stream.last_after or 0.0 for stream in streams)
+            self._requests.labels("cancelled").inc(left)
+        self._prompt_tokens.inc(prompt_tokens)
+        for stream in streams:
+            self._completion_tokens.inc(stream.tokens)
+            if stream.first_after is None or stream.last_after is None:
+                continue
+            self._ttft.observe(stream.first_after)
+            self._seconds.observe(stream.last_after)
+            if stream.tokens > 1:
+                self._tpot.observe((stream.last_after - stream.first_after) / (stream.tokens - 1))
 
-    def text(self, stats: EngineStats) -> str:
-        """Return all counters, and the engine's state."""
-        lines = ["# TYPE pipo_requests_total counter"]
-        lines += [f'pipo_requests_total{{outcome="{name}"}} {count}' for name, count in sorted(self.requests.items())]
-        counters = {
-            "pipo_prompt_tokens_total": self.prompt_tokens,
-            "pipo_completion_tokens_total": self.completion_tokens,
-            "pipo_time_to_first_token_seconds_total": self.ttft_seconds,
-            "pipo_request_seconds_total": self.seconds,
-            "pipo_steps_total": stats.steps,
-            "pipo_drafts_total": stats.drafts,
-            "pipo_drafts_kept_total": stats.kept,
-        }
-        gauges = {
-            "pipo_requests_running": stats.running,
-            "pipo_requests_waiting": stats.waiting,
-            "pipo_rows_free": stats.free,
-        }
-        for kind, values in (("counter", counters), ("gauge", gauges)):
-            for name, value in values.items():
-                lines += [f"# TYPE {name} {kind}", f"{name} {value}"]
-        return "\n".join(lines) + "\n"
+    def text(self) -> bytes:
+        """Return all of it in Prometheus' text format."""
+        text: bytes = generate_latest(self._registry)
+        return text
+
+    def value(self, name: str, **labels: str) -> float:
+        """Return the value of one series; 0 before it was counted."""
+        return self._registry.get_sample_value(name, labels) or 0.0
+
+
+class _EngineCollector(Collector):  # type: ignore[misc] # the library has no types
+    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterable[Metric]:
+        stats = self._stats()
+        yield CounterMetricFamily("pipo_steps", "Steps of the engine.", stats.steps)
+        yield CounterMetricFamily("pipo_drafts", "Drafts offered.", stats.drafts)
+        yield CounterMetricFamily("pipo_drafts_kept", "Drafts kept.", stats.kept)
+        yield GaugeMetricFamily("pipo_requests_running", "Requests being answered.", stats.running)
+        yield GaugeMetricFamily("pipo_requests_waiting", "Requests that have not started.", stats.waiting)
+        yield GaugeMetricFamily("pipo_rows_free", "Requests for which the batch has places.", stats.free)

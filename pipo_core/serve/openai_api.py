@@ -5,76 +5,50 @@ a client disconnects, its requests are cancelled.
 """
 
 import asyncio
-import hmac
-import json
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
-from pipo_core.chat import encode_prompt
+from pipo_core.chat import encode_prompt, takes_tools
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 from pipo_core.serve.answers import Accepted, answer_in_events, answer_whole
+from pipo_core.serve.arrivals import check_client, check_model, check_size, read_json
+from pipo_core.serve.openapi import described, documented
 from pipo_core.serve.requests import to_requests
-from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, error_body, read_body
+from pipo_core.serve.schemas import Body, BodyError, ChatBody, CompletionBody, error_body, idle_fields, read_body
 from pipo_core.serve.service import Refused, Service
+from pipo_core.serve.tracing import LOG, Tracing, trace_of
 
-_BODY_SECONDS = 30.0
-"""How long a client may take to send a body."""
-_LARGE_BODY = 64 << 10
-"""Larger bodies are parsed in a thread, for parsing them would keep everybody else waiting."""
+_METHODS = ("GET", "POST")
+
+BodyT = TypeVar("BodyT", bound=Body)
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the HTTP application that answers with `service`."""
-    app = FastAPI(title="pipo", docs_url=None, redoc_url=None, openapi_url=None)
+def create_app(service: Service) -> Any:
+    """Return the ASGI application that answers with `service`."""
+    app = FastAPI(title="pipo", summary="OpenAI's interface to one model.", redoc_url=None)
     _add_error_handlers(app, service)
+    _add_states(app, service)
 
-    @app.get("/health")
-    async def health() -> Response:
-        accepting = service.live.accepting
-        return JSONResponse({"status": "ok" if accepting else "draining"}, 200 if accepting else 503)
-
-    @app.get("/metrics")
-    async def metrics(request: Request) -> Response:
-        _check_client(service, request)
-        return PlainTextResponse(service.metrics.text(service.live.stats()))
-
-    @app.get("/v1/models")
-    async def models(request: Request) -> Response:
-        _check_client(service, request)
-        return JSONResponse({"object": "list", "data": [_model(service)]})
-
-    @app.get("/v1/models/{name:path}")
-    async def model(request: Request, name: str) -> Response:
-        _check_client(service, request)
-        _check_model(service, name)
-        return JSONResponse(_model(service))
-
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", openapi_extra=described(ChatBody))
     async def chat_completions(request: Request) -> Response:
-        _check_client(service, request)
-        body = read_body(ChatBody, await _read_json(service, request))
-        _check_model(service, body.model)
-        _check_size(service, sum(len(message.text) for message in body.messages), "messages")
-        messages = [message.for_template() for message in body.messages]
-        thinking = body.chat_template_kwargs.enable_thinking
-        ids = await asyncio.to_thread(encode_prompt, service.tokenizer, messages, thinking=thinking)
-        if not thinking and _opens_thought(service, ids):
-            param = "chat_template_kwargs.enable_thinking"
-            raise BodyError(f"{param}: the model's chat template always opens a thought", param=param)
+        check_client(service, request)
+        body = await _read(service, request, ChatBody)
+        ids = await _lay_out(service, body)
         return await _answer(service, request, body, [ids])
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", openapi_extra=described(CompletionBody))
     async def completions(request: Request) -> Response:
-        _check_client(service, request)
-        body = read_body(CompletionBody, await _read_json(service, request))
-        _check_model(service, body.model)
-        _check_size(service, max(map(len, body.prompt)), "prompt")
+        check_client(service, request)
+        body = await _read(service, request, CompletionBody)
+        check_size(service, max(map(len, body.prompt)), "prompt")
         encode = service.tokenizer.backend_tokenizer.encode
         prompts = [
             (await asyncio.to_thread(encode, prompt, add_special_tokens=False)).ids
@@ -84,14 +58,62 @@ def create_app(service: Service) -> FastAPI:
         ]
         return await _answer(service, request, body, prompts)
 
-    return app
+    documented(app, [ChatBody, CompletionBody])
+    if service.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=sorted(service.origins),
+            allow_methods=_METHODS,
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+    return Tracing(app, service)
+
+
+def _add_states(app: FastAPI, service: Service) -> None:
+    """Add the pages about the server itself."""
+
+    @app.get("/health")
+    async def health() -> Response:
+        accepting = service.live.accepting
+        return JSONResponse({"status": "ok" if accepting else "draining"}, 200 if accepting else 503)
+
+    @app.get("/ready")
+    async def ready() -> Response:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        check_client(service, request)
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/models")
+    async def models(request: Request) -> Response:
+        check_client(service, request)
+        return JSONResponse({"object": "list", "data": [_model(service)]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(request: Request, name: str) -> Response:
+        check_client(service, request)
+        check_model(service, name)
+        return JSONResponse(_model(service))
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.model,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "pipo",
+        "max_model_len": service.live.max_length,
+    }
 
 
 def _add_error_handlers(app: FastAPI, service: Service) -> None:
     """Give every error OpenAI's shape, and count it by its status."""
 
     def answer(status: int, body: dict[str, Any], headers: Any = None) -> Response:
-        service.metrics.requests[str(status)] += 1
+        service.metrics.refuse(status)
         return JSONResponse(body, status, headers=headers)
 
     @app.exception_handler(BodyError)
@@ -113,87 +135,57 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
         return answer(error.status_code, error_body(str(error.detail)), error.headers)
 
 
-# ---------------------------------------------------------------------- before an answer
+# ---------------------------------------------------------------------- an answer
 
 
-def _check_client(service: Service, request: Request) -> None:
-    """Raise unless the client knows the key, and calls the server by one of its names.
-
-    A web page can make a browser send requests to a server of the same machine. It cannot choose the ``Host`` header,
-    which then has the page's own name.
-    """
-    if service.hosts is not None and _host_name(request.headers.get("host", "")) not in service.hosts:
-        raise Refused(403, "the Host header is not a name of this server", kind="permission_error")
-    _check_key(service, request)
-
-
-def _host_name(host: str) -> str:
-    """Return the name in a ``Host`` header, in lower case: without port, and an IPv6 address without brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+async def _read(service: Service, request: Request, shape: type[BodyT]) -> BodyT:
+    """Return the body of a request to this server's model; its fields without effect go to the log, each once."""
+    given = await read_json(service, request)
+    body = read_body(shape, given)
+    check_model(service, body.model)
+    for name in service.first_time(idle_fields(given)):
+        LOG.info("the field %s is taken and has no effect", name)
+    return body
 
 
-def _check_key(service: Service, request: Request) -> None:
-    if service.api_key is None:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    given = given.strip() if scheme.lower() == "bearer" else ""
-    # Compared in constant time, so that response times do not reveal how much of a guess was right.
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), service.api_key.encode()):
-        raise Refused(401, "the API key is wrong or missing", kind="authentication_error", code="invalid_api_key")
-
-
-def _check_model(service: Service, name: str) -> None:
-    if name != service.model:
-        message = f"there is no model {name!r}; this server has {service.model!r}"
-        raise Refused(404, message, param="model", code="model_not_found")
-
-
-def _check_size(service: Service, characters: int, param: str) -> None:
-    """Raise for a text that cannot fit the context, before it is tokenized."""
-    if characters > service.max_prompt_bytes:
-        message = f"{param}: {characters:,} characters are more than {service.live.max_length:,} tokens of context hold"
-        raise BodyError(message, param=param, code="context_length_exceeded")
-
-
-async def _read_json(service: Service, request: Request) -> Any:
-    """Return the parsed JSON body of a request.
+async def _lay_out(service: Service, body: ChatBody) -> list[int]:
+    """Return the ids of a chat's prompt.
 
     Raises:
-        Refused: if it is not declared as JSON, too large, or too slow; the rest of it is then not read.
-        BodyError: if it is not valid JSON.
+        BodyError: if the model's chat template has no place for something in it.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refused(415, "the Content-Type must be application/json")
-    raw = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for piece in request.stream():
-                raw += piece
-                if len(raw) > service.max_body_bytes:
-                    raise Refused(413, f"the body is larger than {service.max_body_bytes:,} bytes")
-    except TimeoutError:
-        raise Refused(408, f"the body did not arrive within {_BODY_SECONDS:.0f} seconds") from None
-    try:
-        return json.loads(raw) if len(raw) < _LARGE_BODY else await asyncio.to_thread(json.loads, raw)
-    except (ValueError, RecursionError):
-        raise BodyError("the body is not valid JSON") from None
-
-
-def _model(service: Service) -> dict[str, Any]:
-    return {
-        "id": service.model,
-        "object": "model",
-        "created": service.started,
-        "owned_by": "pipo",
-        "max_model_len": service.live.max_length,
-    }
+    offered = [tool.for_template() for tool in body.offered]
+    check_size(service, sum(message.size for message in body.messages) + len(str(offered)) * bool(offered), "messages")
+    if not takes_tools(service.tokenizer):
+        if offered:
+            raise BodyError("tools: the model's chat template has no place for tools", param="tools")
+        if any(message.about_tools for message in body.messages):
+            raise BodyError("messages: the model's chat template has no place for calls of tools", param="messages")
+    messages = [message.for_template() for message in body.messages]
+    ids = await asyncio.to_thread(encode_prompt, service.tokenizer, messages, thinking=body.thinks, tools=offered)
+    if not body.thinks and _opens_thought(service, ids):
+        param = "reasoning_effort" if body.reasoning_effort == "none" else "chat_template_kwargs.enable_thinking"
+        raise BodyError(f"{param}: the model's chat template always opens a thought", param=param)
+    return ids
 
 
 async def _answer(
     service: Service, request: Request, body: ChatBody | CompletionBody, prompts: Sequence[Sequence[int]]
 ) -> Response:
+    accepted = await _accept(service, request, body, prompts)
+    if body.stream:
+        return StreamingResponse(answer_in_events(service, accepted), media_type="text/event-stream")
+    return await answer_whole(service, request, accepted)
+
+
+async def _accept(
+    service: Service, request: Request, body: ChatBody | CompletionBody, prompts: Sequence[Sequence[int]]
+) -> Accepted:
+    """Submit the requests of a body to the engine.
+
+    Raises:
+        Refused: with status 429, if too many wait.
+    """
     live = service.live
     name = f"{'chatcmpl' if isinstance(body, ChatBody) else 'cmpl'}-{uuid.uuid4().hex}"
     thinks = isinstance(body, ChatBody) and _opens_thought(service, prompts[0])
@@ -213,10 +205,7 @@ async def _answer(
         raise Refused(429, "too many requests are waiting; try again later", kind="rate_limit_error")
     separate = thinks and service.reasoning == "separate"
     streams = await live.submit_async(requests)
-    accepted = Accepted(body, sum(map(len, prompts)), separate, streams, name)
-    if body.stream:
-        return StreamingResponse(answer_in_events(service, accepted), media_type="text/event-stream")
-    return await answer_whole(service, request, accepted)
+    return Accepted(body, prompts, separate, streams, name, trace_of(request))
 
 
 def _opens_thought(service: Service, prompt_ids: Sequence[int]) -> bool:

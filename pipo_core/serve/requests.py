@@ -44,6 +44,7 @@ def to_requests(
         )
         raise BodyError(message, param=param if room < 1 else "max_tokens", code="context_length_exceeded")
     seed = secrets.randbits(63) if body.seed is None else body.seed
+    echoes = isinstance(body, CompletionBody) and body.echo
     return [
         Request(
             f"{name}-{choice}",
@@ -54,6 +55,8 @@ def to_requests(
             ignore_end=body.ignore_eos,
             tau=body.custom_params.tau,
             stop_behind=stop_behind,
+            # Choices share their prompt, so the first one's scores are those of all.
+            prompt_scores=body.top_scores if echoes and choice == 0 else None,
         )
         for choice in range(body.n)
     ]

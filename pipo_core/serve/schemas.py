@@ -3,26 +3,35 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from pipo_core.errors import UsageError
+from pipo_core.serve.messages import Message, Strict, Text, Tool, valid_text
 
-# Fields of OpenAI's interface that this server does not support, each with the values that ask for nothing.
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
-    "logprobs": (None, False),
-    "top_logprobs": (None,),
-    "tools": (None, []),
-    "tool_choice": (None, "none"),
     "functions": (None, []),
     "function_call": (None, "none"),
     "response_format": (None, {"type": "text"}),
-    "logit_bias": (None, {}),
-    "echo": (None, False),
-    "best_of": (None,),
-    "suffix": (None,),
+    "parallel_tool_calls": (None, True),
+    "best_of": (None, 1),
+    "suffix": (None, ""),
     "modalities": (None, ["text"]),
     "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
 }
+"""Fields of OpenAI's interface that this server does not support, each with the values that ask for nothing."""
+
+WITHOUT_EFFECT = frozenset(
+    {
+        *("user", "metadata", "store", "service_tier", "safety_identifier"),
+        *("prompt_cache_key", "prompt_cache_retention", "verbosity"),
+    }
+)
+"""Fields that are taken and change nothing: they are about OpenAI's own service."""
+
+_MOST_LOGPROBS = 20
+_MOST_BIASES = 1024
 
 
 class BodyError(UsageError):
@@ -42,17 +51,6 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def _utf8(text: str) -> str:
-    """Return the text unchanged.
-
-    Raises:
-        ValueError: if it has lone surrogates: JSON can spell them, tokenizers cannot encode them.
-    """
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("holds half of a surrogate pair")
-    return text
-
-
 def _listed(value: Any) -> Any:
     """Return a single text as a list of one."""
     return [value] if isinstance(value, str) else value
@@ -70,82 +68,37 @@ def _prompts(value: Any) -> list[str | list[int]]:
     """
     prompts = value if isinstance(value, list) and not _are_ids(value) else [value]
     for prompt in prompts:
-        if not _are_ids(prompt) and not (isinstance(prompt, str) and _utf8(prompt)):
+        if not _are_ids(prompt) and not (isinstance(prompt, str) and valid_text(prompt)):
             raise ValueError("a prompt is a text or a list of token ids, and not empty")
     return prompts
 
 
-Text = Annotated[str, AfterValidator(_utf8)]
 Prompt = Any
 """A text or a list of token ids; `_prompts` has checked it."""
-StopText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_utf8)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+StopText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(valid_text)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class TextPart(_Strict):
-    """One part of a message. Only text is accepted, no images or audio."""
-
-    type: Literal["text"]
-    text: Text
-
-
-class Message(_Strict):
-    """One turn of a chat, in the shapes that clients send and that this server answers in."""
-
-    role: Literal["system", "user", "assistant"]
-    content: list[TextPart]
-    name: Text | None = None
-    reasoning_content: Text | None = None
-    type: Literal["text", "message"] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plain(cls, message: Any) -> Any:
-        """Return the message with one form for what clients spell in several; null means absent."""
-        if not isinstance(message, dict):
-            return message
-        plain = {name: value for name, value in message.items() if value is not None and value != []}
-        if plain.get("role") == "developer":  # OpenAI's newer name for the system's turn
-            plain["role"] = "system"
-        if "content" not in plain and plain.get("role") == "assistant":
-            plain["content"] = ""
-        if isinstance(plain.get("content"), str):
-            plain["content"] = [{"type": "text", "text": plain["content"]}]
-        return plain
-
-    @property
-    def text(self) -> str:
-        """Return the content as one string."""
-        return "".join(part.text for part in self.content)
-
-    def for_template(self) -> dict[str, str]:
-        """Return the message as chat templates take it."""
-        further = {"name": self.name, "reasoning_content": self.reasoning_content}
-        return {"role": self.role, "content": self.text, **{key: value for key, value in further.items() if value}}
-
-
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream contains besides the text."""
 
     include_usage: bool = False
 
 
-class TemplateOptions(_Strict):
+class TemplateOptions(Strict):
     """Options of the chat template."""
 
     enable_thinking: bool = True
 
 
-class PairOptions(_Strict):
+class PairOptions(Strict):
     """Options of pair decoding, where SGLang's servers have them, too."""
 
     tau: float | None = Field(None, ge=0, le=1)
 
 
-class Defaults(_Strict):
+class Defaults(Strict):
     """Sampling of a request that does not say: what the checkpoint was measured with, if it records that."""
 
     temperature: float = Field(1.0, ge=0, le=2)
@@ -154,9 +107,10 @@ class Defaults(_Strict):
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     repetition_penalty: float = Field(1.0, ge=0.01, le=10)
+    min_p: float = Field(0.0, ge=0, le=1)
 
 
-class _Body(_Strict):
+class Body(Strict):
     """Fields that chats and completions share. A field that is null counts as absent."""
 
     model: Text
@@ -167,14 +121,16 @@ class _Body(_Strict):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)
+    min_p: float | None = Field(None, ge=0, le=1)
+    logit_bias: Annotated[dict[TokenId, Bias], Field(default_factory=dict, max_length=_MOST_BIASES)]
+    min_tokens: int = Field(0, ge=0)
     seed: int | None = Field(None, ge=0, lt=2**63)
     n: int = Field(1, ge=1, le=16)
     ignore_eos: bool = False
     custom_params: PairOptions = PairOptions()
-    stop: Annotated[list[StopText], Field(max_length=4), BeforeValidator(_listed)] = []
+    stop: Annotated[list[StopText], Field(default_factory=list, max_length=4), BeforeValidator(_listed)]
     stream: bool = False
     stream_options: StreamOptions | None = None
-    user: Text | None = None
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
@@ -186,15 +142,46 @@ class _Body(_Strict):
         """Return how tokens are sampled, the seed left out; ``top_k`` of -1 or 0 keeps all."""
         said = {name: getattr(self, name) for name in Defaults.model_fields}
         merged = {**defaults.model_dump(), **{name: value for name, value in said.items() if value is not None}}
-        return {**merged, "top_k": max(merged["top_k"], 0)}
+        return {
+            **merged,
+            "top_k": max(merged["top_k"], 0),
+            "logit_bias": tuple((int(token), value) for token, value in self.logit_bias.items()),
+            "min_tokens": self.min_tokens,
+            "logprobs": self.top_scores,
+        }
+
+    @property
+    def top_scores(self) -> int | None:
+        """Return how many of the likeliest tokens are told beside each token; None tells no log-probabilities."""
+        raise NotImplementedError
 
 
-class ChatBody(_Body):
+class ChatBody(Body):
     """The body of ``/v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     chat_template_kwargs: TemplateOptions = TemplateOptions()
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    logprobs: bool = False
+    top_logprobs: int = Field(0, ge=0, le=_MOST_LOGPROBS)
+    tools: Annotated[list[Tool], Field(default_factory=list, max_length=128)]
+    tool_choice: Literal["none", "auto"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_forced_calls(cls, body: Any) -> Any:
+        """Refuse a choice that would need a grammar."""
+        choice = body.get("tool_choice")
+        if choice == "required" or isinstance(choice, dict):
+            raise BodyError("tool_choice can be auto or none here; SGLang's server forces calls", param="tool_choice")
+        return body
+
+    @model_validator(mode="after")
+    def _top_of_some(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
@@ -207,19 +194,52 @@ class ChatBody(_Body):
         """Return the most tokens of an answer, PAD not counted; None for as many as fit."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
+    @property
+    def top_scores(self) -> int | None:
+        """Return how many of the likeliest tokens are told beside each token; None tells no log-probabilities."""
+        return self.top_logprobs if self.logprobs else None
 
-class CompletionBody(_Body):
+    @property
+    def thinks(self) -> bool:
+        """Return whether the answer is to begin with a thought."""
+        return self.chat_template_kwargs.enable_thinking and self.reasoning_effort != "none"
+
+    @property
+    def offered(self) -> list[Tool]:
+        """Return the tools that the model may call."""
+        return [] if self.tool_choice == "none" else self.tools
+
+
+class CompletionBody(Body):
     """The body of ``/v1/completions``: one prompt, or several, each a text or a list of token ids."""
 
     prompt: Annotated[list[Prompt], Field(min_length=1, max_length=16), BeforeValidator(_prompts)]
+    logprobs: int | None = Field(None, ge=0, le=_MOST_LOGPROBS)
+    echo: bool = False
+
+    @model_validator(mode="after")
+    def _whole_echo(self) -> Self:
+        if self.echo and self.stream:
+            raise ValueError("echo is for answers that are not streamed")
+        return self
 
     @property
     def budget(self) -> int | None:
         """Return the most tokens of an answer, PAD not counted; None for as many as fit."""
         return self.max_tokens
 
+    @property
+    def top_scores(self) -> int | None:
+        """Return how many of the likeliest tokens are told beside each token; None tells no log-probabilities."""
+        return self.logprobs
 
-B = TypeVar("B", bound=_Body)
+
+B = TypeVar("B", bound=Body)
+
+
+def idle_fields(body: Any) -> list[str]:
+    """Return the names of a parsed JSON body's fields that are taken and have no effect."""
+    return sorted(name for name in WITHOUT_EFFECT if body.get(name) is not None) if isinstance(body, dict) else []
 
 
 def read_body(shape: type[B], body: Any) -> B:
@@ -230,7 +250,7 @@ def read_body(shape: type[B], body: Any) -> B:
     """
     if not isinstance(body, dict):
         raise BodyError("the body must be a JSON object")
-    rest = {name: value for name, value in body.items() if value is not None}
+    rest = {name: value for name, value in body.items() if value is not None and name not in WITHOUT_EFFECT}
     for name, nothing in UNSUPPORTED.items():
         if name in rest and not _asks_for_nothing(rest.pop(name), nothing):
             raise BodyError(f"{name} is not supported", param=name, code="unsupported_parameter")

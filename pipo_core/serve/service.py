@@ -1,6 +1,7 @@
 """What is served and how, and the errors that have a status of their own."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from pipo_core.errors import CheckpointError
 from pipo_core.files import read_object
 from pipo_core.serve.metrics import Metrics
 from pipo_core.serve.schemas import Defaults, error_body
+from pipo_core.serve.scores import TokenTexts
 
 _BYTES_PER_TOKEN = 24
 """No text has more bytes than this for each of its tokens, on average: words of Qwen's vocabulary have 4 or so."""
@@ -34,9 +36,13 @@ class Service:
         reasoning: ``separate`` puts a thought into ``reasoning_content``, ``inline`` leaves it in the content.
         defaults: sampling of requests that do not say.
         hosts: names that clients may call this server by, in lower case; None for any.
+        origins: of web pages that may use it beside its own, such as ``https://chat.example``.
         max_requests: requests that are answered or wait at once; further ones are turned away with status 429.
-        metrics: counters.
+        max_held_bytes: bytes of bodies that are held at once, while they arrive and until they are answered.
+        held_bytes: how many are held now.
         started: when the server was started, in seconds since 1970.
+        metrics: counters and histograms.
+        texts: of single tokens, for log-probabilities.
     """
 
     live: LiveEngine
@@ -46,9 +52,27 @@ class Service:
     reasoning: Literal["separate", "inline"] = "separate"
     defaults: Defaults = field(default_factory=Defaults)
     hosts: frozenset[str] | None = None
+    origins: frozenset[str] = frozenset()
     max_requests: int = 256
-    metrics: Metrics = field(default_factory=Metrics)
+    max_held_bytes: int = 256 << 20
+    held_bytes: int = 0
     started: int = field(default_factory=lambda: int(time.time()))
+    _idle_fields: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(self.live.stats)
+        self.texts = TokenTexts(self.tokenizer)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a further request would be taken."""
+        return self.live.accepting and self.live.pending < self.max_requests
+
+    def first_time(self, fields: Iterable[str]) -> list[str]:
+        """Return those of some fields of bodies that were not given to this before."""
+        new = [name for name in fields if name not in self._idle_fields]
+        self._idle_fields.update(new)
+        return new
 
     @property
     def max_prompt_bytes(self) -> int:

@@ -84,7 +84,7 @@ def test_headers_have_a_deadline(start: Start, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_body_has_a_deadline(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipo_core.serve.openai_api._BODY_SECONDS", 0.3)
+    monkeypatch.setattr("pipo_core.serve.arrivals._BODY_SECONDS", 0.3)
     _, address = start()
     with dialled(address, 1, HALF + b"Content-Length: 99\r\n\r\n{") as (one,):
         assert one.recv(4096).startswith(b"HTTP/1.1 408")

@@ -84,7 +84,7 @@ def test_answers_that_take_longer_than_the_drain_are_cut_off_and_told(pair_model
         body = {"model": "tiny", "prompt": "1+2", "max_tokens": 500, "n": 16, "temperature": 0, "top_k": 1}
         answers = [pool.submit(httpx.post, f"{address}/completions", json=body, timeout=60) for _ in range(4)]
         metrics = address.replace("/v1", "/metrics")
-        while "pipo_requests_running 0\n" in httpx.get(metrics).text:
+        while "pipo_requests_running 0.0\n" in httpx.get(metrics).text:
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         statuses = [answer.result().status_code for answer in answers]

@@ -28,6 +28,7 @@ from pipo_core.model import load_checkpoint, save_checkpoint
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
+from tests.features import TOOL_TEMPLATE
 
 if importlib.util.find_spec("sglang") is None:
     collect_ignore_glob = ["test_*.py"]
@@ -45,7 +46,7 @@ RETRACTING = {"SGLANG_TEST_RETRACT": "1", "SGLANG_TEST_RETRACT_INTERVAL": "23"}
 HARD_FLAGS = (
     *("--mamba-radix-cache-strategy", "extra_buffer", "--max-mamba-cache-size", "64"),
     *("--chunked-prefill-size", "64", "--max-total-tokens", "512"),
-    *("--enable-metrics", "--reasoning-parser", "qwen3"),
+    *("--enable-metrics", "--reasoning-parser", "qwen3", "--tool-call-parser", "qwen3_coder"),
 )
 
 Body = dict[str, Any]
@@ -158,7 +159,10 @@ def ckpt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.confidence_head.fc2.weight.mul_(10)
         for parameter in model.compressor.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    return save_checkpoint(model, tmp_path_factory.mktemp("sglang") / "pairs", layout="pipo", tokenizer_from=source)
+    folder = tmp_path_factory.mktemp("sglang") / "pairs"
+    save_checkpoint(model, folder, layout="pipo", tokenizer_from=source)
+    (folder / "chat_template.jinja").write_text(TOOL_TEMPLATE)
+    return folder
 
 
 @pytest.fixture(scope="session")

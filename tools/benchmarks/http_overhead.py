@@ -22,7 +22,7 @@ import httpx
 from pipo_core.files import write_json
 from pipo_core.machine import machine, versions
 
-_COUNTER = "pipo_time_to_first_token_seconds_total"
+_COUNTER = "pipo_time_to_first_token_seconds_sum"
 
 
 def main() -> None:
