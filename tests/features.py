@@ -224,7 +224,7 @@ def _budget(server: Server) -> None:
 
 
 def _roles(server: Server) -> None:
-    brief = [{"role": "developer", "content": "Be brief."}, {"role": "system", "content": "Be kind."}]
+    brief: list[Any] = [{"role": "developer", "content": "Be brief."}, {"role": "system", "content": "Be kind."}]
     more = server.chat(*brief, QUESTION).usage.prompt_tokens
     assert more > server.chat(QUESTION).usage.prompt_tokens
 

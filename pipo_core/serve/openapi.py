@@ -27,7 +27,7 @@ def documented(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
             _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_PLACE)
-            found.setdefault("components", {})["schemas"] = schemas["$defs"]
+            found.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
             app.openapi_schema = found
         return app.openapi_schema
 
