@@ -199,7 +199,7 @@ def _echo(server: Server) -> None:
     assert server.complete(echo=True).choices[0].text == "3+4=" + plain
 
 
-def _echo_with_scores(server: Server) -> None:
+def _echo_scored(server: Server) -> None:
     scores = server.complete(echo=True, logprobs=1, max_tokens=1).choices[0].logprobs
     assert scores.token_logprobs[0] is None
     assert all(value <= 0 for value in scores.token_logprobs[1:])
@@ -217,8 +217,9 @@ def _prompt_ids(server: Server) -> None:
 
 
 def _budget(server: Server) -> None:
+    turns: list[Any] = [QUESTION]
     answer = server.client.chat.completions.create(
-        model=server.model, messages=[QUESTION], max_completion_tokens=5, extra_body={"ignore_eos": True}
+        model=server.model, messages=turns, max_completion_tokens=5, extra_body={"ignore_eos": True}
     )
     assert answer.usage.completion_tokens == 5  # type: ignore[union-attr]
 
@@ -230,7 +231,7 @@ def _roles(server: Server) -> None:
 
 
 def _parts(server: Server) -> None:
-    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "11+6+2-4?"}]
+    parts = [{"type": "text", "text": QUESTION["content"]}]
     assert server.chat({"role": "user", "content": parts}).choices[0].message == server.chat().choices[0].message
 
 
@@ -260,8 +261,10 @@ def _tool_turns(server: Server) -> None:
 
 
 def _forced_call(server: Server) -> None:
-    answer = server.chat(tools=[WEATHER], tool_choice="required", max_tokens=200)
-    [call] = answer.choices[0].message.tool_calls
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    message = server.chat(tools=[WEATHER], tool_choice="required", max_tokens=200, extra_body=off).choices[0].message
+    assert message.tool_calls, message
+    [call] = message.tool_calls
     assert (call.function.name, json.loads(call.function.arguments)) == ("weather", {"city": "Rome"})
 
 
@@ -345,7 +348,7 @@ FEATURES = (
     Feature("`logprobs` of streamed chats", _streamed_scores),
     Feature("`logprobs` of completions", _completion_scores),
     Feature("`echo`", _echo),
-    Feature("`echo` with `logprobs`, pair model", _echo_with_scores, torch="scores no prompts", sglang="cannot"),
+    Feature("`echo` with `logprobs`, pair model", _echo_scored, torch="scores no prompts", sglang="does not serve"),
     Feature("several prompts", _prompts),
     Feature("prompts as token ids", _prompt_ids),
     Feature("`max_completion_tokens`", _budget),
@@ -359,7 +362,7 @@ FEATURES = (
     Feature("`response_format` with a JSON schema", _schema, torch="response_format"),
     Feature("`chat_template_kwargs.enable_thinking`", _thinking),
     Feature("`reasoning_effort: none`", _effort),
-    Feature("a field that is null counts as absent", _nulls),
+    Feature("a field that is null counts as absent", _nulls, sglang="valid number"),
     Feature("`top_k`, -1 for all", _top_k),
     Feature("`min_p`", _min_p),
     Feature("`min_tokens`", _least),

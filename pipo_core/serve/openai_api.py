@@ -22,6 +22,8 @@ from pipo_core.serve.answers import Accepted, answer_in_events, answer_whole
 from pipo_core.serve.arrivals import check_client, check_model, check_size, read_json
 from pipo_core.serve.openapi import described, documented
 from pipo_core.serve.requests import to_requests
+from pipo_core.serve.responses_answers import respond_in_events, respond_whole
+from pipo_core.serve.responses_body import ResponsesBody, read_responses
 from pipo_core.serve.schemas import Body, BodyError, ChatBody, CompletionBody, error_body, idle_fields, read_body
 from pipo_core.serve.service import Refused, Service
 from pipo_core.serve.tracing import LOG, Tracing, trace_of
@@ -58,7 +60,20 @@ def create_app(service: Service) -> Any:
         ]
         return await _answer(service, request, body, prompts)
 
-    documented(app, [ChatBody, CompletionBody])
+    @app.post("/v1/responses", openapi_extra=described(ResponsesBody))
+    async def responses(request: Request) -> Response:
+        check_client(service, request)
+        given = await read_json(service, request)
+        asked, chat = read_responses(given)
+        _check_named(service, chat, given)
+        ids = await _lay_out(service, chat)
+        accepted = await _accept(service, request, chat, [ids], kind="resp")
+        if asked.stream:
+            events = respond_in_events(service, accepted, asked)
+            return StreamingResponse(events, media_type="text/event-stream")
+        return await respond_whole(service, request, accepted, asked)
+
+    documented(app, [ChatBody, CompletionBody, ResponsesBody])
     if service.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -139,13 +154,18 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
 
 
 async def _read(service: Service, request: Request, shape: type[BodyT]) -> BodyT:
-    """Return the body of a request to this server's model; its fields without effect go to the log, each once."""
+    """Return the body of a request to this server's model."""
     given = await read_json(service, request)
     body = read_body(shape, given)
+    _check_named(service, body, given)
+    return body
+
+
+def _check_named(service: Service, body: Body, given: Any) -> None:
+    """Raise unless a body is for this server's model; its fields without effect go to the log, each once."""
     check_model(service, body.model)
     for name in service.first_time(idle_fields(given)):
         LOG.info("the field %s is taken and has no effect", name)
-    return body
 
 
 async def _lay_out(service: Service, body: ChatBody) -> list[int]:
@@ -172,22 +192,23 @@ async def _lay_out(service: Service, body: ChatBody) -> list[int]:
 async def _answer(
     service: Service, request: Request, body: ChatBody | CompletionBody, prompts: Sequence[Sequence[int]]
 ) -> Response:
-    accepted = await _accept(service, request, body, prompts)
+    kind = "chatcmpl" if isinstance(body, ChatBody) else "cmpl"
+    accepted = await _accept(service, request, body, prompts, kind=kind)
     if body.stream:
         return StreamingResponse(answer_in_events(service, accepted), media_type="text/event-stream")
     return await answer_whole(service, request, accepted)
 
 
 async def _accept(
-    service: Service, request: Request, body: ChatBody | CompletionBody, prompts: Sequence[Sequence[int]]
+    service: Service, request: Request, body: ChatBody | CompletionBody, prompts: Sequence[Sequence[int]], *, kind: str
 ) -> Accepted:
-    """Submit the requests of a body to the engine.
+    """Submit the requests of a body to the engine; ``kind`` is what the answer's id begins with.
 
     Raises:
         Refused: with status 429, if too many wait.
     """
     live = service.live
-    name = f"{'chatcmpl' if isinstance(body, ChatBody) else 'cmpl'}-{uuid.uuid4().hex}"
+    name = f"{kind}-{uuid.uuid4().hex}"
     thinks = isinstance(body, ChatBody) and _opens_thought(service, prompts[0])
     requests = [
         one

@@ -234,7 +234,7 @@ class CompletionBody(Body):
         return self.logprobs
 
 
-B = TypeVar("B", bound=Body)
+B = TypeVar("B", bound=Strict)
 
 
 def idle_fields(body: Any) -> list[str]:

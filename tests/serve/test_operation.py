@@ -191,7 +191,7 @@ def test_a_client_that_has_left_is_told_from_one_that_waits(served: tuple[Servic
 
 def test_what_a_busy_reader_missed_comes_at_once(served: tuple[Service, str]) -> None:
     """A client that reads slowly gets the text in fewer events, and all of it."""
-    body = {"prompt": "1+2", "max_tokens": 480, "n": 4, "ignore_eos": True, "stream": True}
+    body: dict[str, Any] = {"prompt": "1+2", "max_tokens": 480, "n": 4, "ignore_eos": True, "stream": True}
     whole = post(served[1], "completions", **(body | {"temperature": 0, "stream": False})).json()["choices"]
     with asked(served[1], body) as connection:
         threading.Event().wait(1)

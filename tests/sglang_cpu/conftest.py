@@ -47,6 +47,7 @@ HARD_FLAGS = (
     *("--mamba-radix-cache-strategy", "extra_buffer", "--max-mamba-cache-size", "64"),
     *("--chunked-prefill-size", "64", "--max-total-tokens", "512"),
     *("--enable-metrics", "--reasoning-parser", "qwen3", "--tool-call-parser", "qwen3_coder"),
+    "--constrained-json-disable-any-whitespace",  # a model that means nothing would write nothing else
 )
 
 Body = dict[str, Any]
