@@ -11,7 +11,7 @@ QUIET_PIP := pip --disable-pip-version-check install -q
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test test-newest-transformers test-lowest test-sglang lint docs clean
+.PHONY: help demo test test-newest-transformers test-lowest test-sglang test-clients lint docs clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 32
@@ -51,6 +51,13 @@ test-sglang: .venv/.installed-dev ## test pair models on stock SGLang, on a CPU,
 	$(SGLANG) -m $(QUIET_PIP) -r tests/sglang_cpu/requirements.txt "$(TORCH)"
 	OMP_NUM_THREADS=1 $(SGLANG) -m pytest -q tests/sglang_cpu $(SGLANG_TESTS)
 
+test-clients: CLIENTS := .venv-clients/bin/python
+test-clients: .venv/.installed-dev ## test the servers with clients of other projects, in .venv-clients
+	$(PYTHON) -m venv .venv-clients
+	$(CLIENTS) -m tools.layer .venv
+	$(CLIENTS) -m $(QUIET_PIP) -r tests/clients/requirements.txt
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/clients
+
 lint: .venv/.installed-dev ## ruff and mypy only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -60,7 +67,7 @@ docs: .venv/.installed-demo ## write what docs/cli.md and docs/recipes.md take f
 	$(BIN)/python -m pipo_cli.reference
 
 clean: ## remove the environment, caches and build artefacts; outputs/ stays
-	rm -rf .venv .venv-newest .venv-lowest .venv-sglang build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest .venv-lowest .venv-sglang .venv-clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pipo_core pipo_cli tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -77,4 +84,5 @@ $(BIN)/python:
 
 .venv/.installed-dev: pyproject.toml constraints.txt .venv/.installed-torch
 	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m $(QUIET_PIP) -c constraints.txt --no-deps -r tests/without-dependencies.txt
 	@touch $@ .venv/.installed-demo

@@ -8,6 +8,8 @@ import pytest
 
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 
+pytest.register_assert_rewrite("tests.features")
+
 REFERENCE = Path(__file__).parent / "fixtures" / "reference-a"
 
 

@@ -124,6 +124,8 @@ class PairMethod(Method[PairState]):
             state.mtp_cache.advance()
             ended = state.ends.contain(first)
             kept = self._keeps(state, confidence) & ~ended
+            # The gate knows nothing of grammars, so it cannot tell how good a bound draft is.
+            kept = kept if (bound := state.sampler.bound) is None else kept & ~bound
             wanted = ~ended if self.sample_rejected else kept
             draft = self._sample_drafts(state, run, drafted, wanted)
             state.sampler.count(draft, kept)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pipo_core.decode.biases import Biases
+from pipo_core.decode.grammars import Grammar, Grammars
 from pipo_core.decode.token_scores import StepScores, TokenScore, widest
 from pipo_core.errors import UsageError
 
@@ -29,6 +30,7 @@ class SamplingParams:
         min_tokens: the ids that end the text cannot be sampled before this many tokens were written.
         logprobs: how many of the likeliest tokens are recorded beside each sampled one, with log-probabilities; None
             records nothing.
+        grammar: that the output follows; None for none.
 
     Raises:
         UsageError: for values outside their ranges.
@@ -45,6 +47,7 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
     logprobs: int | None = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         rules = {
@@ -126,6 +129,7 @@ class Sampler:
         if any(p.penalises for p in params):
             self._counts = _Counts.of_prompts(prompts, vocabulary, device)
         self._biases = Biases([p.logit_bias for p in params], [p.min_tokens for p in params], ends, vocabulary, device)
+        self._grammars = Grammars([p.grammar for p in params], device)
         self._scores: StepScores | None = None
         self._collect()
 
@@ -149,12 +153,18 @@ class Sampler:
             vocabulary: the ids that the logits are of, ``[V]``; None for all.
         """
         scores = self._biases.add_to(self._penalised(logits.float(), indices, vocabulary), indices, vocabulary)
+        scores = self._grammars.mask(scores, indices, vocabulary)
         sampled = self._sample(scores, place, indices, ahead)
         sampled = sampled if vocabulary is None else vocabulary[sampled]
         if self._logprobs is not None:
             self._scores = self._scores or StepScores(len(self._params), self._logprobs)
             self._scores.add(logits, sampled, indices, vocabulary)
         return sampled
+
+    @property
+    def bound(self) -> torch.Tensor | None:
+        """Which sequences' next tokens are bound by a grammar, ``[B]``; None if none is."""
+        return self._grammars.bound
 
     def take_scores(self) -> list[list[TokenScore]] | None:
         """Return the scores of the tokens sampled since the last call, a list a sequence; None if nobody asks."""
@@ -190,6 +200,7 @@ class Sampler:
     def count(self, tokens: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
         """Count output tokens ``[B]`` for the penalties, of the sequences that wrote one, ``[B]``; None: of all."""
         self._biases.count(wrote)
+        self._grammars.count(tokens, wrote)
         if self._counts is not None:
             indices = torch.arange(len(self._params), device=self._device)
             self._counts.output[indices, tokens] += 1 if wrote is None else wrote.int()
@@ -207,6 +218,7 @@ class Sampler:
             )
         self._params += other._params
         self._biases.join(other._biases)
+        self._grammars.join(other._grammars)
         self.broken = torch.cat([self.broken, other.broken])
         self._slots = np.concatenate([self._slots, other._slots])
         self._collect()
@@ -217,6 +229,7 @@ class Sampler:
         self._slots = self._slots[list(indices)]
         self.broken = self.broken[list(indices)]
         self._biases.keep(indices)
+        self._grammars.keep(indices)
         if self._counts is not None:
             self._counts = self._counts.of_sequences(torch.tensor(indices, dtype=torch.long, device=self._device))
         self._collect()

@@ -74,11 +74,13 @@ def _sampling_of(request: Request, *, min_tokens: str) -> dict[str, Any]:
         min_tokens: the name of that setting, for which the interfaces have different ones.
 
     Raises:
-        UsageError: if the request asks for log-probabilities.
+        UsageError: if the request asks for log-probabilities, or has a grammar.
     """
     sampling = request.sampling
     if sampling.logprobs is not None or request.prompt_scores is not None:
         raise UsageError("log-probabilities are not read from servers")
+    if sampling.grammar is not None:
+        raise UsageError("grammars of the torch engine do not travel to servers")
     further = {
         "min_p": sampling.min_p,
         "logit_bias": {str(token): value for token, value in sampling.logit_bias},

@@ -1,7 +1,7 @@
-"""The turns of a chat and the tools that it offers, in the shapes that clients send and that this server answers in."""
+"""The turns of a chat, the tools that it offers and the form that it asks for, in the shapes that clients send."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -125,12 +125,12 @@ class Message(Strict):
 
 
 class OfferedFunction(Strict):
-    """A function that the model may call; ``strict`` needs a grammar and is refused."""
+    """A function that the model may call; calls that are not forced follow its parameters as the model will."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: Text | None = None
     parameters: dict[str, Any] | None = None
-    strict: Literal[False] | None = None
+    strict: bool | None = None
 
 
 class Tool(Strict):
@@ -142,3 +142,38 @@ class Tool(Strict):
     def for_template(self) -> dict[str, Any]:
         """Return the tool as chat templates take it."""
         return self.model_dump(exclude_none=True)
+
+
+class NamedFunction(Strict):
+    """A function by its name."""
+
+    name: Text
+
+
+class NamedTool(Strict):
+    """The tool that the model must call."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class NamedSchema(Strict):
+    """A JSON schema that an answer follows. It is always followed strictly."""
+
+    name: Text
+    description: Text | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """The form of an answer: text, any JSON object, or JSON by a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _with_its_schema(self) -> Self:
+        if (self.json_schema is not None) is not (self.type == "json_schema"):
+            raise ValueError("json_schema belongs to the type json_schema, and to no other")
+        return self

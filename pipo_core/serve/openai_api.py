@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from pipo_core.chat import encode_prompt, takes_tools
+from pipo_core.decode.grammars import Grammar
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 from pipo_core.serve.answers import Accepted, answer_in_events, answer_whole
@@ -210,6 +211,9 @@ async def _accept(
     live = service.live
     name = f"{kind}-{uuid.uuid4().hex}"
     thinks = isinstance(body, ChatBody) and _opens_thought(service, prompts[0])
+    grammar = None
+    if isinstance(body, ChatBody) and (body.forced is not None or body.response_format.type != "text"):
+        grammar = await asyncio.to_thread(_grammar, service, body, thinks=thinks)
     requests = [
         one
         for number, prompt in enumerate(prompts)
@@ -220,6 +224,7 @@ async def _accept(
             max_length=live.max_length,
             defaults=service.defaults,
             stop_behind=END_OF_THOUGHT if thinks else "",
+            grammar=grammar,
         )
     ]
     if live.pending + len(requests) > service.max_requests:
@@ -227,6 +232,23 @@ async def _accept(
     separate = thinks and service.reasoning == "separate"
     streams = await live.submit_async(requests)
     return Accepted(body, prompts, separate, streams, name, trace_of(request))
+
+
+def _grammar(service: Service, body: ChatBody, *, thinks: bool) -> Grammar:
+    """Return the grammar that a chat asks for.
+
+    Raises:
+        BodyError: naming the field, if a schema cannot be followed or grammars are not installed.
+    """
+    try:
+        if body.forced is not None:
+            tools = [tool.for_template() for tool in body.forced]
+            return service.grammars.of_calls(tools, behind_thought=thinks)
+        named = body.response_format.json_schema
+        return service.grammars.of_schema(None if named is None else named.schema_, behind_thought=thinks)
+    except UsageError as error:
+        param = "response_format" if body.forced is None else "tool_choice"
+        raise BodyError(f"{param}: {error.message}", param=param) from error
 
 
 def _opens_thought(service: Service, prompt_ids: Sequence[int]) -> bool:

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 
+from pipo_core.decode.grammars import Grammar
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine.api import Request, request_seed
 from pipo_core.serve.schemas import BodyError, ChatBody, CompletionBody, Defaults
@@ -16,6 +17,7 @@ def to_requests(
     max_length: int,
     defaults: Defaults,
     stop_behind: str = "",
+    grammar: Grammar | None = None,
 ) -> list[Request]:
     """Return the ``n`` requests of a body's prompt, called ``name-0``, ``name-1`` and so on.
 
@@ -28,6 +30,7 @@ def to_requests(
         max_length: tokens of context, shared by prompt and answer.
         defaults: sampling of a body that does not say.
         stop_behind: the text behind which stop strings count; empty for everywhere.
+        grammar: that the answers follow; None for none.
 
     Raises:
         BodyError: if the prompt is empty, or prompt and budget together exceed ``max_length``.
@@ -49,7 +52,7 @@ def to_requests(
         Request(
             f"{name}-{choice}",
             tuple(prompt_ids),
-            SamplingParams(**body.sampling(defaults), seed=request_seed(seed, choice)),
+            SamplingParams(**body.sampling(defaults), seed=request_seed(seed, choice), grammar=grammar),
             max_tokens=room if budget is None else budget,
             stop=tuple(body.stop),
             ignore_end=body.ignore_eos,

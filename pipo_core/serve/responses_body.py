@@ -18,6 +18,8 @@ _REFUSED = {
     "max_tool_calls": "the server calls no tools itself",
     "context_management": "the conversation is taken as it is sent",
 }
+_PARAMS = {"tools": "tools", "tool_choice": "tool_choice", "response_format": "text.format"}
+"""Where the chat's fields come from, if not from the input."""
 _TEXT_PARTS = ("input_text", "output_text", "text")
 
 
@@ -29,9 +31,25 @@ class Reasoning(Strict):
 
 
 class TextFormat(Strict):
-    """The form of the answer's text; others than plain text need a grammar."""
+    """The form of the answer's text; a schema stands beside its type here."""
 
-    type: Literal["text"] = "text"
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: Text = "answer"
+    description: Text | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+    def for_chat(self) -> dict[str, Any]:
+        """Return it as a chat's ``response_format``."""
+        schema = {"name": self.name, "schema": self.schema_}
+        return {"type": self.type, "json_schema": schema if self.type == "json_schema" else None}
+
+
+class NamedFunction(Strict):
+    """The function that the model must call."""
+
+    type: Literal["function"]
+    name: Text
 
 
 class TextOptions(Strict):
@@ -54,7 +72,7 @@ class ResponsesBody(Strict):
     reasoning: Reasoning = Reasoning()
     text: TextOptions = TextOptions()
     tools: Annotated[list[dict[str, Any]], Field(default_factory=list, max_length=128)]
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: Literal["none", "auto", "required"] | NamedFunction = "auto"
     include: Annotated[list[Any], Field(default_factory=list)]
     truncation: Literal["disabled"] = "disabled"
     custom_params: PairOptions = PairOptions()
@@ -77,7 +95,11 @@ def read_responses(body: Any) -> tuple[ResponsesBody, ChatBody]:
         "model": asked.model,
         "messages": _messages(asked),
         "max_completion_tokens": asked.max_output_tokens,
-        **{name: getattr(asked, name) for name in ("temperature", "top_p", "top_k", "tool_choice", "stream")},
+        **{name: getattr(asked, name) for name in ("temperature", "top_p", "top_k", "stream")},
+        "tool_choice": asked.tool_choice
+        if isinstance(asked.tool_choice, str)
+        else {"type": "function", "function": {"name": asked.tool_choice.name}},
+        "response_format": asked.text.format.for_chat(),
         "reasoning_effort": asked.reasoning.effort,
         "tools": [_tool(number, tool) for number, tool in enumerate(asked.tools)],
         "custom_params": asked.custom_params.model_dump(),
@@ -85,7 +107,8 @@ def read_responses(body: Any) -> tuple[ResponsesBody, ChatBody]:
     try:
         return asked, read_body(ChatBody, chat)
     except BodyError as error:  # it names the chat's fields, which the client does not know
-        raise BodyError(error.message.replace("messages.", "turns of input: "), param="input") from None
+        param = _PARAMS.get((error.param or "").partition(".")[0], "input")
+        raise BodyError(error.message.replace("messages.", "turns of input: "), param=param) from None
 
 
 def _messages(asked: ResponsesBody) -> list[dict[str, Any]]:

@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from pipo_core.errors import UsageError
-from pipo_core.serve.messages import Message, Strict, Text, Tool, valid_text
+from pipo_core.serve.messages import Message, NamedTool, ResponseFormat, Strict, Text, Tool, valid_text
 
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "functions": (None, []),
     "function_call": (None, "none"),
-    "response_format": (None, {"type": "text"}),
     "parallel_tool_calls": (None, True),
     "best_of": (None, 1),
     "suffix": (None, ""),
@@ -166,16 +165,14 @@ class ChatBody(Body):
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=_MOST_LOGPROBS)
     tools: Annotated[list[Tool], Field(default_factory=list, max_length=128)]
-    tool_choice: Literal["none", "auto"] = "auto"
+    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    response_format: ResponseFormat = ResponseFormat(type="text")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_forced_calls(cls, body: Any) -> Any:
-        """Refuse a choice that would need a grammar."""
-        choice = body.get("tool_choice")
-        if choice == "required" or isinstance(choice, dict):
-            raise BodyError("tool_choice can be auto or none here; SGLang's server forces calls", param="tool_choice")
-        return body
+    @model_validator(mode="after")
+    def _a_tool_to_call(self) -> Self:
+        if self.forced == []:
+            raise ValueError("tool_choice names no tool of tools")
+        return self
 
     @model_validator(mode="after")
     def _top_of_some(self) -> Self:
@@ -204,10 +201,23 @@ class ChatBody(Body):
         """Return whether the answer is to begin with a thought."""
         return self.chat_template_kwargs.enable_thinking and self.reasoning_effort != "none"
 
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.forced is not None and self.response_format.type != "text":
+            raise ValueError("give tool_choice that forces a call, or response_format, not both")
+        return self
+
     @property
     def offered(self) -> list[Tool]:
         """Return the tools that the model may call."""
         return [] if self.tool_choice == "none" else self.tools
+
+    @property
+    def forced(self) -> list[Tool] | None:
+        """Return the tools of which the model must call one; None if it need not."""
+        if isinstance(self.tool_choice, str):
+            return self.tools if self.tool_choice == "required" else None
+        return [tool for tool in self.tools if tool.function.name == self.tool_choice.function.name]
 
 
 class CompletionBody(Body):

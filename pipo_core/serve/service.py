@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 from transformers import PreTrainedTokenizerBase
 
+from pipo_core.engine.json_grammar import GrammarMaker
 from pipo_core.engine.live import LiveEngine
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_object
@@ -73,6 +75,15 @@ class Service:
         new = [name for name in fields if name not in self._idle_fields]
         self._idle_fields.update(new)
         return new
+
+    @cached_property
+    def grammars(self) -> GrammarMaker:
+        """What compiles grammars.
+
+        Raises:
+            UsageError: if xgrammar is not installed.
+        """
+        return GrammarMaker(self.tokenizer, self.live.end_ids)
 
     @property
     def max_prompt_bytes(self) -> int:

@@ -1,9 +1,11 @@
 """The torch engine's server, feature by feature."""
 
+from pathlib import Path
+
 import pytest
 from openai import OpenAI
 
-from tests.features import FEATURES, TOOL_TEMPLATE, Feature, Server
+from tests.features import FEATURES, TOOL_TEMPLATE, Feature, Server, table
 from tests.serve.conftest import MODEL, Start
 
 
@@ -17,3 +19,8 @@ def server(start: Start) -> Server:
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 def test_a_feature_is_as_the_table_says(server: Server, feature: Feature) -> None:
     feature.confirm(server, feature.torch)
+
+
+def test_the_table_is_in_the_docs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "serving.md"
+    assert table() in page.read_text(encoding="utf-8")
