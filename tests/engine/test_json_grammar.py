@@ -102,13 +102,12 @@ def test_a_call_of_one_of_the_tools_is_forced(engine: Any, maker: GrammarMaker) 
 
 
 def test_any_object_will_do_without_a_schema(engine: Any, maker: GrammarMaker) -> None:
-    request = sampled(1, grammar=maker.of_schema(None, behind_thought=False))
-    [completion] = run(
-        engine(), [replace(request, max_tokens=2000, sampling=replace(request.sampling, top_k=3))]
-    ).values()
-    if completion.finish_reason == "stop":
-        assert isinstance(json.loads(completion.text), dict)
-    assert completion.text.startswith("{")
+    grammar = maker.of_schema(None, behind_thought=False)
+    answers = run(engine(), [sampled(number, grammar=grammar) for number in range(20)]).values()
+    ended = [answer for answer in answers if answer.finish_reason == "stop"]
+    assert ended, "none was short enough to end"
+    assert all(isinstance(json.loads(answer.text), dict) for answer in ended)
+    assert all(answer.text.startswith("{") for answer in answers)
 
 
 @pytest.mark.parametrize(
