@@ -33,8 +33,9 @@ class GrammarMaker:
         except ImportError as error:
             raise UsageError("grammars need the package xgrammar, which is not installed here") from error
         self._library = xgrammar
-        self._ends = ends
         self._thought_end = tokenizer.convert_tokens_to_ids(END_OF_THOUGHT)
+        # A string could spell a control token, and the model would mean its letters.
+        self._never = sorted(set(tokenizer.all_special_ids) - ends)
         self._size = len(tokenizer)
         known = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=self._size, stop_token_ids=sorted(ends))
         self._compiler = xgrammar.GrammarCompiler(known, max_threads=2, cache_limit_bytes=256 << 20)
@@ -77,7 +78,7 @@ class GrammarMaker:
 
     def _compiled(self, grammar: Any, behind_thought: bool) -> Grammar:
         opened_by = self._thought_end if behind_thought else None
-        return _Compiled(self._library, self._compiler.compile_grammar(grammar), self._size, self._ends, opened_by)
+        return _Compiled(self._library, self._compiler.compile_grammar(grammar), self._size, self._never, opened_by)
 
 
 def _literal(grammar: Any, text: str) -> Any:
@@ -85,8 +86,8 @@ def _literal(grammar: Any, text: str) -> Any:
 
 
 class _Compiled:
-    def __init__(self, library: Any, grammar: Any, size: int, ends: frozenset[int], opened_by: int | None) -> None:
-        self.library, self.grammar, self.size, self.ends, self.opened_by = library, grammar, size, ends, opened_by
+    def __init__(self, library: Any, grammar: Any, size: int, never: list[int], opened_by: int | None) -> None:
+        self.library, self.grammar, self.size, self.never, self.opened_by = library, grammar, size, never, opened_by
 
     def start(self) -> "_Place":
         return _Place(self)
@@ -109,6 +110,7 @@ class _Place:
         self._matcher.fill_next_token_bitmask(self._bits)
         places = torch.arange(32, dtype=torch.int32)
         may: torch.Tensor = ((self._bits[0][:, None] >> places) & 1).bool().flatten()[: self._compiled.size]
+        may[self._compiled.never] = False
         return may
 
     def accept(self, token: int) -> None:

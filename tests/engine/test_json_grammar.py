@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from pipo_core.chat import ToolCallSplitter
+from pipo_core.chat import ToolCallSplitter, end_ids
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import UsageError
@@ -35,7 +35,7 @@ NOW: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def maker(tokenizer: PreTrainedTokenizerFast) -> GrammarMaker:
-    return GrammarMaker(tokenizer, frozenset({int(tokenizer.eos_token_id)}))
+    return GrammarMaker(tokenizer, end_ids(tokenizer))
 
 
 def sampled(number: int, **settings: Any) -> Any:
