@@ -70,10 +70,12 @@ class Server:
     Attributes:
         client: the official client, speaking to it.
         model: the name of its model.
+        end: an id that ends its texts.
     """
 
     client: OpenAI
     model: str
+    end: int
 
     def chat(self, *messages: Any, **body: Any) -> Any:
         """Ask a chat."""
@@ -304,11 +306,12 @@ def _min_p(server: Server) -> None:
 
 
 def _least(server: Server) -> None:
-    texts = [
-        server.complete(extra_body={"ignore_eos": True, "min_tokens": 9}),
-        server.complete(extra_body={"min_tokens": 9}),
-    ]
-    assert all(answer.usage.completion_tokens >= 9 for answer in texts)
+    """With its end as the likeliest token, an answer has the least tokens and then the end, which is counted."""
+    for least in (1, 2, 5, 6):
+        for tau in (0.0, 0.5, 1.0):
+            extra = {"min_tokens": least, "custom_params": {"tau": tau}}
+            answer = server.complete(logit_bias={str(server.end): 100}, extra_body=extra)
+            assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (least + 1, "stop")
 
 
 def _past_the_end(server: Server) -> None:

@@ -11,6 +11,7 @@ from tests.sglang_cpu.conftest import Client
 UNSUPPORTED: dict[str, dict[str, Any]] = {
     "log-probabilities of the prompt": {"return_logprob": True, "logprob_start_len": 0},
     "token_ids_logprob": {"return_logprob": True, "token_ids_logprob": [5]},
+    "repetition_penalty below 0.01": {"sampling_params": {"repetition_penalty": 5e-324}},
     "max_new_tokens = 0": {"sampling_params": {"max_new_tokens": 0}},
     "sessions": {"session_params": {"id": "x"}},
     "thinking budgets": {"sampling_params": {"custom_params": {"thinking_budget": 3}}},

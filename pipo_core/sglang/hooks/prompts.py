@@ -7,6 +7,9 @@ from pipo_core.sglang.asked import asked_by
 from pipo_core.sglang.hooks.loading import is_pair_config
 from pipo_core.sglang.served import Served, serve_pairs, served
 
+_LEAST_PENALTY = 0.01
+"""Scores are divided by a penalty; by one near 0 they leave the range of numbers."""
+
 
 def pack_prompt(
     original: Any,
@@ -69,6 +72,7 @@ def _unsupported(obj: Any, input_embeds: Any, mm_inputs: Any) -> Iterator[str]:
         "watermarks": getattr(obj, "watermark", None) or sampling.get("watermark"),
         "custom logit processors": getattr(obj, "custom_logit_processor", None),
         "LoRA adapters": getattr(obj, "lora_path", None),
+        "repetition_penalty below 0.01": 0 < (sampling.get("repetition_penalty") or 1) < _LEAST_PENALTY,
         "max_new_tokens = 0": sampling.get("max_new_tokens") == 0,
     }
     yield from (name for name, value in asked.items() if value)
