@@ -43,6 +43,8 @@ class Request:
         record: keep every slot in the completion (for distillation).
         messages: a chat instead of `prompt_ids`; the engine lays it out.
         tau: confidence threshold of a pair model; None for the engine's.
+        once: a failure of the server that is asked ends the request; it is not asked again (for measuring, and for
+            somebody who waits for it).
 
     Raises:
         UsageError: for an empty prompt, an empty stop string, a threshold that is not a number, or a budget that is
@@ -61,6 +63,7 @@ class Request:
     record: bool = False
     messages: tuple[Mapping[str, str], ...] = ()
     tau: float | None = None
+    once: bool = False
 
     def __post_init__(self) -> None:
         if self.tau is not None and not math.isfinite(self.tau):
