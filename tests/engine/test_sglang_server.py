@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from pipo_core.engine import sglang_server
-from pipo_core.engine.sglang_server import SGLangServer, check_method, serve_command
 from pipo_core.engine.remote_opening import SGLangOpener
+from pipo_core.engine.sglang_server import SGLangServer, check_method, serve_command
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.recipes.common import SGLangSettings
 from pipo_core.recipes.locate import bundled_model
