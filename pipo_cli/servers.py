@@ -1,5 +1,6 @@
 """Options that name running servers, and the settings that they make."""
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,11 @@ Served = Annotated[
     str | None,
     typer.Option("--served", metavar="NAME", help="The model at --url, where the server has several."),
 ]
+
+
+def address_name(url: str) -> str:
+    """Return the name of an arm that asks a server: its host and port, in characters that a file may have."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", url.partition("://")[2] or url).strip("-").removesuffix("-v1")
 
 
 def remote_settings(url: str, api_key_env: str | None, served: str | None) -> "RemoteSettings":

@@ -168,6 +168,8 @@ class RemoteEngine:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout = httpx.Timeout(timeout_s, connect=10.0)
         self._through_proxy = uses_proxy(urls)
+        # Made once: it takes longer than a short answer.
+        self._certificates = httpx.create_ssl_context(trust_env=self._through_proxy)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -238,7 +240,11 @@ class RemoteEngine:
         limit = asyncio.Semaphore(self._concurrency)
         connections = httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency)
         async with httpx.AsyncClient(
-            headers=self._headers, timeout=self._timeout, limits=connections, trust_env=self._through_proxy
+            headers=self._headers,
+            timeout=self._timeout,
+            limits=connections,
+            trust_env=self._through_proxy,
+            verify=self._certificates,
         ) as client:
             answers = (self._answer(client, request, stream, deltas, limit) for request in requests)
             self._tasks = {
