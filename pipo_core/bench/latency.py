@@ -7,9 +7,10 @@ Definitions, for one request at a time (batch 1) and real tokens only (no PADs):
 - TPOT: the time after the first step divided by the real tokens written after it;
 - speed-up: the baseline's time over the arm's time *in the same round*, then the median over rounds.
 
-In each round every arm answers the same prompt with the same seed; a server's begins with a number of its own. Arms take turns in going first, so that a machine
-that becomes slower or faster during the run favours none of them. The results contain every trial. A bench that was
-stopped starts again from the beginning, because timings of two sessions are not comparable.
+In each round every arm answers the same prompt with the same seed; a server's prompts begin with a number of their own,
+because it may keep what it has read. Arms take turns in going first, so that a machine that becomes slower or faster
+during the run favours none of them. The results contain every trial. A bench that was stopped starts again from the
+beginning, because timings of two sessions are not comparable.
 """
 
 from collections.abc import Mapping, Sequence

@@ -91,9 +91,7 @@ class BenchRecipe(JobRecipe):
             if not isinstance(self.engine_of(arm), TorchSettings):
                 yield from self._asked_findings(index, arm)
         if self.training_tokens and not isinstance(self.engine, TorchSettings):
-            message = (
-                f"only the torch engine measures training passes, and engine.kind is {self.engine.kind}; remove it"
-            )
+            message = f"only the torch engine measures training passes, and engine is {self.engine.kind}; remove it"
             yield Finding(("training_tokens",), message, (("engine",),))
         elif self.training_tokens and not any(isinstance(self.engine_of(arm), TorchSettings) for arm in self.arms):
             message = "training passes take their shape from an arm on the torch engine, and there is none; remove it"
