@@ -2,11 +2,12 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,9 @@ from pipo_cli.jobs import load_job, run_job
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, is_change
 from pipo_cli.session import say, session
 from pipo_core.recipes.methods import METHODS, MethodName
+
+if TYPE_CHECKING:
+    from pipo_core.recipes.common import EngineSettings
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,13 @@ def comparison(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def compare(ctx: typer.Context, kind: str, standard: str, asked: Asked) -> None:
+def compare(
+    ctx: typer.Context,
+    kind: str,
+    standard: str,
+    asked: Asked,
+    engines: Mapping[str, "EngineSettings"] = MappingProxyType({}),
+) -> None:
     """Run the user's recipe, or the shipped one with one arm made of the options.
 
     With the user's recipe, options of an arm replace the recipe's arms.
@@ -93,15 +103,18 @@ def compare(ctx: typer.Context, kind: str, standard: str, asked: Asked) -> None:
         kind: the kind of recipe.
         standard: the shipped recipe's name.
         asked: the command line.
+        engines: what answers instead of the recipe's engine, by names; the arm is measured on each.
     """
     name, changes = asked.recipe or standard, asked.changes
-    if asked.recipe is None or asked.ckpt is not None or asked.method is not None or asked.taus:
-        changes = [*_arm(ctx, kind, name, asked), *changes]
+    if asked.recipe is None or asked.ckpt is not None or asked.method is not None or asked.taus or engines:
+        changes = [*_arms(ctx, kind, name, asked, engines), *changes]
     run_job(ctx, load_job(kind, name, changes), asked.out, dry_run=asked.dry_run, name=name)
 
 
-def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
-    """Return the changes that replace a recipe's arms by the one that the options describe."""
+def _arms(
+    ctx: typer.Context, kind: str, recipe: str, asked: Asked, engines: Mapping[str, "EngineSettings"]
+) -> list[str]:
+    """Return the changes that replace a recipe's arms by the one that the options describe, on each engine if any."""
     ckpt = asked.ckpt
     if ckpt is None:
         folder = newest_checkpoint(asked.out)
@@ -128,9 +141,12 @@ def _arm(ctx: typer.Context, kind: str, recipe: str, asked: Asked) -> list[str]:
             f"and --method is {method}" if asked.method else f"and {ckpt} is not one (no compressor in its config.json)"
         )
         raise UsageError(f"--tau is for pair models, {why}", hint="the same without --tau")
-    arm = {"name": method, "method": method, "ckpt": ckpt}
-    tau = {"tau": taus if len(taus) > 1 else taus[0]} if taus else {}
-    return [f"run={_run_name(kind, recipe, ckpt)}", f"arms={json.dumps([arm | tau])}", "baseline=null"]
+    arm: dict[str, Any] = {"name": method, "method": method, "ckpt": ckpt}
+    arm |= {"tau": taus if len(taus) > 1 else taus[0]} if taus else {}
+    arms = [{**arm, "name": name, "engine": engines[name].model_dump(mode="json")} for name in engines] or [arm]
+    run = _run_name(kind, recipe, ckpt) + "".join(f"-{name}" for name in engines)
+    baseline = arms[0]["name"] if len(arms) > 1 and len(taus) < 2 else None  # a sweep is no baseline
+    return [f"run={run}", f"arms={json.dumps(arms)}", f"baseline={json.dumps(baseline)}"]
 
 
 def _run_name(kind: str, recipe: str, ckpt: str) -> str:

@@ -16,7 +16,7 @@ from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.catalog import CATALOG
-from pipo_core.recipes.common import TorchSettings
+from pipo_core.recipes.common import EngineSettings, TorchSettings
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
@@ -66,17 +66,26 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             mathematics(RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs)).problems)
         except PipoError as error:
             _cannot_start(plan, error)
-    if isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
+    for settings in _servers(recipe):
         from pipo_core.engine import check_engine  # imported here: the other plans need no torch
 
         try:
-            check_engine(recipe.engine)
+            check_engine(settings)
         except PipoError as error:
             _cannot_start(plan, error)
     if isinstance(recipe, TrainRecipe | DistillRecipe):
         _plan_training(plan, recipe, paths)
     plan["recipe"] = recipe.model_dump(mode="json")
     return plan
+
+
+def _servers(recipe: JobKind) -> list[EngineSettings]:
+    """Return the engines of a job that are not the torch engine."""
+    if isinstance(recipe, BenchRecipe):
+        return recipe.servers()
+    if isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
+        return [recipe.engine]
+    return []
 
 
 def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:

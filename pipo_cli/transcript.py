@@ -27,24 +27,27 @@ class Transcript:
     character that several tokens make together is shown with the last one of them.
     """
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", *, drafts: bool, colours: bool) -> None:
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase | None", *, colours: bool, drafts: bool = False, opened: bool = True
+    ) -> None:
         """Begin an answer.
 
         Args:
-            tokenizer: the checkpoint's.
-            drafts: whether drafts are marked.
+            tokenizer: the checkpoint's, of which drafts are decoded one by one; None if none are marked.
             colours: whether colours may be used.
+            drafts: whether drafts are marked.
+            opened: whether the prompt has opened the thought; if not, an answer has one if it begins with its mark.
         """
         from pipo_core.chat import Detokenizer, ThoughtSplitter
 
-        self._drafts, self._colours = drafts, colours
-        self._text = Detokenizer(tokenizer)
-        self._splitter = ThoughtSplitter()
+        self._colours = colours
+        self._text = Detokenizer(tokenizer) if drafts and tokenizer is not None else None
+        self._splitter = ThoughtSplitter(opened=opened)
         self._thought, self._answers = "", False
 
     def add(self, delta: "Delta") -> str:
         """Return what a step adds."""
-        if not self._drafts:
+        if self._text is None:
             return self._shown(delta.text, kept=False)
         shown = ""
         for written in delta.tokens:
@@ -56,7 +59,7 @@ class Transcript:
 
     def finish(self) -> str:
         """Return the rest of the answer; nothing follows it."""
-        held = self._text.finish() if self._drafts else ""
+        held = "" if self._text is None else self._text.finish()
         return self._shown(held, kept=False) + self._styled(self._splitter.end(), thought=True, kept=False)
 
     def _shown(self, text: str, *, kept: bool) -> str:

@@ -1,10 +1,8 @@
 """`pipo chat`."""
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -20,25 +18,38 @@ from pipo_cli.commands.serve import (
     find_model,
     torch_settings,
 )
+from pipo_cli.conversation import MAX_TOKENS, Conversation
 from pipo_cli.options import DEFAULT_OUT, Debug, Out
 from pipo_cli.reporter import open_reporter
-from pipo_cli.transcript import Transcript, shows_colours
-from pipo_core.errors import PipoError
-
-if TYPE_CHECKING:
-    from pipo_core.engine import Engine
+from pipo_cli.servers import ApiKeyEnv, Served, remote_settings
+from pipo_core.errors import PipoError, UsageError
 
 HELP = "/reset starts a new conversation, /quit leaves, Ctrl-C stops an answer"
+_OF_A_CHECKPOINT = ("ckpt", "method", "max_length", "device", "precision")
+_OF_A_SERVER = ("api_key_env", "served")
+"""Parameters that go without, and only with, --url."""
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
-    app.command("chat", epilog="Example: pipo chat --ckpt outputs/demo/merge/model --show-drafts")(chat)
+    app.command(
+        "chat",
+        epilog="Examples: pipo chat --ckpt outputs/demo/merge/model --show-drafts; "
+        "pipo chat --url http://127.0.0.1:8000",
+    )(chat)
 
 
 def chat(
     ctx: typer.Context,
     ckpt: Ckpt = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="Instead of a checkpoint: a running server with OpenAI's chat interface."
+        ),
+    ] = None,
+    api_key_env: ApiKeyEnv = None,
+    served: Served = None,
     method: MethodOption = None,
     tau: TauOption = None,
     show_drafts: Annotated[
@@ -49,8 +60,13 @@ def chat(
     ] = False,
     system: Annotated[str | None, typer.Option("--system", help="A system message.")] = None,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, help="Longest answer in tokens, PAD not counted.")
-    ] = 4096,
+        int | None,
+        typer.Option(
+            "--max-tokens",
+            min=1,
+            help=f"Longest answer in tokens, PAD not counted (default: {MAX_TOKENS}; with --url the server's limit).",
+        ),
+    ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="Softmax temperature; 0 is greedy.")
     ] = 1.0,
@@ -61,31 +77,69 @@ def chat(
     out: Out = DEFAULT_OUT,
     debug: Debug = False,
 ) -> None:
-    """Chat with a checkpoint in the terminal; each line of standard input is one turn."""
-    from pipo_core.recipes.methods import Decoding
+    """Chat with a checkpoint or a server in the terminal; each line of standard input is one turn.
 
-    model = find_model(ctx, ckpt, out)
-    decoding = Decoding(method or default_method(model), tau)
-    settings = torch_settings(batch=1, device=device, precision=precision.value, max_length=max_length)
-    with open_reporter().waiting(f"loading {model}"):
-        from pipo_core.engine import open_engine
+    An answer that fails is told, and the chat goes on without its question; the exit code is then 1.
+    """
+    if url is None:
+        _refuse(ctx, _OF_A_SERVER, "is about the server at --url, and there is none")
+        from pipo_core.recipes.methods import Decoding
 
-        engine = open_engine(model, decoding, settings)
-    typer.echo(f"{model} ({decoding.method}); {HELP}", err=True)
-    opening = [{"role": "system", "content": system}] if system else []
-    messages, turn = [*opening], 0
+        model = find_model(ctx, ckpt, out)
+        decoding = Decoding(method or default_method(model), tau)
+        settings = torch_settings(batch=1, device=device, precision=precision.value, max_length=max_length)
+        with open_reporter().waiting(f"loading {model}"):
+            from pipo_core.engine import open_engine
+
+            engine = open_engine(model, decoding, settings)
+        about = f"{model} ({decoding.method})"
+    else:
+        _refuse(ctx, _OF_A_CHECKPOINT, "and --url: the server decodes by its own settings; give one of them")
+        server = remote_settings(url, api_key_env, served)
+        with open_reporter().waiting(f"asking {url}"):
+            from pipo_core.engine.remote_opening import open_chat
+
+            engine = open_chat(server, tau)
+        about = url
+        if show_drafts:
+            typer.echo(f"{url} does not tell which tokens are drafts, so none are marked", err=True)
+    typer.echo(f"{about}; {HELP}", err=True)
+    conversation = Conversation(
+        engine,
+        by_server=url is not None,
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        seed=seed,
+        show_drafts=show_drafts and url is None,
+    )
+    try:
+        _converse(conversation)
+    finally:
+        engine.close()
+    if conversation.failed:
+        raise typer.Exit(PipoError.exit_code)
+
+
+def _refuse(ctx: typer.Context, names: Sequence[str], why: str) -> None:
+    """Raise if one of these parameters was given."""
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"--{name.replace('_', '-')} {why}", hint="pipo chat --help")
+
+
+def _converse(conversation: Conversation) -> None:
+    """Answer each line of the input until it ends."""
     while (said := _ask()) is not None:
         if said == "/quit":
             break
         if said == "/reset":
-            messages = [*opening]
+            conversation.reset()
         elif said.startswith("/"):
             typer.echo(HELP, err=True)
         elif said.strip():
-            turn += 1
-            messages.append({"role": "user", "content": said})
-            answer = _answer(engine, messages, turn, seed, max_tokens, temperature, show_drafts=show_drafts)
-            messages.append({"role": "assistant", "content": answer})
+            conversation.answer(said)
 
 
 def _ask() -> str | None:
@@ -97,73 +151,3 @@ def _ask() -> str | None:
     except KeyboardInterrupt:
         line = ""
     return line.rstrip("\n") if line else None
-
-
-def _answer(
-    engine: "Engine",
-    messages: list[dict[str, str]],
-    turn: int,
-    seed: int,
-    max_tokens: int,
-    temperature: float,
-    *,
-    show_drafts: bool,
-) -> str:
-    """Print an answer while it is written and return it; Ctrl-C ends it.
-
-    Raises:
-        PipoError: if the request fails.
-    """
-    from pipo_core.chat import encode_prompt
-    from pipo_core.decode.sampling import SamplingParams
-    from pipo_core.engine import Request
-    from pipo_core.engine.api import request_seed
-
-    ids = encode_prompt(engine.tokenizer, messages)
-    name = f"turn-{turn}"
-    budget = max(1, min(max_tokens, engine.max_length - len(ids)))
-    params = SamplingParams(temperature=temperature, top_p=0.95, top_k=20, seed=request_seed(seed, turn))
-    completion = None
-    transcript = Transcript(engine.tokenizer, drafts=show_drafts, colours=shows_colours())
-    with _stop_on_interrupt(lambda: engine.cancel(name)) as check:
-        for delta in engine.stream([Request(name, tuple(ids), params, max_tokens=budget)]):
-            typer.echo(transcript.add(delta), nl=False, color=shows_colours())
-            sys.stdout.flush()
-            completion = delta.completion
-            check()
-    typer.echo(transcript.finish(), color=shows_colours())
-    if completion is None or completion.finish_reason == "error":
-        raise PipoError(f"the answer failed: {completion.error if completion else 'the engine ended without one'}")
-    kept = f", {completion.kept} of {completion.drafts} drafts kept" if completion.drafts else ""
-    steps = "" if completion.slots is None else f" in {completion.slots} steps"
-    typer.echo(
-        f"[{completion.finish_reason}: {completion.tokens} tokens{steps}{kept}, {completion.time_s:.2f} s]",
-        err=True,
-    )
-    return completion.text
-
-
-@contextmanager
-def _stop_on_interrupt(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Yield a function that calls `stop` if Ctrl-C has been pressed.
-
-    The first Ctrl-C raises nothing, because an engine must not be interrupted within a step. A second one raises
-    KeyboardInterrupt.
-    """
-    pressed = False
-
-    def press(number: int, frame: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    def check() -> None:
-        if pressed:
-            stop()
-
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -61,7 +61,9 @@ def _limits(schema: Schema) -> Iterator[str]:
 
 
 def _parts(schema: Schema) -> list[Schema]:
-    return list(schema.get("anyOf") or schema.get("oneOf") or [schema])
+    """Return the branches of a schema, also those of a union within a union."""
+    branches = schema.get("anyOf") or schema.get("oneOf")
+    return [part for branch in branches for part in _parts(branch)] if branches else [schema]
 
 
 def _lengths(part: Schema) -> Iterator[str]:

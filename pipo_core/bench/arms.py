@@ -1,14 +1,17 @@
 """Opens the engines that a bench compares; engines on one checkpoint share its weights."""
 
+import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipo_core.engine import Engine, Engines
 from pipo_core.errors import UsageError
 from pipo_core.model.shapes import SHAPES
 from pipo_core.recipes.bench import BenchRecipe
-from pipo_core.recipes.common import EngineSettings
+from pipo_core.recipes.common import EngineSettings, RemoteSettings, TorchSettings
 from pipo_core.recipes.methods import Decoding
 
 OpenEngine = Callable[[Path | str, Decoding, EngineSettings], Engine]
@@ -17,11 +20,22 @@ OpenEngine = Callable[[Path | str, Decoding, EngineSettings], Engine]
 
 @dataclass(frozen=True)
 class OpenArm:
-    """One entry of the comparison: an arm with one decoding, and the engine that runs it."""
+    """One entry of the comparison: an arm with one decoding, and the engine that runs it.
+
+    Attributes:
+        name: the arm's.
+        decoding: how it decodes.
+        engine: what answers for it.
+        where: what the engine is, in a word: ``torch``, ``sglang``, or the addresses of the servers that it asks.
+        salt: makes the beginning of each prompt its own. A server keeps what it has read, so no two prompts may begin
+            alike, not even of two arms that ask the same server. Empty if nothing is kept.
+    """
 
     name: str
     decoding: Decoding
     engine: Engine
+    where: str = "torch"
+    salt: str = ""
 
     @property
     def label(self) -> str:
@@ -29,27 +43,46 @@ class OpenArm:
         return self.decoding.label(self.name)
 
 
-def open_arms(recipe: BenchRecipe, settings: EngineSettings, open_engine: OpenEngine | None = None) -> list[OpenArm]:
+def open_arms(recipe: BenchRecipe, open_engine: OpenEngine | None = None) -> list[OpenArm]:
     """Return the arms of a bench with their engines, in the recipe's order.
 
     Args:
         recipe: the settings, with paths on this disk in place of names.
-        settings: settings of every engine.
         open_engine: opens an engine; None for one that shares weights between engines.
 
     Raises:
         UsageError: if the recipe names an unknown shape, or an arm has no checkpoint.
         CheckpointError: if a checkpoint cannot be read.
-        MachineError: if the device is absent or the batch does not fit.
+        MachineError: if the device is absent, the batch does not fit, or a server is not there or does not start.
     """
     if recipe.random_weights is not None and recipe.random_weights not in SHAPES:
         raise UsageError(f"no shape is called {recipe.random_weights!r}", hint=f"one of {', '.join(SHAPES)}")
     open_engine = open_engine or Engines().open
-    opened = []
-    for arm in recipe.arms:
-        source = recipe.random_weights if arm.ckpt is None else Path(arm.ckpt)
-        if source is None:
-            raise UsageError(f"arm {arm.name} has no checkpoint")
-        for decoding in arm.decodings():
-            opened.append(OpenArm(arm.name, decoding, open_engine(source, decoding, settings)))
+    requests = max([1, *recipe.concurrency])
+    opened: list[OpenArm] = []
+    with ExitStack() as failing:
+        for arm in recipe.arms:
+            source = recipe.random_weights if arm.ckpt is None else Path(arm.ckpt)
+            if source is None:
+                raise UsageError(f"arm {arm.name} has no checkpoint")
+            settings = recipe.engine_of(arm)
+            for decoding in arm.decodings():
+                engine = open_engine(source, decoding, _with_places(settings, requests))
+                failing.callback(engine.close)
+                # Random, so that a server has not kept the prompts of an earlier bench either.
+                salt = "" if isinstance(settings, TorchSettings) else secrets.token_hex()
+                opened.append(OpenArm(arm.name, decoding, engine, _where(settings), salt))
+        failing.pop_all()
     return opened
+
+
+def _with_places(settings: EngineSettings, requests: int) -> EngineSettings:
+    """Return the settings with as many requests at once as the bench asks."""
+    places = "batch" if isinstance(settings, TorchSettings) else "concurrency"
+    return settings.model_copy(update={places: requests})
+
+
+def _where(settings: EngineSettings) -> str:
+    if isinstance(settings, RemoteSettings):
+        return " ".join(urlsplit(url).netloc for url in settings.urls)
+    return settings.kind

@@ -2,28 +2,28 @@
 
 Definitions, for one request at a time (batch 1) and real tokens only (no PADs):
 
-- TTFT: from the request to the end of the first step, which writes one token, or two if the draft is kept;
+- TTFT: from the request to the end of the first step, which writes one token, or two if the draft is kept; of a server
+  to the arrival of what this step wrote, or of the first text where it does not report its steps;
 - TPOT: the time after the first step divided by the real tokens written after it;
 - speed-up: the baseline's time over the arm's time *in the same round*, then the median over rounds.
 
-In each round every arm answers the same prompt with the same seed. Arms take turns in going first, so that a machine
-that becomes slower or faster during the run favours none of them. The results contain every trial. A bench that was
-stopped starts again from the beginning, because timings of two sessions are not comparable.
+In each round every arm answers the same prompt with the same seed; a server's prompts begin with a number of their own,
+because it may keep what it has read. Arms take turns in going first, so that a machine that becomes slower or faster
+during the run favours none of them. The results contain every trial. A bench that was stopped starts again from the
+beginning, because timings of two sessions are not comparable.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipo_core.bench.arms import OpenArm
-from pipo_core.bench.prompts import make_prompt
+from pipo_core.bench.asked import Lengths, make_request, stream, tokens_after_first
 from pipo_core.bench.roofline import Device, tpot_limit, ttft_limit
 from pipo_core.bench.summaries import quartiles
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.sampling import SamplingParams
-from pipo_core.engine import Completion, Request
+from pipo_core.engine import Completion
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.recipes.bench import BenchRecipe
-from pipo_core.recipes.common import Sampling
 from pipo_core.recipes.methods import METHODS
 from pipo_core.reporting import Reporter
 
@@ -42,7 +42,7 @@ def measure_latency(
         reporter: shows progress.
 
     Raises:
-        PipoError: if an engine ends too early or does not report its steps.
+        PipoError: if an engine fails, or does not give exactly the answers that are asked for.
     """
     trials = _run_trials(recipe, arms, reporter)
     rows = [
@@ -56,23 +56,14 @@ def tpot(completion: Completion) -> float:
     """Return the seconds per real token after the first step.
 
     Raises:
-        PipoError: if no token follows the first step, or the engine does not report its steps.
+        PipoError: if no token follows the first step, or the whole answer arrived at once.
     """
-    after = sum(_step_counts(completion)[1:])
+    after = tokens_after_first(completion)
     if after == 0:
         raise PipoError(f"{completion.id}: the engine stopped after the first step, so there is no TPOT")
+    if completion.ttft_s >= completion.time_s:
+        raise PipoError(f"{completion.id}: the whole answer arrived at once, so there are no TTFT and TPOT")
     return (completion.time_s - completion.ttft_s) / after
-
-
-def _step_counts(completion: Completion) -> list[int]:
-    """Return the real tokens of each step.
-
-    Raises:
-        PipoError: if the engine does not report them.
-    """
-    if completion.slot_token_counts is None:
-        raise PipoError(f"{completion.id}: this engine does not report steps, so there is no TPOT")
-    return completion.slot_token_counts
 
 
 def check_latency(recipe: BenchRecipe) -> None:
@@ -116,21 +107,11 @@ def _answer_alone(recipe: BenchRecipe, arm: OpenArm, length: int, number: int) -
     """Return the arm's answer to the prompt of round ``number``, written with no other request beside it.
 
     Raises:
-        PipoError: if the engine does not give exactly one answer.
+        PipoError: if the engine does not give exactly the answer that is asked for.
     """
-    request = Request(
-        id=f"{arm.label}/{length}/{number}",
-        prompt_ids=make_prompt(arm.engine.tokenizer, length, number),
-        sampling=SamplingParams(**Sampling().model_dump(), seed=number),
-        max_tokens=recipe.new_tokens,
-        max_slots=None,
-        stop_ids=frozenset(),
-        ignore_end=True,
-    )
-    completions = list(arm.engine.generate([request]))
-    if len(completions) != 1:
-        raise PipoError(f"{request.id}: the engine gave {len(completions)} answers to one request")
-    return completions[0]
+    request = make_request(arm, f"{length}/{number}", Lengths(length, recipe.new_tokens), seed=number)
+    [completion] = [delta.completion for delta in stream(arm, [request]) if delta.completion is not None]
+    return completion
 
 
 def _trial_record(completion: Completion, arm: OpenArm, length: int, number: int, place: int) -> dict[str, Any]:
@@ -143,9 +124,10 @@ def _trial_record(completion: Completion, arm: OpenArm, length: int, number: int
         "ttft_s": completion.ttft_s,
         "tpot_s": tpot(completion),
         "time_s": completion.time_s,
-        "slot_token_counts": _step_counts(completion),
-        "drafts": completion.drafts or 0,
-        "kept": completion.kept or 0,
+        "tokens": completion.tokens,
+        "slot_token_counts": completion.slot_token_counts,
+        "drafts": completion.drafts,
+        "kept": completion.kept,
     }
 
 
@@ -165,6 +147,7 @@ def _arm_figures(
         {
             "arm": arm.name,
             "label": arm.label,
+            "engine": arm.where,
             "method": arm.decoding.method,
             "tau": arm.decoding.tau,
             "acceptance": arm.decoding.acceptance,
@@ -187,13 +170,17 @@ def _speedups(
     return {time: quartiles([base[time] / own[time] for own, base in pairs]) for time in TIMES}
 
 
-def _tokens_per_slot(trials: Sequence[Mapping[str, Any]]) -> float:
+def _tokens_per_slot(trials: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the real tokens of a slot; None where the engine does not report slots."""
+    if any(trial["slot_token_counts"] is None for trial in trials):
+        return None
     counts: list[int] = [count for trial in trials for count in trial["slot_token_counts"]]
     return sum(counts) / len(counts)
 
 
 def _share_kept(trials: Sequence[Mapping[str, Any]]) -> float | None:
-    drafts = sum(trial["drafts"] for trial in trials)
+    """Return the share of the drafts that were kept; None where none was made, or the engine does not report them."""
+    drafts = sum(trial["drafts"] or 0 for trial in trials)
     return sum(trial["kept"] for trial in trials) / drafts if drafts else None
 
 

@@ -16,18 +16,21 @@ from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.roofline import Device, known_device
 from pipo_core.bench.throughput import measure_throughput
 from pipo_core.bench.training import TrainingCase, measure_training
+from pipo_core.engine import Reports, check_engine
 from pipo_core.engine.torch_opening import prepare
 from pipo_core.errors import UsageError
 from pipo_core.files import write_json
 from pipo_core.machine import clocks, machine, versions
 from pipo_core.recipes.bench import BenchRecipe
-from pipo_core.recipes.common import Sampling
+from pipo_core.recipes.common import Sampling, TorchSettings
 from pipo_core.reporting import Reporter, SilentReporter
 
 RESULTS = "results.json"
 DEFINITIONS = {
-    "ttft_s": "seconds from the request to the end of the first step (one or more real tokens)",
-    "tpot_s": "seconds after the first step / real tokens after the first step",
+    "ttft_s": "seconds from the request to the end of the first step (one or more real tokens); of a server to its "
+    "arrival, or to that of the first text if it reports no steps; under load since all were asked together",
+    "tpot_s": "seconds after the first step / real tokens after it; one token is first if steps are not reported",
+    "time_s": "seconds from asking all requests together to the end of one",
     "speedup": "baseline's time / this arm's time in the same round; median and quartiles over rounds",
     "tokens_per_slot": "real tokens / decode steps, over all measured trials",
     "tokens_per_second": "real tokens of all answers / seconds from the first request to the last answer",
@@ -54,19 +57,22 @@ def run_bench(
     Raises:
         UsageError: if no token would follow the first step, the baseline has several thresholds, or a shape is unknown.
         CheckpointError: if a checkpoint cannot be read.
-        MachineError: if the device is absent, or a batch or a training pass does not fit.
-        PipoError: if an engine ends too early or does not report its steps.
+        MachineError: if the device is absent, a batch or a training pass does not fit, or a server is not there.
+        PipoError: if an engine fails, or does not give exactly the answers that are asked for.
     """
     reporter = reporter or SilentReporter()
     check_latency(recipe)
-    max_requests = max([1, *recipe.concurrency])
-    arms = open_arms(recipe, recipe.engine.model_copy(update={"batch": max_requests}), open_engine)
-    reports = arms[0].engine.reports
+    for settings in recipe.servers():
+        check_engine(settings)
+    arms = open_arms(recipe, open_engine)
+    reports = next((arm.engine.reports for arm in arms if arm.engine.reports.device is not None), Reports())
     name = reports.device or "unknown"
     device = None
     if reports.config is not None:
         on_cpu = name == "cpu"
         device = Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0) if on_cpu else known_device(name)
+    if recipe.servers():
+        name = "servers" if reports.device is None else f"{name} and servers"
     try:
         lengths, trials = measure_latency(recipe, arms, device, reporter)
         throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
@@ -110,11 +116,13 @@ def _measure_training_passes(
     """Yield the figures of training passes, length by length.
 
     Raises:
-        UsageError: if the model's shape is not known.
+        UsageError: if the model's shape is not known, or the recipe's engine is a server.
         MachineError: if memory does not suffice.
     """
     if config is None:
         raise UsageError("training passes need the shape of a model")
+    if not isinstance(recipe.engine, TorchSettings):
+        raise UsageError("only the torch engine measures training passes")
     device, dtype = prepare(recipe.engine)
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
     with reporter.progress("training passes", len(recipe.training_tokens), unit="length") as bar:

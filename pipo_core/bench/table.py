@@ -5,6 +5,9 @@ from typing import Any
 
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
+_TORCH = "torch"
+_OF_A_REQUEST = {"ttft_s": "TTFT ms", "tpot_s": "TPOT ms", "time_s": "latency ms"}
+
 
 def latency_tables(results: Mapping[str, Any]) -> list[Table]:
     """Return the tables of times and of steps from the results of `run_bench`: a row for each prompt length and arm.
@@ -16,9 +19,9 @@ def latency_tables(results: Mapping[str, Any]) -> list[Table]:
     rows = [(f"{length['prompt_tokens']:,}", arm) for length in results["lengths"] for arm in length["arms"]]
     times = Table(
         f"{asked}, on {results['machine']['device']}; medians [quartiles]{over}",
-        ["prompt tokens", "arm", "TTFT ms", "TPOT ms", "TTFT ×", "TPOT ×"],
-        [[prompt, arm["label"], *_times(arm)] for prompt, arm in rows],
-        words=(1,),
+        ["prompt tokens", "arm", "engine", "TTFT ms", "TPOT ms", "TTFT ×", "TPOT ×"],
+        [[prompt, arm["label"], _engine(arm, results), *_times(arm)] for prompt, arm in rows],
+        words=(1, 2),
     )
     steps = Table(
         f"{asked}: what a slot wrote, and the share of the hardware's limit that was reached",
@@ -26,7 +29,14 @@ def latency_tables(results: Mapping[str, Any]) -> list[Table]:
         [[prompt, arm["label"], *_steps(arm)] for prompt, arm in rows],
         words=(1,),
     )
-    return [without_empty_columns(times), without_empty_columns(steps)]
+    named = 2  # columns that say which row it is
+    return [without_empty_columns(times), *(one for one in [without_empty_columns(steps)] if len(one.columns) > named)]
+
+
+def _engine(arm: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Return what answered for an arm; nothing if the torch engine did for all, as in results that do not say."""
+    engines = {one.get("engine", _TORCH) for length in results["lengths"] for one in length["arms"]}
+    return ABSENT if engines == {_TORCH} else str(arm.get("engine", _TORCH))
 
 
 def _times(arm: Mapping[str, Any]) -> list[str]:
@@ -41,7 +51,7 @@ def _times(arm: Mapping[str, Any]) -> list[str]:
 
 def _steps(arm: Mapping[str, Any]) -> list[str]:
     return [
-        f"{arm['tokens_per_slot']:.2f}",
+        ABSENT if arm["tokens_per_slot"] is None else f"{arm['tokens_per_slot']:.2f}",
         ABSENT if arm["drafts_kept"] is None else f"{100 * arm['drafts_kept']:.1f}",
         *(_share_in_percent(arm["of_limit"] and arm["of_limit"][time]) for time in ("ttft_s", "tpot_s")),
     ]
@@ -50,18 +60,24 @@ def _steps(arm: Mapping[str, Any]) -> list[str]:
 def throughput_table(results: Mapping[str, Any]) -> Table:
     """Return real tokens per second, medians with quartiles: a row for each number of concurrent requests and arm."""
     over = f"; speed-ups over {results['baseline']}" if results["baseline"] else ""
-    title = f"throughput: real tokens a second of all requests together, prompts included{over}"
+    title = (
+        "throughput: real tokens a second of all requests together, prompts included; times of a request under this "
+        f"load, medians{over}"
+    )
     rows = [
         [
             f"{row['requests']:,}",
             arm["label"],
+            _engine(arm, results),
             "{median:.1f} [{q1:.1f}, {q3:.1f}]".format(**arm["tokens_per_second"]),
+            *(ABSENT if arm.get(time) is None else f"{1e3 * arm[time]['median']:.1f}" for time in _OF_A_REQUEST),
             ABSENT if arm["speedup"] is None else f"{arm['speedup']['median']:.2f}×",
         ]
         for row in results["throughput"]
         for arm in row["arms"]
     ]
-    return without_empty_columns(Table(title, ["requests", "arm", "tokens/s", "speed-up"], rows, words=(1,)))
+    columns = ["requests", "arm", "engine", "tokens/s", *_OF_A_REQUEST.values(), "speed-up"]
+    return without_empty_columns(Table(title, columns, rows, words=(1, 2)))
 
 
 def training_table(results: Mapping[str, Any]) -> Table:

@@ -2,24 +2,24 @@
 
 In each round every arm answers the same prompts, all at once, each with the same number of real tokens. Arms take turns
 in going first. A trial's figure is its real tokens divided by the time from the first request to the last answer, which
-includes reading the prompts.
+includes reading the prompts. Beside it stand each request's own times under this load: to the first token, per token
+after it, and to the end, all from the moment in which the requests were asked together.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipo_core.bench.arms import OpenArm
-from pipo_core.bench.prompts import make_prompt
+from pipo_core.bench.asked import Lengths, make_request, stream, tokens_after_first
 from pipo_core.bench.summaries import quartiles
-from pipo_core.decode.sampling import SamplingParams
-from pipo_core.engine import Request
+from pipo_core.engine import Completion
 from pipo_core.recipes.bench import BenchRecipe
-from pipo_core.recipes.common import Sampling
 from pipo_core.reporting import Reporter
 
 _WARMUP_ROUNDS = 1
 """Rounds whose trials are not counted."""
+_TIMES = ("ttft_s", "tpot_s", "time_s")
 
 
 def measure_throughput(
@@ -41,35 +41,49 @@ def measure_throughput(
 
 
 def _answer_together(recipe: BenchRecipe, arm: OpenArm, requests: int, number: int) -> dict[str, Any]:
-    """Return the tokens and seconds of ``requests`` concurrent answers to the prompts of round ``number``."""
+    """Return what ``requests`` concurrent answers to the prompts of round ``number`` took, together and each.
+
+    Raises:
+        PipoError: if the engine does not give exactly the answers that are asked for.
+    """
+    lengths = Lengths(recipe.concurrent_prompt_tokens, recipe.concurrent_new_tokens)
     asked = [
-        Request(
-            id=f"{arm.label}/{requests}/{number}/{index}",
-            prompt_ids=make_prompt(arm.engine.tokenizer, recipe.concurrent_prompt_tokens, 1000 * number + index),
-            sampling=SamplingParams(**Sampling().model_dump(), seed=1000 * number + index),
-            max_tokens=recipe.concurrent_new_tokens,
-            ignore_end=True,
-        )
+        make_request(arm, f"{requests}/{number}/{index}", lengths, seed=1000 * number + index)
         for index in range(requests)
     ]
+    first: dict[str, float] = {}
+    answers: list[tuple[Completion, float]] = []
     began = time.perf_counter()
-    completions = list(arm.engine.generate(asked))
-    seconds = time.perf_counter() - began
+    for delta in stream(arm, asked):
+        seconds = time.perf_counter() - began
+        first.setdefault(delta.id, seconds)
+        if delta.completion is not None:
+            answers.append((delta.completion, seconds))
     return {
         "requests": requests,
         "label": arm.label,
         "seconds": seconds,
-        "tokens": sum(completion.tokens for completion in completions),
-        "slots": sum(completion.slots or 0 for completion in completions),
+        "tokens": sum(completion.tokens for completion, _ in answers),
+        "slots": _total([completion.slots for completion, _ in answers]),
+        "ttft_s": [first[completion.id] for completion, _ in answers],
+        # An answer of a single step has no time per token.
+        "tpot_s": [(end - first[one.id]) / after for one, end in answers if (after := tokens_after_first(one))],
+        "time_s": [end for _, end in answers],
     }
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """Return the sum; None where the engine does not report it."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _arm_speeds(
     recipe: BenchRecipe, arms: Sequence[OpenArm], trials: Sequence[dict[str, Any]], requests: int
 ) -> dict[str, Any]:
-    """Return every arm's tokens per second and speed-up at one number of concurrent requests."""
+    """Return every arm's tokens per second, times of a request and speed-up at one number of concurrent requests."""
     speeds = {
-        arm.label: [t["tokens"] / t["seconds"] for t in trials if t["label"] == arm.label and t["requests"] == requests]
+        arm.label: [trial["tokens"] / trial["seconds"] for trial in trials if _is_of(trial, arm, requests)]
         for arm in arms
     }
     base = next((speeds[arm.label] for arm in arms if arm.name == recipe.baseline), None)
@@ -77,5 +91,20 @@ def _arm_speeds(
     for arm in arms:
         own = speeds[arm.label]
         ratio = None if base is None else quartiles([mine / theirs for mine, theirs in zip(own, base, strict=True)])
-        found.append({"label": arm.label, "tokens_per_second": quartiles(own), "speedup": ratio})
+        of_requests = {
+            name: [t for trial in trials if _is_of(trial, arm, requests) for t in trial[name]] for name in _TIMES
+        }
+        found.append(
+            {
+                "label": arm.label,
+                "engine": arm.where,
+                "tokens_per_second": quartiles(own),
+                "speedup": ratio,
+                **{name: quartiles(times) if times else None for name, times in of_requests.items()},
+            }
+        )
     return {"requests": requests, "arms": found}
+
+
+def _is_of(trial: Mapping[str, Any], arm: OpenArm, requests: int) -> bool:
+    return bool(trial["label"] == arm.label and trial["requests"] == requests)

@@ -46,6 +46,8 @@ class Request:
         tau: confidence threshold of a pair model; None for the engine's.
         prompt_scores: how many of the likeliest tokens are recorded at each token of the prompt, with
             log-probabilities; None scores nothing. Pair models cannot: they read two tokens a position.
+        once: a failure of the server that is asked ends the request; it is not asked again (for measuring, and for
+            somebody who waits for it).
 
     Raises:
         UsageError: for an empty prompt, an empty stop string, a threshold that is not a number, or a budget that is
@@ -65,6 +67,7 @@ class Request:
     messages: tuple[Mapping[str, str], ...] = ()
     tau: float | None = None
     prompt_scores: int | None = None
+    once: bool = False
 
     def __post_init__(self) -> None:
         if self.tau is not None and not math.isfinite(self.tau):

@@ -13,6 +13,7 @@ from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 from pipo_core.recipes.methods import Decoding
 
 Json = Mapping[str, Any]
+_CUT = "the stream ended before the answer did"
 
 
 class StrangeAnswerError(PipoError):
@@ -46,8 +47,8 @@ class Dialect(Protocol):
 class StreamReader(Protocol):
     """Reads the events of one stream."""
 
-    def add(self, event: Json) -> str:
-        """Return the text that an event adds."""
+    def add(self, event: Json) -> str | None:
+        """Return the text that an event adds; None if it brings no token."""
         ...
 
     def completion(self) -> Completion:
@@ -208,13 +209,19 @@ class _SGLangStream:
         self._request = request
         self._last: Json = {}
         self._text = ""
+        self._tokens = 0
 
-    def add(self, event: Json) -> str:
+    def add(self, event: Json) -> str | None:
+        before, tokens = self._text, self._tokens
         self._last = event
-        before, self._text = self._text, str(event.get("text", self._text))
-        return self._text[len(before) :]
+        self._text = str(event.get("text", before))
+        self._tokens = len(event.get("output_ids") or ())
+        # A token that decodes to no text yet is a token all the same: the time to the first one ends with it.
+        return self._text[len(before) :] if self._tokens > tokens or self._text != before else None
 
     def completion(self) -> Completion:
+        if not (self._last.get("meta_info") or {}).get("finish_reason"):
+            raise StrangeAnswerError(_CUT)
         return self._dialect.completion(self._request, self._last)
 
 
@@ -225,10 +232,13 @@ class OpenAIDialect:
     Attributes:
         model: the name that the server gives the model.
         tau: confidence threshold of requests that name none; None for the server's. Only pair models have one.
+        max_length: tokens of prompt and answer together, if that is known. A budget of as many is not sent: the answer
+            may then fill what the prompt leaves.
     """
 
     model: str
     tau: float | None = None
+    max_length: int | None = None
 
     def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """See `Dialect`."""
@@ -239,10 +249,11 @@ class OpenAIDialect:
         body: dict[str, Any] = {
             **_sampling_of(request, min_tokens="min_tokens"),
             "model": self.model,
-            "max_tokens": request.max_tokens,
             "seed": request.sampling.seed % 2**31,
             "stream": stream,
         }
+        if self.max_length is None or request.max_tokens < self.max_length:
+            body["max_tokens"] = request.max_tokens
         tau = self.tau if request.tau is None else request.tau
         body |= {} if tau is None else {"custom_params": {"tau": tau}}
         body |= {"stop": list(request.stop)} if request.stop else {}
@@ -265,6 +276,8 @@ class OpenAIDialect:
         reason, error = _finish_reason(choice["finish_reason"])
         text = _with_thought(choice["message"]) if request.messages else choice["text"]
         usage = answer["usage"]
+        if usage is None:
+            raise StrangeAnswerError("the server does not report how many tokens it read and wrote")
         return Completion(
             request.id,
             text=text,
@@ -295,7 +308,7 @@ class _OpenAIStream:
         self._reason: str | None = None
         self._usage: Json | None = None
 
-    def add(self, event: Json) -> str:
+    def add(self, event: Json) -> str | None:
         self._usage = event.get("usage") or self._usage
         added = ""
         for choice in event.get("choices", ()):
@@ -303,7 +316,7 @@ class _OpenAIStream:
             added += self._think(piece.get("reasoning_content") or piece.get("reasoning") or "")
             added += self._say(piece.get("content") or "")
             self._reason = choice.get("finish_reason") or self._reason
-        return added
+        return added or None
 
     def _think(self, piece: str) -> str:
         """Return what a piece of the thought adds to the text as the model wrote it."""
@@ -318,6 +331,8 @@ class _OpenAIStream:
         return closed + piece
 
     def completion(self) -> Completion:
+        if self._reason is None:
+            raise StrangeAnswerError(_CUT)
         message = {"reasoning_content": self._thought, "content": self._content}
         choice = {"message": message, "text": self._content, "finish_reason": self._reason}
         return self._dialect.completion(self._request, {"choices": [choice], "usage": self._usage})

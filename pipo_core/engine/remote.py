@@ -31,6 +31,8 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 20.0
 _POLL_S = 0.05
+_CLOSING_S = 5.0
+"""How long streams that were left half-read may take to close."""
 _MOST_REFUSALS = 8
 """Passing statuses that one request may meet, while others are answered, before it counts as failed."""
 
@@ -124,7 +126,7 @@ class RemoteEngine:
     """Asks servers for answers, many at once; see `pipo_core.engine.api.Engine`.
 
     A try that fails on the way (no connection, a server that ends, too many requests) is made again, on another server
-    if there is one: an answer changes nothing on a server, so it may be asked for twice.
+    if there is one: an answer changes nothing on a server, so it may be asked for twice. `Request.once` forbids it.
     """
 
     def __init__(
@@ -166,6 +168,8 @@ class RemoteEngine:
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._timeout = httpx.Timeout(timeout_s, connect=10.0)
         self._through_proxy = uses_proxy(urls)
+        # Made once: it takes longer than a short answer.
+        self._certificates = httpx.create_ssl_context(trust_env=self._through_proxy)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -236,7 +240,11 @@ class RemoteEngine:
         limit = asyncio.Semaphore(self._concurrency)
         connections = httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency)
         async with httpx.AsyncClient(
-            headers=self._headers, timeout=self._timeout, limits=connections, trust_env=self._through_proxy
+            headers=self._headers,
+            timeout=self._timeout,
+            limits=connections,
+            trust_env=self._through_proxy,
+            verify=self._certificates,
         ) as client:
             answers = (self._answer(client, request, stream, deltas, limit) for request in requests)
             self._tasks = {
@@ -269,10 +277,13 @@ class RemoteEngine:
             try:
                 async with self._fleet.server() as url:
                     async for delta in self._try(client, url, request, stream=stream):
-                        first = first or time.perf_counter() - began
+                        elapsed = time.perf_counter() - began
+                        first = first or elapsed
                         if delta.completion is not None:
-                            delta.completion.time_s = time.perf_counter() - began
-                            delta.completion.ttft_s = delta.completion.ttft_s or first
+                            delta.completion.time_s = elapsed
+                            # What arrived is the measure; of a whole answer only the server knows its beginning.
+                            if stream or not delta.completion.ttft_s:
+                                delta.completion.ttft_s = first
                         deltas.put(delta)
                 return
             except _PassingError as error:
@@ -283,6 +294,8 @@ class RemoteEngine:
                 if refusals == _MOST_REFUSALS:
                     raise MachineError(f"no answer in {refusals} tries: {last}") from error
             except MachineError as error:
+                if first:
+                    raise MachineError(f"the answer broke off: {error.message}") from error
                 raise MachineError(f"{error.message}: {last}" if last else error.message) from error
 
     async def _try(
@@ -291,9 +304,20 @@ class RemoteEngine:
         """Yield the deltas of one try.
 
         Raises:
-            _PassingError: if another try may succeed.
-            PipoError: if none will.
+            _PassingError: if another try may succeed, and the request allows it.
+            PipoError: if there is to be none.
         """
+        try:
+            async for delta in self._asked(client, url, request, stream=stream):
+                yield delta
+        except _PassingError as error:
+            if request.once:
+                raise MachineError(str(error)) from error
+            raise
+
+    async def _asked(
+        self, client: httpx.AsyncClient, url: str, request: Request, *, stream: bool
+    ) -> AsyncIterator[Delta]:
         path, body = self._dialect.ask(request, stream=stream)
         try:
             if not stream:
@@ -308,7 +332,7 @@ class RemoteEngine:
                     _checked(response)
                 async for event in _events(response.aiter_lines()):
                     text = reader.add(event)
-                    if text:
+                    if text is not None:
                         yield Delta(request.id, text)
             yield Delta(request.id, completion=reader.completion())
         except httpx.HTTPError as error:
@@ -323,6 +347,11 @@ def uses_proxy(urls: Sequence[str]) -> bool:
 def _run_loop(loop: asyncio.AbstractEventLoop, task: "asyncio.Task[None]") -> None:
     with contextlib.suppress(asyncio.CancelledError):
         loop.run_until_complete(task)
+    # A stream that was left half-read is closed by tasks of its own.
+    rest = asyncio.all_tasks(loop)
+    if rest:
+        loop.run_until_complete(asyncio.wait(rest, timeout=_CLOSING_S))
+    loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 
 
@@ -353,18 +382,16 @@ def _ended(request: Request, reason: FinishReason, error: str | None = None) -> 
 
 
 async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:
-    """Yield the objects of a stream of server-sent events, up to its end.
+    """Yield the objects of a stream of server-sent events; it is read to its end, so its connection can be used again.
 
     Raises:
         _PassingError: if the server reports an error in the stream.
         StrangeAnswerError: for an event that is no JSON object.
     """
     async for line in lines:
-        if not line.startswith("data:"):
-            continue
         data = line.removeprefix("data:").strip()
-        if data == "[DONE]":
-            return
+        if not line.startswith("data:") or data == "[DONE]":
+            continue
         try:
             event = json.loads(data)
         except ValueError as error:

@@ -2,7 +2,10 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -12,7 +15,7 @@ import httpx
 from pipo_core.chat import end_ids, load_tokenizer
 from pipo_core.engine.dialects import Dialect, OpenAIDialect, SGLangDialect
 from pipo_core.engine.remote import RemoteEngine, uses_proxy
-from pipo_core.engine.sglang_server import SGLangServer, missing_sglang, serve_command
+from pipo_core.engine.sglang_server import SGLangServer, check_method, missing_sglang, serve_command
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_object
 from pipo_core.recipes.common import RemoteSettings, SGLangSettings
@@ -22,13 +25,29 @@ from pipo_core.text import one_line
 _LOG = logging.getLogger(__name__)
 _SECONDS = 10
 """How long a server may take to say what it is."""
+_UNKNOWN_LENGTH = 1 << 30
+"""Tokens of context of a server that does not say; it ends an answer itself."""
+_WRONG_URL = "is the server running there? engine.urls or --url names it"
+_WRONG_KEY = "engine.api_key_env or --api-key-env names the variable that holds it"
+_WRONG_NAME = "engine.served or --served names the model"
+
+
+@dataclass
+class _Running:
+    """A server that was started, and how many engines ask it."""
+
+    server: SGLangServer
+    engines: int = 0
 
 
 class SGLangOpener:
-    """Starts a server for each engine."""
+    """Starts a server for each checkpoint; engines that differ in the threshold share it, for requests name theirs."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[Path, str, tuple[str, ...]], _Running] = {}
 
     def open(self, source: Path | str, decoding: Decoding, settings: SGLangSettings) -> RemoteEngine:
-        """Return an engine on a server of its own; closing the engine ends the server.
+        """Return an engine on a server that was started for it; closing the last of a server's engines ends it.
 
         Raises:
             MachineError: if SGLang is not installed, or its server does not start.
@@ -38,17 +57,31 @@ class SGLangOpener:
         ckpt = _folder(source)
         tokenizer = load_tokenizer(ckpt)
         ends = end_ids(tokenizer, ckpt)
-        server = SGLangServer(ckpt, decoding, flags=settings.flags)
-        server.wait(seconds=60 * settings.start_minutes)
+        key = (ckpt, decoding.method, tuple(settings.flags))
+        if key in self._running:
+            check_method(ckpt, decoding)
+        else:
+            server = SGLangServer(ckpt, decoding, flags=settings.flags)
+            server.wait(seconds=60 * settings.start_minutes)
+            self._running[key] = _Running(server)
+        self._running[key].engines += 1
         return RemoteEngine(
             SGLangDialect(tokenizer, decoding, ends),
-            [server.url],
+            [self._running[key].server.url],
             tokenizer=tokenizer,
             end_ids=ends,
             max_length=_max_length(ckpt),
             concurrency=settings.concurrency,
-            on_close=server.stop,
+            on_close=partial(self._leave, key),
         )
+
+    def _leave(self, key: tuple[Path, str, tuple[str, ...]]) -> None:
+        """Note that an engine is closed; end its server if no other asks it."""
+        running = self._running[key]
+        running.engines -= 1
+        if not running.engines:
+            del self._running[key]
+            running.server.stop()
 
     def check(self, settings: SGLangSettings) -> None:
         """Check that SGLang can be started.
@@ -109,6 +142,32 @@ class RemoteOpener:
         _models(settings)
 
 
+def open_chat(settings: RemoteSettings, tau: float | None = None) -> RemoteEngine:
+    """Return an engine that takes chats only: a running server lays them out, so nothing of its model is needed here.
+
+    Args:
+        settings: where the server is.
+        tau: confidence threshold to send with each request; None for the server's.
+
+    Raises:
+        MachineError: if the server cannot be reached, or is none of a language model.
+        UsageError: if the key's variable is not set, the key is wrong, or the server has no such model.
+    """
+    url, key = _address(settings.urls[0]), _api_key(settings)
+    with _client(url, key) as client:
+        model = _listed(client, url, settings.served)
+    said = model.get("max_model_len")
+    max_length = said if isinstance(said, int) and said > 1 else _UNKNOWN_LENGTH
+    return RemoteEngine(
+        OpenAIDialect(str(model["id"]), tau, max_length),
+        [url],
+        tokenizer=None,
+        max_length=max_length,
+        api_key=key,
+        timeout_s=settings.timeout_s,
+    )
+
+
 class Served(NamedTuple):
     """What a server serves.
 
@@ -124,7 +183,7 @@ class Served(NamedTuple):
 def _models(settings: RemoteSettings) -> dict[str, Served]:
     """Return what each server that answers serves, by its address; see `RemoteOpener.open`."""
     key = _api_key(settings)
-    urls = [url.rstrip("/").removesuffix("/v1") for url in settings.urls]
+    urls = [_address(url) for url in settings.urls]
     found: dict[str, Served] = {}
     lost: dict[str, MachineError] = {}
     for url in urls:
@@ -136,10 +195,15 @@ def _models(settings: RemoteSettings) -> dict[str, Served]:
         raise next(iter(lost.values()))
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{url} {one.model}" for url, one in found.items())
-        raise UsageError(f"the servers do not serve the same: {listed}", hint="engine.served names the model")
+        raise UsageError(f"the servers do not serve the same: {listed}", hint=_WRONG_NAME)
     for away in lost.values():
         _LOG.warning("%s; the other servers are asked", away.message)
     return found
+
+
+def _address(url: str) -> str:
+    """Return a server's address without the path that clients of OpenAI's interface write behind it."""
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _folder(source: Path | str) -> Path:
@@ -171,27 +235,47 @@ def _served_by(url: str, key: str | None, served: str | None) -> Served:
         MachineError: if the server cannot be reached, or is none of a language model.
         UsageError: if it wants another key, or serves several models and none is chosen.
     """
+    with _client(url, key) as client:
+        path = _field(client.get(f"{url}/model_info"), "model_path")
+        if isinstance(path, str):
+            return Served(path, is_sglang=True)
+        return Served(str(_listed(client, url, served)["id"]))
+
+
+@contextmanager
+def _client(url: str, key: str | None) -> Iterator[httpx.Client]:
+    """Talk to a server in the block.
+
+    Raises:
+        MachineError: if it cannot be reached.
+    """
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    host = urlsplit(url).netloc
     try:
         with httpx.Client(headers=headers, timeout=_SECONDS, trust_env=uses_proxy([url])) as client:
-            path = _field(client.get(f"{url}/model_info"), "model_path")
-            if isinstance(path, str):
-                return Served(path, is_sglang=True)
-            response = client.get(f"{url}/v1/models")
+            yield client
     except httpx.HTTPError as error:
-        raise MachineError(f"{host} cannot be reached: {one_line(error)}", hint="check engine.urls") from error
+        raise MachineError(f"{urlsplit(url).netloc} cannot be reached: {one_line(error)}", hint=_WRONG_URL) from error
+
+
+def _listed(client: httpx.Client, url: str, served: str | None) -> dict[str, Any]:
+    """Return what a server of OpenAI's interface lists of the model that is asked for, or of its only one.
+
+    Raises:
+        MachineError: if it is none of a language model.
+        UsageError: if it wants another key, or serves several models and none is chosen.
+    """
+    host = urlsplit(url).netloc
+    response = client.get(f"{url}/v1/models")
     if response.status_code in (401, 403):
-        raise UsageError(f"{host} refuses the API key", hint="engine.api_key_env names the variable that holds it")
+        raise UsageError(f"{host} refuses the API key", hint=_WRONG_KEY)
     entries = _field(response, "data")
     if not isinstance(entries, list) or not all(isinstance(one, dict) and "id" in one for one in entries):
         raise MachineError(f"{host} does not answer like a server of a language model")
-    names = [str(one["id"]) for one in entries]
-    if served is None and len(names) == 1:
-        return Served(names[0])
-    if served not in names:
-        raise UsageError(f"{host} serves {', '.join(names) or 'nothing'}", hint="engine.served names the model")
-    return Served(served)
+    chosen = [one for one in entries if served in (None, str(one["id"]))]
+    if len(chosen) != 1:
+        names = ", ".join(str(one["id"]) for one in entries)
+        raise UsageError(f"{host} serves {names or 'nothing'}", hint=_WRONG_NAME)
+    return dict(chosen[0])
 
 
 def _field(response: httpx.Response, name: str) -> Any:

@@ -1,14 +1,14 @@
 """`kind: bench`: time to first token, time per output token and throughput of several arms."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings
-from pipo_core.recipes.base import Finding, JobRecipe, ModelRef, unique
-from pipo_core.recipes.common import Name, TorchSettings
-from pipo_core.recipes.methods import PAIRS
+from pipo_core.recipes.base import Finding, JobRecipe, Loc, ModelRef, unique
+from pipo_core.recipes.common import EngineSettings, Name, TorchSettings
+from pipo_core.recipes.methods import PAIRS, Option
 
 
 class BenchArm(Arm):
@@ -17,6 +17,9 @@ class BenchArm(Arm):
     name: Name = Field(description="Name of this arm in tables and plots.", examples=["x"])
     ckpt: ModelRef | None = Field(  # type: ignore[assignment]  # wider than an arm of eval: random weights have no file
         default=None, description="Checkpoint: a folder, catalog name, hub id or stage:NAME; none with random_weights."
+    )
+    engine: EngineSettings | None = Field(
+        default=None, description="What answers for this arm; null: the recipe's engine."
     )
 
 
@@ -51,10 +54,27 @@ class BenchRecipe(JobRecipe):
     )
     training_trials: int = Field(default=3, ge=1, description="Measured passes of each, in each of two processes.")
     baseline: str | None = Field(default=None, description="Name of the arm that the others are divided by.")
-    engine: TorchSettings = TorchSettings(batch=1)
+    engine: EngineSettings = Field(
+        default=TorchSettings(batch=1), description="What answers: torch here, or servers; an arm may have its own."
+    )
+
+    def engine_of(self, arm: BenchArm) -> EngineSettings:
+        """Return the settings of the engine that answers for an arm."""
+        return self.engine if arm.engine is None else arm.engine
+
+    def servers(self) -> list[EngineSettings]:
+        """Return the engines of arms that are not the torch engine, each once."""
+        found: list[EngineSettings] = []
+        for settings in map(self.engine_of, self.arms):
+            if not isinstance(settings, TorchSettings) and settings not in found:
+                found.append(settings)
+        return found
 
     def findings(self) -> Iterator[Finding]:
-        """Arms have different names, and each a checkpoint unless random_weights is given; baseline names an arm."""
+        """Arms have different names, and each a checkpoint unless random_weights is given; baseline names an arm.
+
+        Random weights, options of methods besides tau, and training passes are the torch engine's.
+        """
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
         for key in ("prompt_tokens", "concurrency", "training_tokens"):
@@ -68,3 +88,23 @@ class BenchRecipe(JobRecipe):
             if arm.ckpt is not None and self.random_weights is not None:
                 message = "random_weights replaces every checkpoint; give one of the two"
                 yield Finding(("arms", index, "ckpt"), message, (("random_weights",),))
+            if not isinstance(self.engine_of(arm), TorchSettings):
+                yield from self._asked_findings(index, arm)
+        if self.training_tokens and not isinstance(self.engine, TorchSettings):
+            message = f"only the torch engine measures training passes, and engine is {self.engine.kind}; remove it"
+            yield Finding(("training_tokens",), message, (("engine",),))
+        elif self.training_tokens and not any(isinstance(self.engine_of(arm), TorchSettings) for arm in self.arms):
+            message = "training passes take their shape from an arm on the torch engine, and there is none; remove it"
+            yield Finding(("training_tokens",), message, (("arms",),))
+
+    def _asked_findings(self, index: int, arm: BenchArm) -> Iterator[Finding]:
+        """Yield what an arm asks for that its server does not have."""
+        kind = self.engine_of(arm).kind
+        others: tuple[Loc, ...] = (("engine",), ("arms", index, "engine"))
+        if self.random_weights is not None:
+            message = f"only the torch engine makes random weights, and arm {arm.name} has engine {kind}"
+            yield Finding(("random_weights",), message, others)
+        for option in get_args(Option):
+            if option != "tau" and getattr(arm, option) is not None:
+                message = f"only the torch engine has {option}, and this arm's is {kind}; remove it"
+                yield Finding(("arms", index, option), message, others)

@@ -13,7 +13,7 @@ from pipo_core.bench.runner import run_bench
 from pipo_core.chat import load_tokenizer
 from pipo_core.data.problems import load_problems, user_message
 from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.engine import Completion, Reports, Request
+from pipo_core.engine import Completion, Delta, Reports, Request
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.recipes.bench import BenchRecipe
@@ -33,7 +33,7 @@ class FakeEngine(CannedEngine):
     tokenizer: PreTrainedTokenizerFast
     reports = Reports(device="cpu")
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def stream(self, requests: Iterable[Request]) -> Iterator[Delta]:
         for request in requests:
             self.clock.calls.append((self.label, request))
             assert request.ignore_end
@@ -44,7 +44,7 @@ class FakeEngine(CannedEngine):
                 counts.append(min(planned, request.max_tokens - sum(counts)))
             slow = self.clock.tick()
             ttft = slow * self.prefill * len(request.prompt_ids)
-            yield Completion(
+            completion = Completion(
                 id=request.id,
                 token_ids=[1] * sum(counts),
                 text="",
@@ -57,6 +57,7 @@ class FakeEngine(CannedEngine):
                 time_s=ttft + slow * self.step * (len(counts) - 1),
                 slot_token_counts=counts,
             )
+            yield Delta(request.id, completion=completion)
 
 
 @dataclass

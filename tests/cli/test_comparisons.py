@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.common import RemoteSettings
 from pipo_core.recipes.evaluate import EvalRecipe
 from tests.cli.calls import Calls, checkpoint, pipo
 
@@ -74,3 +75,39 @@ def test_eval_and_bench_run_recipes_of_ones_own(standard: Calls) -> None:
     assert [arm.name for arm in standard.recipes[0].arms] == ["a", "b"]
     assert pipo("bench", "bench.yaml", "--ckpt", "tiny-student")[0] == 0
     assert standard.recipes[1].arms[0].ckpt == "tiny-student"
+
+
+def test_bench_compares_servers_as_arms(standard: Calls) -> None:
+    urls = ["--url", "http://127.0.0.1:8000/v1", "--url", "http://gpu:8001", "--api-key-env", "THE_KEY"]
+    assert pipo("bench", "--ckpt", "tiny-student", *urls, "prompt_tokens=[8]")[0] == 0
+    bench = standard.recipes[0]
+    assert isinstance(bench, BenchRecipe)
+    assert bench.run == "bench-tiny-tiny-student-127-0-0-1-8000-gpu-8001"
+    assert [(arm.name, arm.ckpt, arm.method) for arm in bench.arms] == [
+        ("127-0-0-1-8000", "tiny-student", "regular"),
+        ("gpu-8001", "tiny-student", "regular"),
+    ]
+    assert bench.servers() == [RemoteSettings(kind="remote", urls=[url], api_key_env="THE_KEY") for url in urls[1:4:2]]
+    assert bench.baseline == "127-0-0-1-8000"
+    assert pipo("bench", "--ckpt", "tiny-student", "--url", "http://gpu:8001")[0] == 0
+    assert standard.recipes[1].baseline is None
+    # The recipe's own settings stay, only its arms are replaced.
+    assert pipo("bench", "bench.yaml", "--ckpt", "tiny-student", "--url", "http://gpu:8001", "trials=3")[0] == 0
+    assert (standard.recipes[2].trials, standard.recipes[2].prompt_tokens) == (3, [4])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--url", "gpu:8001"], "--url: 'gpu:8001' is not an address"),
+        (["--url", "http://gpu:1", "--url", "http://gpu:1/"], "--url: an address is given twice"),
+        (["--url", "http://gpu:1", "--random-weights", "qwen3.5-0.8b"], "--random-weights and --url"),
+        (["--served", "m"], "--served is about the server at --url"),
+        (["--api-key-env", "K"], "--api-key-env is about the server at --url"),
+    ],
+)
+def test_bench_refuses_servers_by_the_option(standard: Calls, words: list[str], complaint: str) -> None:
+    code, _, err = pipo("bench", "--ckpt", "tiny-student", *words)
+    assert code == 2
+    assert complaint in err
+    assert standard.recipes == []

@@ -55,9 +55,9 @@ def test_dry_run_counts_the_steps(calls: Calls) -> None:
         ("{kind: sglang, flags: [--port, '9']}", "--port is given by pipo's own options"),
     ],
 )
-def test_dry_run_says_that_an_engine_is_not_there(calls: Calls, engine: str, complaint: str) -> None:
-    words = ["eval", "--suite", "tiny", "--ckpt", "tiny-student", "--dry-run", "--json", f"engine={engine}"]
-    code, out, _ = pipo(*words)
+@pytest.mark.parametrize("command", ["eval", "bench"])
+def test_dry_run_says_that_an_engine_is_not_there(calls: Calls, command: str, engine: str, complaint: str) -> None:
+    code, out, _ = pipo(command, "--ckpt", "tiny-student", "--dry-run", "--json", f"engine={engine}")
     plan = json.loads(out)
     assert (code, plan["action"]) == (plan["exit_code"], "cannot start")
     assert complaint in plan["reasons"][0]

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipo_core.chat import load_tokenizer
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request
 from pipo_core.engine import remote as remote_module
 from pipo_core.engine.dialects import OpenAIDialect, SGLangDialect
 from pipo_core.engine.opening import open_engine
 from pipo_core.engine.remote import RemoteEngine
+from pipo_core.engine.remote_opening import open_chat
 from pipo_core.errors import MachineError, PipoError, UsageError
 from pipo_core.recipes.common import RemoteSettings
 from pipo_core.recipes.locate import bundled_model
@@ -209,6 +211,62 @@ def test_a_stream_that_breaks_off_is_no_answer(servers: ExitStack, bad: list[Any
     assert len(server.asked) == 1, "another try would hand out another text"
 
 
+@pytest.mark.parametrize(
+    ("cut", "complaint"),
+    [
+        (events("a")[:1], "the stream ended before the answer did"),
+        ([*events("a"), "[DONE]"], "does not report how many tokens"),
+    ],
+)
+def test_what_a_stream_lacks_is_named(servers: ExitStack, cut: list[Any], complaint: str) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (200, cut))))
+    *_, last = engine(server).stream([ask(1)])
+    assert last.completion is not None
+    assert complaint in str(last.completion.error)
+
+
+@pytest.mark.parametrize("answer", [None, (503, "busy")])
+def test_a_request_that_is_asked_once_is_not_asked_again(servers: ExitStack, answer: Answer) -> None:
+    """Nor does the server rest after it: the next request finds it at once."""
+    tries = itertools.count()
+    server = ScriptedServer(post=lambda path, body: answer if next(tries) == 0 else echo(path, body))
+    servers.enter_context(scripted(server))
+    found = engine(server)
+    [completion] = found.generate([ask(1, once=True)])
+    assert completion.finish_reason == "error"
+    assert server.url in str(completion.error)
+    assert len(server.asked) == 1
+    assert [one.text for one in found.generate([ask(2, once=True)])] == ["re 2"]
+
+
+@pytest.mark.parametrize(("max_tokens", "sent"), [(99, 99), (100, None), (500, None)])
+def test_a_budget_of_the_whole_context_is_left_to_the_server(
+    servers: ExitStack, max_tokens: int, sent: int | None
+) -> None:
+    server = servers.enter_context(scripted(ScriptedServer(post=echo)))
+    found = RemoteEngine(OpenAIDialect("m", max_length=100), [server.url], tokenizer=None, max_length=100)
+    list(found.generate([ask(1, max_tokens=max_tokens)]))
+    assert server.asked[0][1].get("max_tokens") == sent
+
+
+def test_the_first_token_counts_though_it_has_no_text_yet(servers: ExitStack) -> None:
+    """A server of SGLang's tells the ids of each step; its own figure of the first one leaves the way to here out."""
+
+    def step(ids: list[int], text: str, reason: dict[str, str] | None = None) -> dict[str, Any]:
+        meta = {"finish_reason": reason, "prompt_tokens": 2, "first_token_latency": 77.0}
+        return {"text": text, "output_ids": ids, "meta_info": meta}
+
+    said_events = [step([], ""), step([5], ""), step([5, 6], "ab"), step([5, 6], "ab", {"type": "length"}), "[DONE]"]
+    server = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: (200, said_events))))
+    dialect = SGLangDialect(load_tokenizer(CKPT), Decoding("regular"), frozenset())
+    found = RemoteEngine(dialect, [server.url], tokenizer=None, max_length=100)
+    deltas = list(found.stream([Request("a", (1, 2), max_tokens=2)]))
+    assert [delta.text for delta in deltas] == ["", "ab", ""]
+    assert deltas[-1].completion is not None
+    assert deltas[-1].completion.token_ids == [5, 6]
+    assert 0 < deltas[-1].completion.ttft_s <= deltas[-1].completion.time_s < 77
+
+
 def test_leaving_early_asks_no_further(servers: ExitStack) -> None:
     free = threading.Event()
 
@@ -369,6 +427,19 @@ def test_this_machine_s_servers_are_not_asked_through_a_proxy(
 def test_what_is_no_address_is_refused_in_the_recipe(url: str) -> None:
     with pytest.raises(ValidationError):
         RemoteSettings(kind="remote", urls=[url])
+
+
+def test_a_chat_is_opened_without_a_checkpoint(servers: ExitStack) -> None:
+    models: Answer = (200, {"data": [{"id": "a"}, {"id": "m", "max_model_len": 512}]})
+    get: dict[str, Answer] = {"/v1/models": models, "/model_info": (200, {"model_path": "/models/a"})}
+    server = servers.enter_context(scripted(ScriptedServer(post=echo, get=get)))
+    found = open_chat(RemoteSettings(kind="remote", urls=[f"{server.url}/v1"], served="m"), 0.5)
+    assert found.max_length == 512
+    assert [one.text for one in found.generate([ask(3)])] == ["re 3"]
+    path, body = server.asked[0]
+    assert (path, body["model"], body["custom_params"]) == ("/v1/chat/completions", "m", {"tau": 0.5})
+    with pytest.raises(UsageError, match="serves a, m"):
+        open_chat(RemoteSettings(kind="remote", urls=[server.url]))
 
 
 def test_nobody_there() -> None:

@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from pipo_core.engine import sglang_server
+from pipo_core.engine.remote_opening import SGLangOpener
 from pipo_core.engine.sglang_server import SGLangServer, check_method, serve_command
 from pipo_core.errors import MachineError, UsageError
+from pipo_core.recipes.common import SGLangSettings
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
 
@@ -234,3 +237,24 @@ def test_whatever_was_started_ends_with_its_starter(monkeypatch: pytest.MonkeyPa
     starter.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
+
+
+def test_engines_that_differ_in_the_threshold_share_a_server(monkeypatch: pytest.MonkeyPatch, pairs: Path) -> None:
+    """The last of them that is closed ends it."""
+
+    def command(_: Path, *, port: int, **__: Any) -> list[str]:
+        return [sys.executable, "-c", ANSWERING, str(port), '{"slots": 3, "kept": 3}']
+
+    monkeypatch.setattr(sglang_server, "serve_command", command)
+    monkeypatch.setattr(sglang_server, "missing_sglang", lambda: None)
+    opener, settings = SGLangOpener(), SGLangSettings(kind="sglang")
+    one, other = (opener.open(pairs, Decoding("pipo", tau), settings) for tau in (0.5, 0.9))
+    [running] = opener._running.values()
+    with pytest.raises(UsageError, match="does not have draft_vocab"):
+        opener.open(pairs, Decoding("pipo", 0.9, draft_vocab=5), settings)
+    one.close()
+    assert httpx.get(f"{running.server.url}/health").status_code == 200
+    other.close()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{running.server.url}/health")
+    assert opener._running == {}

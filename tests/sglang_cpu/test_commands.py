@@ -1,4 +1,4 @@
-"""`pipo serve` and `pipo eval` with SGLang, as a user gives them."""
+"""`pipo serve`, `pipo eval`, `pipo bench` and `pipo chat` with SGLang, as a user gives them."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from pipo_cli.app import app
 from pipo_core.recipes.locate import bundled_model
-from tests.sglang_cpu.conftest import CPU_FLAGS, CPU_VARIABLES
+from tests.sglang_cpu.conftest import CPU_FLAGS, CPU_VARIABLES, Client
 
 PIPO = [sys.executable, "-m", "pipo_cli.main"]
 POOLS = ("--max-mamba-cache-size", "64", "--max-total-tokens", "4096")
@@ -106,6 +106,44 @@ def test_a_key_is_asked_for(served: str) -> None:
     assert httpx.get(f"{served}/v1/models").status_code == 401
     headers = {"Authorization": "Bearer a-key"}
     assert httpx.get(f"{served}/v1/models", headers=headers).json()["data"][0]["id"] == "plain"
+
+
+def test_bench_measures_a_server_of_pairs(client: Client, ckpt: Path) -> None:
+    """Each answer has the tokens that were asked for, in slots of which the server says how many drafts they kept."""
+    arms = [
+        {"name": "torch", "method": "pipo", "ckpt": str(ckpt), "tau": 0.0},
+        {
+            **{"name": "served", "method": "pipo", "ckpt": str(ckpt), "tau": [0.0, 1.0]},
+            "engine": {"kind": "remote", "urls": [client.url]},
+        },
+    ]
+    recipe = {
+        **{"kind": "bench", "arms": arms, "baseline": "torch", "engine": TORCH},
+        **{"prompt_tokens": [33, 64], "new_tokens": 15, "trials": 2, "warmup": 1},
+        **{"concurrency": [4], "concurrent_prompt_tokens": 20, "concurrent_new_tokens": 12, "concurrent_trials": 1},
+    }
+    Path("bench.yaml").write_text(json.dumps(recipe))
+    code, said = pipo("bench", "bench.yaml")
+    assert code == 0, said
+    results = json.loads(Path("outputs/bench/bench/results.json").read_text())
+    slots = {"torch@0": 8, "served@0": 8, "served@1": 15}  # of 15 tokens; the last slot's draft is beyond the budget
+    assert {(trial["label"], trial["tokens"]) for trial in results["raw"]} == {(label, 15) for label in slots}
+    assert all(len(trial["slot_token_counts"]) == slots[trial["label"]] for trial in results["raw"])
+    assert {trial["tokens"] for trial in results["raw_throughput"]} == {48}
+    for length in results["lengths"]:
+        assert [arm["engine"] for arm in length["arms"]] == ["torch", *[client.url.removeprefix("http://")] * 2]
+        assert [arm["tokens_per_slot"] for arm in length["arms"]] == [15 / 8, 15 / 8, 1.0]
+        assert length["arms"][1]["drafts_kept"] == 7 / 8
+        assert all(arm["speedup"]["tpot_s"]["median"] > 0 for arm in length["arms"])
+    assert "87.5" in said
+
+
+def test_chat_by_url_needs_no_checkpoint(served: str) -> None:
+    words = ["chat", "--url", served, "--api-key-env", "THE_KEY", "--temperature", "0", "--max-tokens", "9"]
+    result = CliRunner().invoke(app, words, input="What is 1+2?\n")
+    assert result.exit_code == 0, result.output
+    assert "[length: 9 tokens, " in result.stderr
+    assert result.stdout.strip()
 
 
 def test_the_wrong_key_is_told_at_once(served: str) -> None:
