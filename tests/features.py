@@ -70,12 +70,12 @@ class Server:
     Attributes:
         client: the official client, speaking to it.
         model: the name of its model.
-        end: an id that ends its texts.
+        ends: the ids that end its texts.
     """
 
     client: OpenAI
     model: str
-    end: int
+    ends: frozenset[int]
 
     def chat(self, *messages: Any, **body: Any) -> Any:
         """Ask a chat."""
@@ -307,10 +307,10 @@ def _min_p(server: Server) -> None:
 
 def _least(server: Server) -> None:
     """With its end as the likeliest token, an answer has the least tokens and then the end, which is counted."""
-    for least in (1, 2, 5, 6):
-        for tau in (0.0, 0.5, 1.0):
+    for end in server.ends:
+        for least, tau in ((1, 0.0), (2, 0.0), (5, 0.5), (6, 1.0)):
             extra = {"min_tokens": least, "custom_params": {"tau": tau}}
-            answer = server.complete(logit_bias={str(server.end): 100}, extra_body=extra)
+            answer = server.complete(logit_bias={str(end): 100}, extra_body=extra)
             assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (least + 1, "stop")
 
 

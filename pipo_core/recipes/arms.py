@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
-from pipo_core.recipes.base import Finding, ModelRef, RecipeModel
+from pipo_core.recipes.base import Finding, Loc, ModelRef, RecipeModel
 from pipo_core.recipes.common import Name
 from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, PAIRS, Decoding, MethodName, Option
 
@@ -72,6 +72,21 @@ class Arm(RecipeModel):
 
     def _decoding(self, tau: float | None = None, acceptance: float | None = None) -> Decoding:
         return Decoding(self.method, tau=tau, acceptance=acceptance, draft_vocab=self.draft_vocab, drafts=self.drafts)
+
+
+def server_findings(index: int, arm: Arm, kind: str, others: tuple[Loc, ...]) -> Iterator[Finding]:
+    """Yield a finding for each option of an arm that servers do not have.
+
+    Args:
+        index: the arm's place among the recipe's arms.
+        arm: an arm that a server answers for.
+        kind: of its engine.
+        others: further keys that have to do with it.
+    """
+    for option in get_args(Option):
+        if option != "tau" and getattr(arm, option) is not None:
+            message = f"only the torch engine has {option}, and this arm's is {kind}; remove it"
+            yield Finding(("arms", index, option), message, others)
 
 
 def baseline_findings(baseline: str | None, arms: Sequence[Arm]) -> Iterator[Finding]:

@@ -1,14 +1,14 @@
 """`kind: bench`: time to first token, time per output token and throughput of several arms."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.arms import Arm, baseline_findings
+from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
 from pipo_core.recipes.base import Finding, JobRecipe, Loc, ModelRef, unique
 from pipo_core.recipes.common import EngineSettings, Name, TorchSettings
-from pipo_core.recipes.methods import PAIRS, Option
+from pipo_core.recipes.methods import PAIRS
 
 
 class BenchArm(Arm):
@@ -104,7 +104,4 @@ class BenchRecipe(JobRecipe):
         if self.random_weights is not None:
             message = f"only the torch engine makes random weights, and arm {arm.name} has engine {kind}"
             yield Finding(("random_weights",), message, others)
-        for option in get_args(Option):
-            if option != "tau" and getattr(arm, option) is not None:
-                message = f"only the torch engine has {option}, and this arm's is {kind}; remove it"
-                yield Finding(("arms", index, option), message, others)
+        yield from server_findings(index, arm, kind, others)

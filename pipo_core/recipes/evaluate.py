@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.arms import Arm, baseline_findings
+from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
 from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Seed, rows_ref, unique
 from pipo_core.recipes.common import Budget, EngineSettings, Sampling, TorchSettings
 from pipo_core.recipes.methods import PAIRS
@@ -51,10 +51,16 @@ class EvalRecipe(JobRecipe):
     engine: EngineSettings = Field(default=TorchSettings(), description="What answers: torch here, or servers.")
 
     def findings(self) -> Iterator[Finding]:
-        """Suite math needs a benchmark, suite tiny takes none; arms have different names; baseline names an arm."""
+        """Suite math needs a benchmark, suite tiny takes none; arms have different names; baseline names an arm.
+
+        Options of methods besides tau are the torch engine's.
+        """
         yield from self._suite_findings()
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
+        if not isinstance(self.engine, TorchSettings):
+            for index, arm in enumerate(self.arms):
+                yield from server_findings(index, arm, self.engine.kind, (("engine",),))
 
     def _suite_findings(self) -> Iterator[Finding]:
         usual = BENCHMARKS.get(self.suite)

@@ -1,9 +1,12 @@
 """The configuration of a pair model as SGLang reads it."""
 
+from pathlib import Path
 from typing import Any
 
 from sglang.srt.configs.qwen3_5 import Qwen3_5TextConfig
 from typing_extensions import override
+
+from pipo_core.chat import end_ids, load_tokenizer
 
 _ATTENTION = "attention"
 """SGLang's word for layers of full attention."""
@@ -39,6 +42,15 @@ def rotate_as_trained(config: Any) -> None:
     transformers takes it from ``rope_parameters``, SGLang from the top level, and small models may have both.
     """
     config.partial_rotary_factor = config.rope_parameters.get("partial_rotary_factor", config.partial_rotary_factor)
+
+
+def end_as_trained(config: Any, folder: Path) -> None:
+    """Let answers end by every id that ends a text of this checkpoint (`pipo_core.chat.end_ids`), in place.
+
+    SGLang knows the end of the configuration only, which is often that of a base model and never ends a turn.
+    """
+    if folder.is_dir():
+        config.eos_token_id = sorted(end_ids(load_tokenizer(folder), folder))
 
 
 def as_pair_config(config: Any) -> PairConfig:

@@ -22,6 +22,8 @@ class Rows:
         tau: confidence thresholds, ``[B]``.
         may_keep: rows that may keep drafts, ``[B]``: not with ``τ ≥ 1``, nor under a grammar, which is asked for one
             token a slot.
+        least: tokens before which no end may come, ``[B]``; None if no request has such a number.
+        ends: ids that end each request, ``[B, E]``, filled up with `UNKNOWN`; None where ``least`` is.
         penalties: presence, frequency and repetition penalty, ``[B, 3]``; None if no request has one.
         records: whether a request records its drafts.
         next_first: first token of the slot behind the last one that is read, ``[B]``; `UNKNOWN` where it is sampled.
@@ -32,6 +34,8 @@ class Rows:
     requests: list[Any]
     tau: torch.Tensor
     may_keep: torch.Tensor
+    least: torch.Tensor | None
+    ends: torch.Tensor | None
     penalties: torch.Tensor | None
     records: bool
     next_first: torch.Tensor | None = None
@@ -65,6 +69,12 @@ def _build(requests: list[Any], model: Served, device: Any) -> Rows:
     asked = [asked_of(req) for req in requests]
     tau = [model.tau if one.tau is None else one.tau for one in asked]
     may_keep = [one < 1 and req.grammar is None for one, req in zip(tau, requests, strict=True)]
+    least = ends = None
+    if any(one.min_tokens for one in asked):
+        least = _on_device([one.min_tokens for one in asked], torch.int32, device)
+        sets = [_ends(req) for req in requests]
+        width = max(map(len, sets))
+        ends = _on_device([one + [UNKNOWN] * (width - len(one)) for one in sets], torch.int64, device)
     penalties = None
     if any(map(has_penalty, requests)):
         settings = [req.sampling_params for req in requests]
@@ -74,9 +84,21 @@ def _build(requests: list[Any], model: Served, device: Any) -> Rows:
         list(requests),
         _on_device(tau, torch.float32, device),
         _on_device(may_keep, torch.bool, device),
+        least,
+        ends,
         penalties,
         any(one.record_drafts for one in asked),
     )
+
+
+def _ends(req: Any) -> list[int]:
+    """Return the ids that end a request, one at least, for a table needs a column."""
+    sampling, tokenizer = req.sampling_params, req.tokenizer
+    if sampling.ignore_eos:
+        return [UNKNOWN]
+    found = {*(req.eos_token_ids or ()), *(sampling.stop_token_ids or ())}
+    found |= set() if tokenizer is None else {tokenizer.eos_token_id}
+    return sorted(found) or [UNKNOWN]
 
 
 def _next_first(batch: Any, req: Any, model: Served) -> int:

@@ -10,6 +10,7 @@ from sglang.srt.model_executor.forward_context import ForwardContext, forward_co
 from sglang.srt.runtime_context import get_parallel
 
 from pipo_core.sglang.drafts import DraftRecord
+from pipo_core.sglang.least_tokens import LeastTokens
 from pipo_core.sglang.penalties import PenaltyCounts
 from pipo_core.sglang.rows import Rows, rows_of
 from pipo_core.sglang.served import Served
@@ -29,16 +30,22 @@ class SlotSampler:
         self._model = model
         self._rows: Rows | None = None
         self._counts: PenaltyCounts | None = None
+        self._least = LeastTokens(runner.device)
 
     def start(self, forward_batch: Any, batch: Any) -> None:
-        """Give a forward pass the rows of its batch, and count the prompts of requests with penalties."""
+        """Give a forward pass the rows of its batch, and count what its new requests have read and written."""
         rows = rows_of(batch, self._rows, self._model, self._runner.device)
         forward_batch.pipo = self._rows = rows
-        if rows.penalties is not None and not forward_batch.forward_mode.is_decode():
+        if forward_batch.forward_mode.is_decode():
+            return
+        decoding = {id(req) for req in batch.decoding_reqs or ()}
+        starting = [req for req in batch.reqs if id(req) not in decoding]
+        if rows.least is not None:
+            self._least.start(starting, self._model.ids)
+        if rows.penalties is not None:
             if self._counts is None:
                 self._counts = PenaltyCounts(self._model.ids.vocabulary, self._runner.device)
-            decoding = {id(req) for req in batch.decoding_reqs or ()}
-            self._counts.start([req for req in batch.reqs if id(req) not in decoding], self._model.ids)
+            self._counts.start(starting, self._model.ids)
 
     def after_forward(self, forward_batch: Any, *, replayed: bool) -> None:
         """Note how the backbone ran; draft here where SGLang reads a prompt and samples nothing.
@@ -55,9 +62,12 @@ class SlotSampler:
         places, counts = forward_batch.req_pool_indices, None if rows.penalties is None else self._counts
         if counts is not None:
             counts.penalise(logits_output.next_token_logits, rows, places)
+        self._least.hold_back(logits_output.next_token_logits, rows, places)
         first = sample(self._runner, logits_output, _at_place(forward_batch, 0)).long()
         if counts is not None:
             counts.count(first, rows, places)
+        if rows.least is not None:
+            self._least.count(places)
         drafted, hidden = self._draft(first, forward_batch)
         confidence = self._runner.model.confidence_head(hidden, drafted)
         kept = (confidence >= rows.tau) & rows.may_keep
@@ -67,10 +77,13 @@ class SlotSampler:
         logits = self._project(drafted, wanted, forward_batch)
         if counts is not None:
             counts.penalise(logits, rows, places)
+        self._least.hold_back(logits, rows, places)
         output = LogitsProcessorOutput(next_token_logits=logits)
         second = sample(self._runner, output, _at_place(forward_batch, 1)).long()
         if counts is not None:
             counts.count(second, rows, places, kept)
+        if rows.least is not None:
+            self._least.count(places, kept)
         if forward_batch.return_logprob:
             _pair_logprobs(logits_output, output)
         if rows.records:

@@ -43,7 +43,7 @@ def test_bench_measures_exactly_the_tokens_that_the_server_counts(
     served: tuple[Service, str], pair_model: Path, here: Path
 ) -> None:
     service, url = served
-    before, prompts = service.live.stats().tokens, service.metrics.prompt_tokens
+    before, prompts = service.live.stats().tokens, service.metrics.value("pipo_prompt_tokens_total")
     lengths = ["prompt_tokens=[9,40]", "new_tokens=21", "trials=2", "warmup=1"]
     load = ["concurrency=[3]", "concurrent_prompt_tokens=16", "concurrent_new_tokens=11", "concurrent_trials=2"]
     words = ["bench", "--ckpt", str(pair_model), "--url", url, "--tau", "0", *lengths, *load]
@@ -51,7 +51,7 @@ def test_bench_measures_exactly_the_tokens_that_the_server_counts(
     assert found.exit_code == 0, found.output
     written = 2 * 3 * 21 + 3 * 3 * 11
     assert service.live.stats().tokens - before == written
-    assert service.metrics.prompt_tokens - prompts == 3 * (9 + 40) + 3 * 3 * 16
+    assert service.metrics.value("pipo_prompt_tokens_total") - prompts == 3 * (9 + 40) + 3 * 3 * 16
     [file] = here.glob("outputs/bench-tiny-*/bench/results.json")
     results = read_json(file)
     assert {trial["tokens"] for trial in results["raw"]} == {21}

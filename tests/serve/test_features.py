@@ -13,7 +13,7 @@ from tests.serve.conftest import MODEL, Start
 def server(start: Start) -> Server:
     service, address = start()
     service.tokenizer.chat_template = TOOL_TEMPLATE
-    return Server(OpenAI(base_url=address, api_key="unused", max_retries=0), MODEL, min(service.live.end_ids))
+    return Server(OpenAI(base_url=address, api_key="unused", max_retries=0), MODEL, service.live.end_ids)
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)

@@ -9,7 +9,7 @@ from tests.sglang_cpu.conftest import Client
 
 @pytest.fixture(scope="module")
 def server(client: Client, ends: frozenset[int]) -> Server:
-    return Server(OpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0, timeout=300), "model", min(ends))
+    return Server(OpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0, timeout=300), "model", ends)
 
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)

@@ -17,17 +17,19 @@ def adopt(config: Any, model: str, *_: Any, **__: Any) -> Any:
     What is imported here, a server of any other model never loads.
     """
     if is_pair_config(config):
-        from pipo_core.sglang.config import as_pair_config
+        from pipo_core.sglang.config import as_pair_config, end_as_trained
         from pipo_core.sglang.model import Qwen3_5ForCausalPIPO
 
         _register(ARCHITECTURE, Qwen3_5ForCausalPIPO)
+        end_as_trained(config, Path(model))
         return as_pair_config(config)
     if TEXT_ARCHITECTURE in (getattr(config, "architectures", None) or ()) and _has_hub_names(Path(model)):
-        from pipo_core.sglang.config import rotate_as_trained
+        from pipo_core.sglang.config import end_as_trained, rotate_as_trained
         from pipo_core.sglang.plain import HubNamedText
 
         _register(TEXT_ARCHITECTURE, HubNamedText)
         rotate_as_trained(config)
+        end_as_trained(config, Path(model))
     return None
 
 

@@ -32,6 +32,7 @@ def pack_prompt(
     if not is_pair_config(config):
         return original(manager, obj, input_text, input_ids, input_embeds, mm_inputs, *rest, **named)
     model = served() or _start(config)
+    _move_least(obj.sampling_params)
     asked_by(obj.sampling_params.get("custom_params"))
     unsupported = next(_unsupported(obj, input_embeds, mm_inputs), None)
     if unsupported is not None:
@@ -40,6 +41,13 @@ def pack_prompt(
     if any(not 0 <= token < model.ids.vocabulary for token in tokens):
         raise ValueError(f"a token id is outside the vocabulary of {model.ids.vocabulary}")
     return original(manager, obj, input_text, model.ids.pack(tokens), input_embeds, mm_inputs, *rest, **named)
+
+
+def _move_least(sampling: dict[str, Any]) -> None:
+    """Put ``min_new_tokens`` where `pipo_core.sglang.least_tokens` looks for it, and SGLang does not."""
+    least = sampling.pop("min_new_tokens", None)
+    if least:
+        sampling["custom_params"] = {**(sampling.get("custom_params") or {}), "min_tokens": least}
 
 
 def _start(config: Any) -> Served:

@@ -30,15 +30,9 @@ def sample_slot(original: Any, runner: Any, logits_output: Any, forward_batch: A
 
 
 def count_written(original: Any, penalizers: Any, output_ids: "torch.Tensor") -> None:
-    """Keep SGLang's own penalties at nothing, for `penalties` has them; ``min_new_tokens`` counts real tokens."""
-    model = served()
-    if model is None:
+    """Keep SGLang's own penalties at nothing: `penalties` and `least_tokens` have what is asked of pair models."""
+    if served() is None:
         original(penalizers, output_ids)
-        return
-    written = 1 + (output_ids >= model.ids.vocabulary).int()[:, None]
-    for penalizer in penalizers.penalizers.values():
-        if penalizer.is_prepared() and hasattr(penalizer, "len_output_tokens"):
-            penalizer.len_output_tokens += written
 
 
 def _sampler(runner: Any) -> "SlotSampler":
