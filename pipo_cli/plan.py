@@ -21,7 +21,7 @@ from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import shipped_recipes
-from pipo_core.recipes.opd import AnyTraining, DistillRecipe
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe, TrainingProcess
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.plan import longest_row
@@ -66,17 +66,31 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             mathematics(RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs)).problems)
         except PipoError as error:
             _cannot_start(plan, error)
-    if isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
-        from pipo_core.engine import check_engine  # imported here: the other plans need no torch
-
-        try:
-            check_engine(recipe.engine)
-        except PipoError as error:
-            _cannot_start(plan, error)
+    try:
+        _check_servers(recipe)
+    except PipoError as error:
+        _cannot_start(plan, error)
     if isinstance(recipe, TrainRecipe | DistillRecipe):
         _plan_training(plan, recipe, paths)
     plan["recipe"] = recipe.model_dump(mode="json")
     return plan
+
+
+def _check_servers(recipe: JobKind) -> None:
+    """Check that the servers that a recipe asks for can be started or reached.
+
+    Raises:
+        PipoError: naming what is missing.
+    """
+    # Imported here: the other plans need no torch.
+    if isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
+        from pipo_core.engine import check_engine
+
+        check_engine(recipe.engine)
+    if isinstance(recipe, DistillRecipe) and not isinstance(recipe.rollout.engine, TrainingProcess):
+        from pipo_core.engine.student_servers import check_student_servers
+
+        check_student_servers(recipe.rollout.engine)
 
 
 def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:

@@ -48,6 +48,7 @@ class SGLangOpener:
             max_length=_max_length(ckpt),
             concurrency=settings.concurrency,
             on_close=server.stop,
+            failure=server.failure,
         )
 
     def check(self, settings: SGLangSettings) -> None:
@@ -79,7 +80,7 @@ class RemoteOpener:
             UsageError: if the key's variable is not set, or the servers are of different kinds or models.
             CheckpointError: if the checkpoint's tokenizer cannot be read.
         """
-        ckpt, key, found = _folder(source), _api_key(settings), _models(settings)
+        ckpt, key, found = _folder(source), _api_key(settings), served_models(settings)
         tokenizer = load_tokenizer(ckpt)
         ends = end_ids(tokenizer, ckpt)
         urls = list(found)
@@ -106,7 +107,7 @@ class RemoteOpener:
             MachineError: if a server cannot be reached.
             UsageError: if the key's variable is not set, or the servers are of different kinds or models.
         """
-        _models(settings)
+        served_models(settings)
 
 
 class Served(NamedTuple):
@@ -121,7 +122,7 @@ class Served(NamedTuple):
     is_sglang: bool = False
 
 
-def _models(settings: RemoteSettings) -> dict[str, Served]:
+def served_models(settings: RemoteSettings) -> dict[str, Served]:
     """Return what each server that answers serves, by its address; see `RemoteOpener.open`."""
     key = _api_key(settings)
     urls = [url.rstrip("/").removesuffix("/v1") for url in settings.urls]

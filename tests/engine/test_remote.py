@@ -353,7 +353,7 @@ def test_sglang_s_servers_are_told_apart_by_their_models(servers: ExitStack) -> 
     other = servers.enter_context(scripted(ScriptedServer(get={"/model_info": (200, {"model_path": "/models/b"})})))
     with pytest.raises(UsageError, match="do not serve the same"):
         opened(one, other)
-    assert isinstance(opened(one)._dialect, SGLangDialect)
+    assert isinstance(opened(one).dialect, SGLangDialect)
 
 
 def test_this_machine_s_servers_are_not_asked_through_a_proxy(
