@@ -104,6 +104,12 @@ def test_a_server_that_dies_costs_no_answer(servers: ExitStack) -> None:
     assert len(working.asked) == 30
 
 
+def test_servers_that_will_never_answer_again_are_not_waited_for(servers: ExitStack) -> None:
+    dying = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: None)))
+    found = texts(engine(dying, failure=lambda: MachineError("its memory ran out")), [ask(1), ask(2)])
+    assert all(error.startswith("its memory ran out: ") for error in found.values())
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_what_may_pass_is_tried_again(servers: ExitStack, status: int) -> None:
     tries = itertools.count()

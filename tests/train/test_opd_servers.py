@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipo_core.errors import MachineError
+from pipo_core.errors import MachineError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.train.opd import run_distill
 from tests.engine.scripted_server import scripted
@@ -67,7 +67,7 @@ def test_a_server_that_is_gone_ends_the_training_which_then_goes_on(
     server.gone_after = 1
     with scripted(server):
         settings = distill_recipe(student, teacher, rows, rollout=rollout(server.url))
-        with pytest.raises(MachineError, match="no server has answered"):
+        with pytest.raises(PipoError, match=r"question of line \d+: no server has answered"):
             run_distill(settings, tmp_path, made_by="test")
         assert not (tmp_path / ".handover").exists()
         server.gone_after = 3
