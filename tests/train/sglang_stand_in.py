@@ -22,13 +22,15 @@ class StandIn(ScriptedServer):
 
     Attributes:
         loads: of weights so far.
-        gone_after: it has died after this many of them; None for never.
+        answered: requests so far, of both kinds.
+        dies_after: how many of them it answers; None for all.
     """
 
     def __init__(self, ckpt: Path) -> None:
         super().__init__(post=self._answer, get={"/model_info": (200, {"model_path": str(ckpt)})})
         self.loads = 0
-        self.gone_after: int | None = None
+        self.answered = 0
+        self.dies_after: int | None = None
         self._tokenizer = load_tokenizer(ckpt)
         self._model = load_checkpoint(ckpt)
         self._version = "default"
@@ -36,8 +38,9 @@ class StandIn(ScriptedServer):
 
     def _answer(self, path: str, body: Mapping[str, Any]) -> Answer:
         with self._lock:
-            if self.loads == self.gone_after:
+            if self.answered == self.dies_after:
                 return None
+            self.answered += 1
             if path == "/update_weights_from_disk":
                 assert body["flush_cache"]
                 self._model, self._version = load_checkpoint(body["model_path"]), body["weight_version"]

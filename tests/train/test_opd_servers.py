@@ -10,7 +10,7 @@ from pipo_core.files import read_jsonl
 from pipo_core.train.opd import run_distill
 from tests.engine.scripted_server import scripted
 from tests.train.sglang_stand_in import StandIn
-from tests.train.trainings import LORA, Listener, differing, distill_recipe, train_here, weights
+from tests.train.trainings import LORA, differing, distill_recipe, train_here, weights
 
 SURE = {"top_k": 1, "presence_penalty": 0.5}
 """Sampling that leaves no choice, so that noise does not matter."""
@@ -63,18 +63,17 @@ def test_the_first_of_several_processes_hands_over_and_each_asks(
 def test_a_server_that_is_gone_ends_the_training_which_then_goes_on(
     student: Path, teacher: Path, rows: Path, tmp_path: Path
 ) -> None:
-    server = StandIn(student)
-    server.gone_after = 1
+    server, a_step = StandIn(student), 1 + 4  # the weights, and four questions
+    server.dies_after = a_step + 1
     with scripted(server):
-        settings = distill_recipe(student, teacher, rows, rollout=rollout(server.url))
+        settings = distill_recipe(student, teacher, rows, rollout=rollout(server.url), max_steps=4)
         with pytest.raises(PipoError, match=r"question of line \d+: no server has answered"):
             run_distill(settings, tmp_path, made_by="test")
         assert not (tmp_path / ".handover").exists()
-        server.gone_after = 3
+        server.dies_after += a_step
         with pytest.raises(MachineError, match="did not load the student's weights"):
-            run_distill(settings.model_copy(update={"max_steps": 4}), tmp_path, made_by="test")
-        server.gone_after = None
-        listener = Listener()
-        summary = run_distill(settings.model_copy(update={"max_steps": 4}), tmp_path, made_by="test", reporter=listener)
+            run_distill(settings, tmp_path, made_by="test")
+        server.dies_after = None
+        summary = run_distill(settings, tmp_path, made_by="test")
     assert summary["resumed_from_step"] == 2
     assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]
