@@ -11,21 +11,17 @@ import psutil
 import pytest
 import torch
 
-from pipo_core.chat import load_tokenizer
-from pipo_core.decode.sampling import SamplingParams
-from pipo_core.engine import Completion, Engine, Request
 from pipo_core.engine.student_servers import StudentServers, open_student_servers
-from pipo_core.engine.torch_opening import student_engine
 from pipo_core.errors import MachineError
-from pipo_core.model import load_checkpoint, save_checkpoint
 from pipo_core.recipes.common import SGLangSettings
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.train.worker.opd_students import ServedStudent
 from tests.sglang_cpu.conftest import CPU_FLAGS, CPU_VARIABLES, Prompts
+from tests.sglang_cpu.handing_over import answered, expected_of, move_weights
 from tests.train.trainings import LORA, distill_recipe, train_here, weights
 
-TAU, SLOTS = 0.4, 40
+TAU = 0.4
 POOLS = ("--max-mamba-cache-size", "64", "--max-total-tokens", "4096", "--mamba-radix-cache-strategy", "extra_buffer")
 FLAGS = [*(flag for flag in CPU_FLAGS if flag not in ("--dtype", "float32")), *POOLS]
 
@@ -44,27 +40,7 @@ def servers(ckpt: Path) -> Iterator[StudentServers]:
 @pytest.fixture(scope="module")
 def moved(ckpt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the checkpoint with other weights, as an optimizer's steps would leave."""
-    model = load_checkpoint(ckpt)
-    torch.manual_seed(11)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * parameter.std() * torch.randn_like(parameter) if parameter.numel() > 1 else 0.01)
-    return save_checkpoint(model, tmp_path_factory.mktemp("moved") / "pairs", layout="pipo", tokenizer_from=ckpt)
-
-
-def answered(engine: Engine, prompts: Prompts) -> list[Completion]:
-    greedy = SamplingParams(temperature=0)
-    asked = [
-        Request(str(number), tuple(ids), greedy, max_slots=SLOTS, record=True) for number, ids in enumerate(prompts)
-    ]
-    found = {one.id: one for one in engine.generate(asked)}
-    return [found[request.id] for request in asked]
-
-
-def expected_of(folder: Path, prompts: Prompts) -> list[Completion]:
-    """Return the answers of the torch engine as a training opens it: rejected drafts are sampled."""
-    model, tokenizer = load_checkpoint(folder, dtype=torch.float32), load_tokenizer(folder)
-    return answered(student_engine(model, tokenizer, tau=TAU, batch=16, max_length=1024), prompts)
+    return move_weights(ckpt, tmp_path_factory.mktemp("moved") / "pairs")
 
 
 def test_a_server_has_the_weights_that_were_handed_over_last(
@@ -75,7 +51,7 @@ def test_a_server_has_the_weights_that_were_handed_over_last(
     for number, folder in enumerate((ckpt, moved, ckpt)):
         servers.load(folder, f"test-{number}")
         servers.expect(f"test-{number}")
-        expected = expected_of(folder, prompts)
+        expected = expected_of(folder, TAU, prompts)
         for _ in range(2):
             found = answered(servers.engine, prompts)
             assert [one.record for one in found] == [one.record for one in expected]
@@ -132,6 +108,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("variables")
 @pytest.mark.parametrize("tuning", [{"method": "full"}, LORA], ids=["full", "lora"])
 def test_a_training_learns_what_it_learns_with_the_torch_engine(
@@ -164,6 +141,7 @@ def servers_of_this_process() -> set[psutil.Process]:
     return {one for one in every if "sglang.launch_server" in one.cmdline()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("variables")
 def test_a_server_that_dies_ends_the_training_which_then_goes_on(
     ckpt: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
