@@ -2,8 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import shipped_recipes
-from pipo_core.recipes.opd import AnyTraining, DistillRecipe
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe, TrainingProcess
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.plan import longest_row
@@ -66,11 +67,9 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             mathematics(RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs)).problems)
         except PipoError as error:
             _cannot_start(plan, error)
-    for settings in _servers(recipe):
-        from pipo_core.engine import check_engine  # imported here: the other plans need no torch
-
+    for check in _server_checks(recipe):
         try:
-            check_engine(settings)
+            check()
         except PipoError as error:
             _cannot_start(plan, error)
     if isinstance(recipe, TrainRecipe | DistillRecipe):
@@ -79,13 +78,21 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     return plan
 
 
-def _servers(recipe: JobKind) -> list[EngineSettings]:
-    """Return the engines of a job that are not the torch engine."""
+def _server_checks(recipe: JobKind) -> Iterator[Callable[[], None]]:
+    """Yield checks, one for each engine of a job that is not the torch engine: that it can be started or reached."""
+    if isinstance(recipe, DistillRecipe) and not isinstance(recipe.rollout.engine, TrainingProcess):
+        from pipo_core.engine.student_servers import check_student_servers
+
+        yield partial(check_student_servers, recipe.rollout.engine)
+    asked: list[EngineSettings] = []
     if isinstance(recipe, BenchRecipe):
-        return recipe.servers()
-    if isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
-        return [recipe.engine]
-    return []
+        asked = recipe.servers()
+    elif isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
+        asked = [recipe.engine]
+    if asked:
+        from pipo_core.engine import check_engine  # imported here: the other plans need no torch
+
+        yield from (partial(check_engine, settings) for settings in asked)
 
 
 def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:

@@ -43,6 +43,7 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
         "drafts_kept": "drafts kept %",
         "rollouts_finished": "answers finished %",
         "rollout_share": "time in rollouts %",
+        "handover_share": "time in hand-overs %",
         "teacher_share": "time in the teacher %",
         "tokens_per_second": "tokens/s",
     },

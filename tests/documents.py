@@ -180,6 +180,7 @@ _SGLANG_OPTIONS = {
     *("--tp-size", "--dp-size", "--pp-size", "--enable-dp-attention", "--speculative-algorithm", "--enable-metrics"),
     *("--disaggregation-mode", "--enable-lora", "--tokenizer-worker-num", "--enable-hierarchical-cache"),
     *("--reasoning-parser", "--enable-deterministic-inference", "--mem-fraction-static", "--dtype", "--"),
+    "--base-gpu-id",
 }
 """Options of another program that pages name; `tests/sglang_cpu` gives some of them."""
 

@@ -107,11 +107,13 @@ class SGLangDialect:
         tokenizer: the model's, which lays out chats.
         decoding: how the server decodes.
         end_ids: that end a text, for requests that name none.
+        weights: the version of the weights that answers must be written with; None for any.
     """
 
     tokenizer: PreTrainedTokenizerBase
     decoding: Decoding
     end_ids: frozenset[int]
+    weights: str | None = None
 
     def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """See `Dialect`."""
@@ -156,6 +158,10 @@ class SGLangDialect:
         reason, error = _finish_reason(meta["finish_reason"]["type"], meta["finish_reason"].get("message"))
         if reason == "error":
             return Completion(request.id, text=answer.get("text") or "", finish_reason=reason, error=error)
+        if self.weights is not None and meta["weight_version"] != self.weights:
+            raise StrangeAnswerError(
+                f"the server has other weights ({meta['weight_version']!r}) than those that it was given"
+            )
         written = [int(token) for token in answer["output_ids"]]
         by_end = reason == "stop" and bool(written) and not request.ignore_end and written[-1] in self._ends(request)
         counts = [1] * len(written)
@@ -163,7 +169,8 @@ class SGLangDialect:
         if self.decoding.spec.reads_pairs:
             report = meta["pipo"][0]
             counts = [int(count) for count in report["slot_token_counts"]]
-            record = _slots(written, counts, report["drafts"]) if request.record else None
+            ended_by_first = reason == "stop" and counts[-1] == 1
+            record = _slots(written, counts, report["drafts"], ended_by_first) if request.record else None
         drafts = self.decoding.drafts_per_step * (len(counts) - (by_end and counts[-1] == 1))
         if self.decoding.tau is not None and self.decoding.tau >= 1:
             drafts = 0  # no draft can be kept, and none is counted
@@ -192,12 +199,19 @@ def _finish_reason(kind: str, message: str | None = None) -> tuple[FinishReason,
     return "error", message or f"the server ended the answer by {kind!r}"
 
 
-def _slots(written: Sequence[int], counts: Sequence[int], drafts: Sequence[Sequence[Any]]) -> list[Slot]:
-    """Return the slots of an answer with every draft, kept or not."""
+def _slots(
+    written: Sequence[int], counts: Sequence[int], drafts: Sequence[Sequence[Any]], ended_by_first: bool
+) -> list[Slot]:
+    """Return the slots of an answer with every draft, kept or not.
+
+    A draft behind the end of a text was made, because a server learns of the end later, but it is none of the text's.
+    """
     slots, read = [], 0
     for count, (draft, _) in zip(counts, drafts, strict=True):
         slots.append(Slot(written[read], int(draft), count == 2))
         read += count
+    if ended_by_first:
+        slots[-1] = slots[-1]._replace(draft=None)
     return slots
 
 

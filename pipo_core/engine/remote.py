@@ -68,11 +68,15 @@ class Fleet:
     Args:
         urls: the servers' addresses.
         patience_s: how long no server may answer before waiting is given up.
+        failure: returns why no server will ever answer again, if that is known.
     """
 
-    def __init__(self, urls: Sequence[str], patience_s: float) -> None:
+    def __init__(
+        self, urls: Sequence[str], patience_s: float, failure: Callable[[], MachineError | None] = lambda: None
+    ) -> None:
         self._servers = [_Server(url) for url in urls]
         self._patience_s = patience_s
+        self._failure = failure
         self._last_answer = time.monotonic()
 
     def start(self) -> None:
@@ -86,7 +90,7 @@ class Fleet:
         A failure that may pass makes it rest, twice as long each time; then one request tries it out.
 
         Raises:
-            MachineError: if none has answered for longer than the patience lasts.
+            MachineError: if none has answered for longer than the patience lasts, or none ever will.
         """
         chosen = await self._free_server()
         chosen.running += 1
@@ -107,6 +111,9 @@ class Fleet:
             free = [one for one in self._servers if one.rests_until <= now and not (one.failures and one.running)]
             if free:
                 return min(free, key=lambda one: one.running)
+            lost = self._failure()
+            if lost is not None:
+                raise lost
             if now - self._last_answer > self._patience_s:
                 raise MachineError(f"no server has answered for {self._patience_s:.0f} s")
             await asyncio.sleep(_POLL_S)
@@ -127,6 +134,11 @@ class RemoteEngine:
 
     A try that fails on the way (no connection, a server that ends, too many requests) is made again, on another server
     if there is one: an answer changes nothing on a server, so it may be asked for twice. `Request.once` forbids it.
+
+    Attributes:
+        dialect: what is said to the servers.
+        urls: the servers' addresses.
+        failure: returns why no server will ever answer again; None while they may.
     """
 
     def __init__(
@@ -142,6 +154,7 @@ class RemoteEngine:
         api_key: str | None = None,
         timeout_s: float = 3600.0,
         on_close: Callable[[], None] = lambda: None,
+        failure: Callable[[], MachineError | None] = lambda: None,
     ) -> None:
         """Prepare to ask; nothing is sent yet.
 
@@ -156,9 +169,12 @@ class RemoteEngine:
             api_key: sent with each request.
             timeout_s: the longest silence of a server, in seconds.
             on_close: called when the engine is closed.
+            failure: returns why no server will ever answer again; None while they may.
         """
-        self._dialect = dialect
-        self._fleet = Fleet(urls, patience_s)
+        self.urls = tuple(urls)
+        self.failure = failure
+        self.dialect = dialect
+        self._fleet = Fleet(urls, patience_s, failure)
         self._tokenizer = tokenizer
         self.end_ids = end_ids
         self.max_length = max_length
@@ -210,6 +226,10 @@ class RemoteEngine:
             with contextlib.suppress(RuntimeError):  # the loop has just ended, and the request with it
                 loop.call_soon_threadsafe(task.cancel)
 
+    def client(self) -> httpx.Client:
+        """Return a client that speaks to the servers as requests do, for what is no request."""
+        return httpx.Client(headers=self._headers, timeout=self._timeout, trust_env=self._through_proxy)
+
     def close(self) -> None:
         """End what was opened for this engine."""
         self._on_close()
@@ -217,7 +237,7 @@ class RemoteEngine:
     def _run(self, requests: Iterable[Request], *, stream: bool) -> Generator[Delta]:
         asked = list(requests)
         for request in asked:
-            self._dialect.ask(request, stream=stream)
+            self.dialect.ask(request, stream=stream)
         deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         loop = self._loop = asyncio.new_event_loop()
         everything = loop.create_task(self._answer_all(asked, stream, deltas))
@@ -318,14 +338,14 @@ class RemoteEngine:
     async def _asked(
         self, client: httpx.AsyncClient, url: str, request: Request, *, stream: bool
     ) -> AsyncIterator[Delta]:
-        path, body = self._dialect.ask(request, stream=stream)
+        path, body = self.dialect.ask(request, stream=stream)
         try:
             if not stream:
                 answer = _checked(await client.post(url + path, json=body))
-                completion = self._dialect.completion(request, answer)
+                completion = self.dialect.completion(request, answer)
                 yield Delta(request.id, completion.text, completion=completion)
                 return
-            reader = self._dialect.reader(request)
+            reader = self.dialect.reader(request)
             async with client.stream("POST", url + path, json=body) as response:
                 if not response.is_success:
                     await response.aread()

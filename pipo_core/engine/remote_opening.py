@@ -64,15 +64,17 @@ class SGLangOpener:
             server = SGLangServer(ckpt, decoding, flags=settings.flags)
             server.wait(seconds=60 * settings.start_minutes)
             self._running[key] = _Running(server)
-        self._running[key].engines += 1
+        running = self._running[key]
+        running.engines += 1
         return RemoteEngine(
             SGLangDialect(tokenizer, decoding, ends),
-            [self._running[key].server.url],
+            [running.server.url],
             tokenizer=tokenizer,
             end_ids=ends,
             max_length=_max_length(ckpt),
             concurrency=settings.concurrency,
             on_close=partial(self._leave, key),
+            failure=running.server.failure,
         )
 
     def _leave(self, key: tuple[Path, str, tuple[str, ...]]) -> None:
@@ -112,7 +114,7 @@ class RemoteOpener:
             UsageError: if the key's variable is not set, or the servers are of different kinds or models.
             CheckpointError: if the checkpoint's tokenizer cannot be read.
         """
-        ckpt, key, found = _folder(source), _api_key(settings), _models(settings)
+        ckpt, key, found = _folder(source), _api_key(settings), served_models(settings)
         tokenizer = load_tokenizer(ckpt)
         ends = end_ids(tokenizer, ckpt)
         urls = list(found)
@@ -139,7 +141,7 @@ class RemoteOpener:
             MachineError: if a server cannot be reached.
             UsageError: if the key's variable is not set, or the servers are of different kinds or models.
         """
-        _models(settings)
+        served_models(settings)
 
 
 def open_chat(settings: RemoteSettings, tau: float | None = None) -> RemoteEngine:
@@ -180,7 +182,7 @@ class Served(NamedTuple):
     is_sglang: bool = False
 
 
-def _models(settings: RemoteSettings) -> dict[str, Served]:
+def served_models(settings: RemoteSettings) -> dict[str, Served]:
     """Return what each server that answers serves, by its address; see `RemoteOpener.open`."""
     key = _api_key(settings)
     urls = [_address(url) for url in settings.urls]

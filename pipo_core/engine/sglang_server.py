@@ -32,6 +32,8 @@ from pipo_core.text import one_line
 _FATAL = re.compile(r"\[[^\]]*\] (?:Scheduler hit an exception|Received sigquit from a child process)")
 """What SGLang prints when a process has failed and the others may linger; only asked before there are clients."""
 _CAUSE = re.compile(r"^(?:[\w.]*(?:Error|Exception)\b.*|  sglang\.srt\..*|  it is version .*|  --[\w-]+ does not .*)$")
+_TORCHRUN = re.compile(r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT))$|TORCHELASTIC_")
+"""The variables with which torchrun's processes find each other; a server would take them for its own."""
 _TAIL_LINES = 60
 _NOT_OURS = ("--api-key", "--ssl-keyfile", "--ssl-certfile")
 """Options that would keep pipo from asking the server; a key is a file's."""
@@ -126,7 +128,7 @@ class SGLangServer:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env={**os.environ, **_tau_variable(decoding), **(variables or {})},
+            env={**_inherited(), **_tau_variable(decoding), **(variables or {})},
             process_group=0,  # a Ctrl-C at the terminal is for this process, which ends the server in order
         )
         self._reader = threading.Thread(target=self._read, args=(echo,), daemon=True)
@@ -168,6 +170,10 @@ class SGLangServer:
         lines = list(self._tail)
         causes = [line for line in lines if _CAUSE.match(line)]
         return "\n".join(f"  {one_line(line)}" for line in (causes or lines)[-8:])
+
+    def failure(self) -> MachineError | None:
+        """Return the error that the server has ended with; None while it runs."""
+        return None if self._process.poll() is None else self._failure("SGLang's server has ended")
 
     def finish(self, seconds: float) -> bool:
         """Ask the server to finish what it is doing and to end; return whether it did so in time."""
@@ -252,6 +258,11 @@ def check_method(ckpt: Path, decoding: Decoding) -> None:
 def _holds_pairs(ckpt: Path) -> bool:
     config = read_object(ckpt / "config.json")
     return ARCHITECTURE in (config.get("architectures") or ())
+
+
+def _inherited() -> dict[str, str]:
+    """Return this process's environment without what torchrun tells its processes of each other."""
+    return {name: value for name, value in os.environ.items() if not _TORCHRUN.match(name)}
 
 
 def _tau_variable(decoding: Decoding) -> dict[str, str]:

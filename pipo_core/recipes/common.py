@@ -164,13 +164,16 @@ def _kind_of(settings: Any) -> Any:
     return settings.get("kind", "torch") if isinstance(settings, dict) else getattr(settings, "kind", "torch")
 
 
+BY_KIND = Discriminator(
+    _kind_of, custom_error_type="engine_kind", custom_error_message="kind must be one of torch, sglang, remote"
+)
+"""Tells the settings of engines apart."""
+
 EngineSettings: TypeAlias = Annotated[
     Annotated[TorchSettings, Tag("torch")]
     | Annotated[SGLangSettings, Tag("sglang")]
     | Annotated[RemoteSettings, Tag("remote")],
-    Discriminator(
-        _kind_of, custom_error_type="engine_kind", custom_error_message="kind must be one of torch, sglang, remote"
-    ),
+    BY_KIND,
 ]
 """Settings of the engine; ``kind`` tells them apart."""
 

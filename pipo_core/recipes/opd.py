@@ -3,10 +3,17 @@
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, Tag
 
 from pipo_core.recipes.base import NEUTRAL, Finding, Loc, ModelRef, RecipeModel, rows_ref
-from pipo_core.recipes.common import Sampling, UnreadKeys, unread_findings
+from pipo_core.recipes.common import (
+    BY_KIND,
+    RemoteSettings,
+    Sampling,
+    SGLangSettings,
+    UnreadKeys,
+    unread_findings,
+)
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.recipes.training import TrainingRecipe
 
@@ -30,6 +37,18 @@ class DistillData(RecipeModel):
         yield from unread_findings(self.unread)
 
 
+class TrainingProcess(RecipeModel):
+    """The training process itself, with the weights that it trains."""
+
+    kind: Literal["torch"] = Field(
+        default="torch", description="The kind of engine: torch answers in the training process."
+    )
+
+
+ServerSettings: TypeAlias = SGLangSettings | RemoteSettings
+"""The engines that the student's weights are handed to before each step."""
+
+
 class Rollouts(RecipeModel):
     """How the student answers before each step, with its current weights."""
 
@@ -46,7 +65,19 @@ class Rollouts(RecipeModel):
         description="Most slots of an answer; a longer answer is cut off there and still learned from.",
     )
     batch: Annotated[int, NEUTRAL] = Field(
-        default=16, ge=1, description="Most answers in progress at once, over all micro-batches of a step."
+        default=16,
+        ge=1,
+        description="Most answers in progress at once, over all micro-batches of a step; servers have concurrency.",
+    )
+    engine: Annotated[
+        Annotated[TrainingProcess, Tag("torch")]
+        | Annotated[SGLangSettings, Tag("sglang")]
+        | Annotated[RemoteSettings, Tag("remote")],
+        BY_KIND,
+    ] = Field(
+        default=TrainingProcess(),
+        description="What answers: torch in the training process, or SGLang's servers, which get the student's "
+        "weights before each step ([sglang.md](sglang.md#distillation)).",
     )
 
 
@@ -107,7 +138,10 @@ class DistillRecipe(TrainingRecipe):
     loss: DistillLoss = DistillLoss()
 
     def findings(self) -> Iterator[Finding]:
-        """Give epochs or max_steps; rollout temperature is above 0; zero3 is not possible; a GPU is not given twice."""
+        """Give epochs or max_steps; rollout temperature is above 0; zero3 is not possible; a GPU is not given twice.
+
+        A server that the training starts answers on one machine only.
+        """
         yield from super().findings()
         if self.rollout.sampling.temperature == 0:
             at: Loc = ("rollout", "sampling", "temperature")
@@ -115,6 +149,10 @@ class DistillRecipe(TrainingRecipe):
         if self.launch.deepspeed == "zero3":
             at = ("launch", "deepspeed")
             yield Finding(at, "zero3 splits the weights, which rollouts need whole; use zero2")
+        if self.rollout.engine.kind == "sglang" and self.launch.nodes > 1:
+            at = ("rollout", "engine", "kind")
+            message = "its server answers this machine only; start servers and give kind: remote with their urls"
+            yield Finding(at, message, (("launch", "nodes"),))
         if self.offload and self.teacher_device == "cpu":
             yield Finding(("offload",), "the teacher is on the CPU already", (("teacher_device",),))
         if self.teacher_device.startswith("cuda:"):

@@ -8,7 +8,7 @@ from pipo_core.bench.roofline import DEVICES, step_bytes
 from pipo_core.decode.method import StepLoad
 from pipo_core.model.sizes import ModelSizes, model_sizes
 from pipo_core.recipes.methods import PAIRS
-from pipo_core.recipes.opd import AnyTraining, DistillRecipe
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe, TrainingProcess
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.sizing.memory import count_weights
 
@@ -77,7 +77,8 @@ def distillation_days(
         questions: how many the data has; unused if the recipe says how many steps.
     """
     slots, answers = recipe.rollout.slots, recipe.batch.per_device * recipe.batch.accumulation
-    together = min(recipe.rollout.batch, answers)
+    engine = recipe.rollout.engine
+    together = min(recipe.rollout.batch if isinstance(engine, TrainingProcess) else engine.concurrency, answers)
     load = StepLoad(context=slots, batch=together)  # on average, half of the answer's tokens
     moved = -(-answers // together) * slots * step_bytes(student, PAIRS.name, load)
     sizes, read = model_sizes(student), model_sizes(teacher)

@@ -6,6 +6,7 @@ Events by their ``event``:
 ``begin``    training starts: ``step`` (finished already), ``steps``, ``rows``, ``dropped``, ``dropped_validation``
 ``step``     an optimizer step is over: ``step``
 ``log``      a row of metrics: ``step`` and the figures
+``info``     what it is doing: ``message``
 ``warn``     something the user should know: ``message``
 ``save``     a checkpoint is complete: ``step``
 ``stopped``  it was asked to stop and did: ``step``

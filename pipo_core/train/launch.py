@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipo_core.recipes.common import SGLangSettings
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 
 _WORKER = "pipo_core.train.worker"
@@ -63,7 +64,15 @@ def teacher_gpu(recipe: AnyTraining) -> int | None:
 def _needs_torchrun(recipe: AnyTraining) -> bool:
     """Return whether torchrun starts the worker.
 
-    It does for a single process, too, if the teacher has a GPU of its own. Under torchrun a process takes the GPU of
-    its rank and leaves the others that it sees alone.
+    It does for a single process, too, if the teacher or the server of the rollouts has a GPU of its own. Under
+    torchrun a process takes the GPU of its rank and leaves the others that it sees alone.
     """
-    return recipe.launch.processes * recipe.launch.nodes > 1 or bool(teacher_gpu(recipe))
+    several = recipe.launch.processes * recipe.launch.nodes > 1
+    return several or bool(teacher_gpu(recipe)) or _places_server(recipe)
+
+
+def _places_server(recipe: AnyTraining) -> bool:
+    """Return whether a distillation says on which GPU the server of its rollouts begins."""
+    if not isinstance(recipe, DistillRecipe) or not isinstance(recipe.rollout.engine, SGLangSettings):
+        return False
+    return any(flag.partition("=")[0] == "--base-gpu-id" for flag in recipe.rollout.engine.flags)

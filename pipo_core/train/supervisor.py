@@ -179,6 +179,8 @@ class _Run:
             self._bar.update(event["done"])
         elif kind == "begin":
             self._on_begin(event)
+        elif kind == "info":
+            self._reporter.info(event["message"])
         elif kind == "warn":
             self._reporter.warn(event["message"])
         elif kind == "step":

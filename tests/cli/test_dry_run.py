@@ -63,6 +63,25 @@ def test_dry_run_says_that_an_engine_is_not_there(calls: Calls, command: str, en
     assert complaint in plan["reasons"][0]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["rollout.engine.kind=sglang"], "SGLang is not installed"),
+        (["rollout.engine={kind: sglang, flags: [--host, x]}"], "--host is given by pipo's own options"),
+        (["rollout.engine={kind: remote, urls: ['http://127.0.0.1:9']}"], "127.0.0.1:9 cannot be reached"),
+    ],
+)
+def test_dry_run_says_that_the_rollouts_engine_is_not_there(calls: Calls, overrides: list[str], complaint: str) -> None:
+    Path("rows.jsonl").write_text(ROW)
+    Path("distill.yaml").write_text(
+        "kind: distill\nmodel: tiny-student\nteacher: tiny-teacher\ndata: {train: rows.jsonl}\nmax_steps: 1\n"
+    )
+    code, out, _ = pipo("distill", "distill.yaml", "--dry-run", "--json", *overrides)
+    plan = json.loads(out)
+    assert (code, plan["action"]) == (plan["exit_code"], "cannot start")
+    assert any(complaint in reason for reason in plan["reasons"])
+
+
 def test_dry_run_counts_as_the_training_does_not_by_another_formula(calls: Calls) -> None:
     Path("rows.jsonl").write_text(ROW * 10)
     words = ["batch.per_device=5", "epochs=1.5", "launch.processes=2", "batch.accumulation=1"]

@@ -81,6 +81,20 @@ def test_rejected_drafts_are_in_the_record() -> None:
     assert found.record == [Slot(7, 30, False), Slot(8, 9, True)]
 
 
+@pytest.mark.parametrize(
+    ("written", "counts", "last"),
+    [
+        ([7, END], [1, 1], Slot(END, None, False)),  # the draft behind the end is none of the text's
+        ([7, 8, END], [1, 2], Slot(8, END, True)),
+    ],
+)
+def test_the_last_slot_of_a_record_is_the_torch_engine_s(written: list[int], counts: list[int], last: Slot) -> None:
+    drafts = [[30, 0.1], [END, 0.9]]
+    said = answer(written, slots=2, kept=sum(counts) - 2, slot_token_counts=counts, drafts=drafts)
+    found = dialect().completion(request(record=True), said)
+    assert found.record == [Slot(7, 30, False), last]
+
+
 def test_an_abort_is_an_error() -> None:
     found = dialect(None).completion(request(), answer([8], "abort"))
     assert (found.finish_reason, found.error) == ("error", "the server ended the answer by 'abort'")

@@ -106,6 +106,12 @@ def test_a_server_that_dies_costs_no_answer(servers: ExitStack) -> None:
     assert len(working.asked) == 30
 
 
+def test_servers_that_will_never_answer_again_are_not_waited_for(servers: ExitStack) -> None:
+    dying = servers.enter_context(scripted(ScriptedServer(post=lambda _, __: None)))
+    found = texts(engine(dying, failure=lambda: MachineError("its memory ran out")), [ask(1), ask(2)])
+    assert all(error.startswith("its memory ran out: ") for error in found.values())
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_what_may_pass_is_tried_again(servers: ExitStack, status: int) -> None:
     tries = itertools.count()
@@ -411,7 +417,7 @@ def test_sglang_s_servers_are_told_apart_by_their_models(servers: ExitStack) -> 
     other = servers.enter_context(scripted(ScriptedServer(get={"/model_info": (200, {"model_path": "/models/b"})})))
     with pytest.raises(UsageError, match="do not serve the same"):
         opened(one, other)
-    assert isinstance(opened(one)._dialect, SGLangDialect)
+    assert isinstance(opened(one).dialect, SGLangDialect)
 
 
 def test_this_machine_s_servers_are_not_asked_through_a_proxy(

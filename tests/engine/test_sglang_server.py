@@ -69,6 +69,32 @@ def test_a_server_is_ready_when_it_answers_and_gone_when_stopped(monkeypatch: py
         socket.create_connection(("127.0.0.1", server.port), timeout=5)
 
 
+def test_a_server_that_ends_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = start(monkeypatch, ANSWERING, PLAIN, "{}")
+    server.wait(seconds=30)
+    assert server.failure() is None
+    mine = [one for one in psutil.Process().children(recursive=True) if str(server.port) in one.cmdline()]
+    [answering] = [one for one in mine if "pipo_core.guard" not in one.cmdline()]
+    answering.kill()
+    server.run()
+    failure = server.failure()
+    assert failure is not None
+    assert failure.message.startswith("SGLang's server has ended")
+    server.stop()
+
+
+def test_a_server_is_told_nothing_of_the_processes_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in (*given, "TORCHELASTIC_RUN_ID", "PIPO_TEST_RANK"):
+        monkeypatch.setenv(name, "1")
+    marks = ("RANK", "WORLD", "MASTER", "TORCHELASTIC")
+    told = f"[name for name in os.environ if any(mark in name for mark in {marks})]"
+    server = start(monkeypatch, f"import os; raise RuntimeError({told})")
+    with pytest.raises(MachineError) as caught:
+        server.wait(seconds=30)
+    assert caught.value.message.endswith("RuntimeError: ['PIPO_TEST_RANK']")
+
+
 def test_a_pair_model_must_write_pairs(monkeypatch: pytest.MonkeyPatch, pairs: Path) -> None:
     server = start(monkeypatch, ANSWERING, pairs, '{"slots": 3, "kept": 3}')
     server.wait(seconds=30)

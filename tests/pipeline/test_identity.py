@@ -11,6 +11,7 @@ from pipo_core.pipeline.stage import run_stage
 from pipo_core.pipeline.status import check_stage
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
+from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import SilentReporter
 
@@ -70,3 +71,23 @@ def test_a_retired_key_at_its_default_is_no_change(drafts: int, *, again: bool) 
     settings["engine"] |= {"drafts": drafts, "draft_vocab": None}
     record = {"settings": settings, "inputs": {"arms.0.ckpt": {"value": "x", "fingerprint": "print"}}}
     assert changes(recipe, now, record) == (["engine.drafts was 5 and is no longer a key"] if again else [])
+
+
+def test_a_distillation_with_another_engine_is_another_one() -> None:
+    """Engines draw other random tokens; how many requests are in flight changes nothing."""
+
+    def recipe(**engine: object) -> DistillRecipe:
+        settings = {"model": "x", "teacher": "y", "data": {"train": "z"}, "max_steps": 1, "rollout": {"engine": engine}}
+        return DistillRecipe.model_validate(settings)
+
+    prints = {"model": "print", "teacher": "print", "data.train": "print"}
+    inputs = {key: {"value": value, "fingerprint": "print"} for key, value in zip(prints, "xyz", strict=True)}
+    old = recipe().model_dump(mode="json")
+    del old["rollout"]["engine"]  # as versions recorded it that had one engine
+    assert changes(recipe(), identity_of(recipe(), prints), {"settings": old, "inputs": inputs}) == []
+    served = recipe(kind="sglang")
+    found = changes(served, identity_of(served, prints), {"settings": old, "inputs": inputs})
+    assert "rollout.engine.kind was 'torch' and is 'sglang'" in found
+    record = {"settings": served.model_dump(mode="json"), "inputs": inputs}
+    busier = recipe(kind="sglang", concurrency=3)
+    assert changes(busier, identity_of(busier, prints), record) == []

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from pipo_core.errors import MissingInputError, RecipeError
 from pipo_core.recipes.changes import Change, parse_override
+from pipo_core.recipes.common import SGLangSettings
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.load import load_recipe, parse_recipe
 from pipo_core.recipes.methods import Decoding
+from pipo_core.recipes.opd import DistillRecipe, TrainingProcess
 from pipo_core.recipes.sft import TrainRecipe
 
 TRAIN = """\
@@ -303,3 +305,27 @@ def test_no_value_is_a_crash(key: str, value: object) -> None:
         return
     assert problems
     assert all(problem.startswith(("r.yaml:", "override ")) for problem in problems)
+
+
+DISTILL = """\
+kind: distill
+model: some/model
+teacher: some/teacher
+data: {train: some/rows.jsonl}
+max_steps: 10
+"""
+
+
+def test_the_engine_of_a_distillation_s_rollouts() -> None:
+    recipe = parse_recipe(DISTILL, "r.yaml")
+    assert isinstance(recipe, DistillRecipe)
+    assert recipe.rollout.engine == TrainingProcess()
+    recipe = parse_recipe(DISTILL, "r.yaml", ["rollout.engine.kind=sglang", "rollout.engine.flags=[--tp-size, '2']"])
+    assert isinstance(recipe, DistillRecipe)
+    assert recipe.rollout.engine == SGLangSettings(kind="sglang", flags=["--tp-size", "2"])
+    assert _problems(DISTILL, "rollout.engine.kind=vllm") == [
+        "override 'rollout.engine.kind=vllm': rollout.engine: kind must be one of torch, sglang, remote"
+    ]
+    nodes = ["rollout.engine.kind=sglang", "launch={nodes: 2, master: 'a:1'}"]
+    [problem] = _problems(DISTILL, *nodes)
+    assert "its server answers this machine only" in problem

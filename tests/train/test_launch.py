@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.launch import command, environment
 from tests.tiny import recipe
@@ -41,6 +43,16 @@ def test_nodes_meet_at_the_master() -> None:
     line = " ".join(command(settings, JOB))
     for part in ("--nnodes 2", "--nproc-per-node 4", "--master-addr 10.0.0.1", "--master-port 29500", "--node-rank 1"):
         assert part in line
+
+
+@pytest.mark.parametrize(("flags", "own"), [([], False), (["--base-gpu-id", "1"], True), (["--base-gpu-id=1"], True)])
+def test_a_server_on_gpus_of_its_own_sees_all_gpus(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path, flags: list[str], *, own: bool
+) -> None:
+    engine = {"kind": "sglang", "flags": flags}
+    settings = distill_recipe(student, teacher, rows, rollout={"slots": 6, "engine": engine})
+    assert ("CUDA_VISIBLE_DEVICES" not in environment(settings, {"CUDA_VISIBLE_DEVICES": "2,3"})) == own
+    assert ("torch.distributed.run" in command(settings, tmp_path)) == own
 
 
 def test_a_teacher_on_a_gpu_of_its_own_starts_under_torchrun_and_sees_all_gpus(

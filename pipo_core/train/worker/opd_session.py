@@ -16,33 +16,50 @@ from typing import Any
 import torch
 from swift import SftArguments
 
+from pipo_core.engine.student_servers import check_student_servers
 from pipo_core.model import LossWeights
 from pipo_core.model.frequent_tokens import DRAFT_VOCAB
-from pipo_core.recipes.opd import DistillRecipe
+from pipo_core.recipes.opd import DistillRecipe, TrainingProcess
+from pipo_core.train.layout import HANDOVER
 from pipo_core.train.worker.metrics import TimeShare, synchronised_time
 from pipo_core.train.worker.opd_examples import Question, Questions, collate_rollouts, read_questions
 from pipo_core.train.worker.opd_rollouts import RolloutMaker
+from pipo_core.train.worker.opd_students import ServedStudent, Student, TrainingStudent
 from pipo_core.train.worker.opd_teacher import Teacher
 from pipo_core.train.worker.opd_template import DistillLossSettings
 from pipo_core.train.worker.session import PairSession
 
 _TIME_SHARES = ("rollout_share", "teacher_share", "student_share")
+_HANDOVER_SHARE = "handover_share"
 
 
 class OpdSession(PairSession):
     """On-policy distillation from an uncompressed teacher to the pair model."""
 
-    def __init__(self, arguments: SftArguments, recipe: DistillRecipe, **common: Any) -> None:
+    def __init__(self, arguments: SftArguments, recipe: DistillRecipe, out: Path, **common: Any) -> None:
         """Load student, tokenizer and teacher.
 
         Args:
             arguments: ms-swift's.
             recipe: what they were made from.
+            out: the stage's folder.
             common: keyword arguments of `PairSession`.
+
+        Raises:
+            PipoError: if the servers that are to answer cannot be started or reached.
         """
         self._opd = recipe
+        self._handover = out / HANDOVER
+        self._student: Student | None = None
         self._rollouts: RolloutMaker | None = None
+        if not isinstance(recipe.rollout.engine, TrainingProcess):
+            check_student_servers(recipe.rollout.engine)
         super().__init__(arguments, recipe, **common)
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether servers answer, which get the weights before each step."""
+        return not isinstance(self._opd.rollout.engine, TrainingProcess)
 
     def _prepare_template(self) -> None:
         super()._prepare_template()
@@ -83,9 +100,6 @@ class OpdSession(PairSession):
 
     def _prepare_trainer(self, trainer: Any) -> None:
         """Let the student answer before each step, and measure what the parts of a step take."""
-        self._rollouts = RolloutMaker(
-            trainer.model, self.bare_model, self.template.tokenizer, self._opd, trainer.accelerator.autocast
-        )
         collect = trainer.get_batch_samples
 
         def collect_and_answer(*arguments: Any) -> tuple[list[dict[str, Any]], Any]:
@@ -93,17 +107,43 @@ class OpdSession(PairSession):
             return self._answered(micro_batches), count
 
         trainer.get_batch_samples = collect_and_answer
-        for name in _TIME_SHARES:
+        for name in (*_TIME_SHARES, *((_HANDOVER_SHARE,) if self._is_served else ())):
             trainer.custom_metrics["train"][name] = TimeShare(of_the_rest=name == "student_share")
+
+    def _before_first_step(self) -> None:
+        """Open what answers: a server takes minutes, which are no part of a step."""
+        self._student = self._open_student()
+        self._rollouts = RolloutMaker(self._student, self.template.tokenizer, self._opd)
+
+    def _open_student(self) -> Student:
+        engine = self._opd.rollout.engine
+        if isinstance(engine, TrainingProcess):
+            autocast = self.trainer.accelerator.autocast
+            return TrainingStudent(self.model, self.bare_model, self.template.tokenizer, self._opd, autocast)
+        if engine.kind == "sglang":
+            self._events.write("info", message="starting SGLang's server, which answers the questions")
+        return ServedStudent(self.model, self.bare_model, self._opd, engine, self._handover)
+
+    def train(self, trainer: Any) -> dict[str, Any]:
+        """Train, and end what answered the questions, however the training ends; see `PairSession.train`."""
+        try:
+            return super().train(trainer)
+        finally:
+            if self._student is not None:
+                self._student.close()
 
     def _answered(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return a step's micro-batches with the student's answers to their questions."""
         questions = [question for micro_batch in micro_batches for question in micro_batch["questions"]]
         self._nan_guard.lines = _lines(questions)
-        if self._rollouts is None or not micro_batches:
+        if self._student is None or self._rollouts is None or not micro_batches:
             return micro_batches
+        step = self.trainer.state.global_step
+        if self._is_served:
+            with self._timed(_HANDOVER_SHARE):
+                self._student.prepare(step)
         with self._timed("rollout_share"):
-            rollouts, figures = self._rollouts.answer(questions, self.trainer.state.global_step)
+            rollouts, figures = self._rollouts.answer(questions, step)
         for name, value in figures._asdict().items():
             self.trainer.custom_metrics["train"][name].update(value)
         remaining = iter(rollouts)

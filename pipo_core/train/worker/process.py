@@ -144,7 +144,7 @@ def _open_session(job: Job, arguments: Mapping[str, Any], **common: Any) -> "Pai
     from pipo_core.train.worker.sft_session import SftSession
 
     if isinstance(job.recipe, DistillRecipe):
-        return OpdSession(SftArguments(**arguments), job.recipe, **common)
+        return OpdSession(SftArguments(**arguments), job.recipe, job.out, **common)
     return SftSession(
         SftArguments(**arguments), job.recipe, cache=cache_folder(job.recipe.data.cache, job.out), **common
     )

@@ -120,7 +120,7 @@ class PairSession(SwiftSft):
             made_by=self._made_by,
             rows=len(trainer.train_dataset),
             dropped=trainer.train_dataset.dropped,
-            before_first_step=lambda: self._check_and_reset(trainer, resume_from),
+            before_first_step=lambda: self._begin(trainer, resume_from),
         )
         trainer.add_callback(self._nan_guard)
         trainer.add_callback(self._training_events)
@@ -134,15 +134,18 @@ class PairSession(SwiftSft):
         result: dict[str, Any] = super().train(trainer)
         return result
 
-    @staticmethod
-    def _check_and_reset(trainer: Any, resume_from: str | None) -> None:
+    def _begin(self, trainer: Any, resume_from: str | None) -> None:
         """Check the restored weights, and start the metrics' clocks with the first step."""
         refuse_unrestored(trainer.model, resume_from)
+        self._before_first_step()
         for metric in trainer.custom_metrics["train"].values():
             metric.reset()
 
     def _prepare_trainer(self, trainer: Any) -> None:
         """Change the trainer for this kind of training, before it starts; by default not at all."""
+
+    def _before_first_step(self) -> None:
+        """Open what the steps need, once the weights are restored; by default nothing."""
 
     @abstractmethod
     def record_token_counts(self, folder: Path) -> None:

@@ -13,6 +13,7 @@ from pipo_core.engine.torch_opening import student_engine
 from pipo_core.model import load_checkpoint
 from pipo_core.train.worker.opd_examples import Question, lay_out_rollout, read_questions
 from pipo_core.train.worker.opd_rollouts import RolloutMaker
+from pipo_core.train.worker.opd_students import TrainingStudent
 from tests.train.trainings import (
     PAD,
     TOKENIZER,
@@ -77,13 +78,9 @@ def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(
     for name, weight in model.named_parameters():
         if kept_in_fp32 in name:
             weight.data = weight.data.float()
-    maker = RolloutMaker(
-        model,
-        model,
-        TOKENIZER,
-        distill_recipe(student, teacher, rows),
-        lambda: torch.autocast("cpu", torch.bfloat16),
-    )
+    settings = distill_recipe(student, teacher, rows)
+    answering = TrainingStudent(model, model, TOKENIZER, settings, lambda: torch.autocast("cpu", torch.bfloat16))
+    maker = RolloutMaker(answering, TOKENIZER, settings)
     questions = [Question(line, (1, 2, line)) for line in (1, 2, 3)]
     answers, figures = maker.answer(questions, 0)
     assert [len(row.input_ids) for row in answers] == [4 + 2 * 6] * 3
