@@ -336,6 +336,12 @@ def _no_effect(server: Server) -> None:
     assert server.chat(store=False, metadata={"a": "b"}, service_tier="auto").usage.completion_tokens > 0
 
 
+def _responses(server: Server) -> None:
+    answer = server.client.responses.create(model=server.model, input=QUESTION["content"], max_output_tokens=9)
+    assert answer.usage is not None
+    assert 0 < answer.usage.output_tokens <= 9
+
+
 def _unknown(server: Server) -> None:
     server.text(made_up=1)
     raise AssertionError("it was taken")
@@ -374,6 +380,7 @@ FEATURES = (
     Feature("`logit_bias`", _bias),
     Feature("`custom_params.tau`", _tau),
     Feature("fields about OpenAI's own service", _no_effect),
+    Feature("`/v1/responses`", _responses),
     Feature("an unknown field is refused", _unknown, torch="made_up", sglang=IGNORED),
 )
 
