@@ -46,7 +46,8 @@ class Network(torch.nn.Module):
         self.gate = torch.randn(2 * HIDDEN, generator=generator)
         # Location 0 is the padding's, as in SGLang's pools.
         self.cache = torch.zeros(1 + (1 + max(map(max, BATCHES))) * POSITIONS, HIDDEN)
-        self.hidden = self.recorded_hidden = torch.zeros(max(SIZES), HIDDEN)
+        self.recorded_hidden = torch.zeros(max(SIZES), HIDDEN)
+        self.hidden = torch.full((max(SIZES), HIDDEN), torch.nan)  # where no step of these tests left one
         self.recorded_batch: Any = None
 
     @torch.no_grad()
