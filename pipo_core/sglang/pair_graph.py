@@ -10,9 +10,9 @@ one large kernel, and recorded it would hold a row of fp32 logits for each seque
 A recording reads what the backbone's recording of the same size reads. Tokens, positions, cache locations and
 lengths lie in the runner's input buffers, and the attention metadata in the backend's. SGLang fills both before it
 replays the backbone, padding included, and nothing overwrites them until the next replay. So the MTP layer is one more
-layer of full attention in the same step. In the source of SGLang 0.5.23 this was checked for ``HybridLinearAttnBackend``,
-which picks the backend by the layer's number, and for three backends that it picks, in ``forward_decode`` and
-``init_forward_metadata_out_graph``:
+layer of full attention in the same step. No GPU has run this yet. It was read in the source of SGLang 0.5.23: in
+``HybridLinearAttnBackend``, which picks a backend by the layer's number, and in ``forward_decode`` and
+``init_forward_metadata_out_graph`` of three backends that it picks.
 
 - Triton reads ``kv_indptr``, ``kv_indices`` and ``num_kv_splits``, which are filled in place before each replay. Its
   partial results are in buffers that its layers use one after another.

@@ -123,7 +123,7 @@ def test_whether_the_pair_phase_is_recorded(monkeypatch: pytest.MonkeyPatch, tex
 def test_another_wish_is_refused_before_anything_is_served(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(served_module, "_served", None)
     monkeypatch.setenv("PIPO_PAIR_GRAPH", text)
-    with pytest.raises(UsageError, match="PIPO_PAIR_GRAPH = .* is neither 0 nor 1"):
+    with pytest.raises(UsageError, match=r"PIPO_PAIR_GRAPH = .* is neither 0 nor 1"):
         serve_pairs(SimpleNamespace(vocab_size=VOCABULARY, pad_token_id=4))
     assert served() is None
 

@@ -29,9 +29,8 @@ def test_answers_are_the_torch_engine_s(
         client = Client(url)
         for tau in (0.0, 0.4):
             assert_equal(client.generate_all(prompts, tau), reference.answers(prompts, tau), ends)
-        chosen, penalty = prompts[:5], {"presence_penalty": 1.5}
-        expected = reference.answers(chosen, 0.4, **penalty)
-        assert_equal(client.generate_all(chosen, 0.4, **penalty), expected, ends)
+        expected = reference.answers(prompts[:5], 0.4, presence_penalty=1.5)
+        assert_equal(client.generate_all(prompts[:5], 0.4, presence_penalty=1.5), expected, ends)
     replayed = re.findall(r"first replay of ShapeKey\(size=(\d+), .*variant_label=([^,]+),", printed.getvalue())
     backbone = {int(size) for size, variant in replayed if variant == "None"}
     pairs = {int(size) for size, variant in replayed if variant == "'pipo pair phase'"}

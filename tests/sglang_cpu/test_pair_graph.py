@@ -225,9 +225,7 @@ def test_steps_that_are_not_replayed_stay_eager(monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(confidence, world.network.confidence_head(torch.ones(1, HIDDEN), drafted))
 
 
-@pytest.mark.parametrize(
-    ("backend", "multiplexed"), [(BreakableCudaGraphBackend, False), (FullCudaGraphBackend, True)]
-)
+@pytest.mark.parametrize(("backend", "multiplexed"), [(BreakableCudaGraphBackend, False), (FullCudaGraphBackend, True)])
 def test_other_graphs_than_whole_ones_are_refused(backend: type, multiplexed: bool) -> None:
     graphs = SimpleNamespace(backend=object.__new__(backend), enable_pdmux=multiplexed)
     with pytest.raises(UsageError, match="PIPO_PAIR_GRAPH=1 needs decode steps in full CUDA graphs"):

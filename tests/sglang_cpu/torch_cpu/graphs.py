@@ -4,6 +4,7 @@ Recording, padding to a recorded batch size, the runner's input buffers, metadat
 GPU. Only Python runs in a replay, which a graph would leave out.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ from sglang.srt.model_executor.graph_shared_output import GraphSharedOutput
 from sglang.srt.model_executor.runner.decode_cuda_graph_runner import DecodeCudaGraphRunner
 from sglang.srt.model_executor.runner_backend.full_cuda_graph_backend import FullCudaGraphBackend
 from sglang.srt.model_executor.runner_utils.capture_mode import model_capture_mode
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class CpuDecodeGraphRunner(DecodeCudaGraphRunner):
@@ -30,7 +33,7 @@ class CpuDecodeGraphRunner(DecodeCudaGraphRunner):
         self.buffers.seq_lens.fill_(self.seq_len_fill_value)
         self.buffers.seq_lens_cpu.fill_(self.seq_len_fill_value)
         self.buffers.reset_index_buffers()
-        self.compile_bs = []  # SGLang records on a CPU only what it also compiles
+        self.compile_bs: list[int] = []  # SGLang records on a CPU only what it also compiles
         with self.backend.capture_session(None):
             self._capture_one_stream()
 
@@ -52,7 +55,7 @@ class CpuFullGraphs(FullCudaGraphBackend):
 
     def replay(self, shape_key: Any, static_forward_batch: Any, **_: Any) -> Any:
         if shape_key not in self._outputs:
-            print(f"first replay of {shape_key}", flush=True)
+            _LOGGER.info("first replay of %s", shape_key)
             self._outputs[shape_key] = None
         with model_capture_mode():  # what the model does while it is recorded is part of the graph
             return self._graphs[shape_key]()

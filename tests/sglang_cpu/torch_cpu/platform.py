@@ -34,12 +34,14 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
             return None
         from torch_cpu.graphs import CpuDecodeGraphRunner  # SGLang's runners need the platform first
 
-        return CpuDecodeGraphRunner
+        runner: type = CpuDecodeGraphRunner
+        return runner
 
     def get_full_graph_backend_cls(self) -> type[Any]:
         from torch_cpu.graphs import CpuFullGraphs
 
-        return CpuFullGraphs
+        backend: type[Any] = CpuFullGraphs
+        return backend
 
     def support_mamba_cache_extra_buffer(self) -> bool:
         return True
