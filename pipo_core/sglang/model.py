@@ -29,6 +29,11 @@ class Qwen3_5ForCausalPIPO(Qwen3_5ForCausalLM):
     """Backbone on latents, MTP block and confidence head; the name is the architecture of pair checkpoints.
 
     SGLang calls `forward` and samples a first token from what it returns. The hooked sampling then calls `draft`.
+
+    Attributes:
+        recorded_hidden: ``h`` of the decode step that was last replayed from a CUDA graph, ``[rows, H]``.
+        recorded_batch: SGLang's forward batch of the decode step that was last recorded; its tensors are the
+            recording's inputs.
     """
 
     def __init__(self, config: Any, quant_config: Any = None, prefix: str = "") -> None:
@@ -41,7 +46,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5ForCausalLM):
         self.confidence_head = ConfidenceHead(config)
         self._hidden = torch.empty(0)
         self._first = torch.empty(0, dtype=torch.long)
-        self._recorded = torch.empty(0)
+        self.recorded_hidden = torch.empty(0)
+        self.recorded_batch: Any = None
 
     @property
     def end_layer(self) -> int:
@@ -56,7 +62,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5ForCausalLM):
         """
         super().prepare_before_cuda_graph_capture(model_runner)
         shape = (model_runner.req_to_token_pool.size, self.config.hidden_size)
-        self._recorded = torch.zeros(shape, dtype=model_runner.dtype, device=model_runner.device)
+        self.recorded_hidden = torch.zeros(shape, dtype=model_runner.dtype, device=model_runner.device)
 
     @torch.no_grad()
     def forward(self, input_ids: torch.Tensor, positions: torch.Tensor, forward_batch: Any, *_: Any, **__: Any) -> Any:
@@ -68,19 +74,23 @@ class Qwen3_5ForCausalPIPO(Qwen3_5ForCausalLM):
         hidden = self.model(first, self._positions(forward_batch, positions), forward_batch, latents)
         self._hidden, self._first = hidden, first
         if get_is_capture_mode() and forward_batch.forward_mode.is_decode():
-            self._recorded[: len(hidden)].copy_(hidden)
+            self.recorded_hidden[: len(hidden)].copy_(hidden)
+            self.recorded_batch = forward_batch
         return self.logits_processor(first, hidden, self.lm_head, forward_batch)
 
     @torch.no_grad()
-    def draft(self, token: torch.Tensor, forward_batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def draft(
+        self, token: torch.Tensor, forward_batch: Any, *, recorded: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``m`` and ``h`` of each sequence's last slot, ``[B, H]`` each, and cache the MTP layer's keys.
 
         Args:
             token: each sequence's next first token, ``[B]``, as it was just sampled.
             forward_batch: that of the `forward` just before; its attention metadata serves again.
+            recorded: whether that was a decode step from a CUDA graph.
         """
         if forward_batch.forward_mode.is_decode():
-            hidden = (self._recorded if forward_batch.pipo.replayed else self._hidden)[: len(token)]
+            hidden = (self.recorded_hidden if recorded else self._hidden)[: len(token)]
             return self._drafted(token, hidden, forward_batch), hidden
         # A slot's next first token is the prompt's own, except at the end of what was read.
         last = torch.cumsum(forward_batch.extend_seq_lens.long(), dim=0) - 1

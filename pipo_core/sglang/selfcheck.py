@@ -27,6 +27,15 @@ _UNSUPPORTED: dict[str, Callable[[Any], bool]] = {
 }
 """Options of the server that pairs do not go with, or that nobody has tried with them."""
 
+_EXECUTOR = "sglang.srt.model_executor."
+_FULL_GRAPHS = f"{_EXECUTOR}runner_backend.full_cuda_graph_backend.FullCudaGraphBackend"
+CALLED: dict[str, tuple[str, ...]] = {
+    f"{_FULL_GRAPHS}.capture_one": ("self", "shape_key", "forward_fn"),
+    f"{_FULL_GRAPHS}.replay": ("self", "shape_key", "static_forward_batch"),
+    f"{_EXECUTOR}runner.shape_key.ShapeKey": ("size", "stream_idx", "variant_label"),
+}
+"""What `pair_graph` calls of SGLang's recordings, with the names that the first parameters must have."""
+
 
 def require_support() -> None:
     """Check this process before it serves pairs.
@@ -50,6 +59,10 @@ def _problems() -> Iterator[str]:
         problem = _problem_of(hook)
         if problem is not None:
             yield f"{hook.target} {problem}"
+    for target, expected in CALLED.items():
+        problem = _problem_of_call(target, expected)
+        if problem is not None:
+            yield f"{target} {problem}"
 
 
 def _problem_of(hook: Hook) -> str | None:
@@ -60,9 +73,20 @@ def _problem_of(hook: Hook) -> str | None:
     function = inspect.unwrap(function, stop=lambda one: _is_wrapped_by(one, hook))
     if not _is_wrapped_by(function, hook):
         return "is not patched"
-    parameters = tuple(inspect.signature(function.__wrapped__).parameters)
-    if parameters[: len(hook.parameters)] != hook.parameters:
-        return f"takes ({', '.join(parameters)}) in place of ({', '.join(hook.parameters)}, …)"
+    return _parameter_problem(function.__wrapped__, hook.parameters)
+
+
+def _problem_of_call(target: str, expected: tuple[str, ...]) -> str | None:
+    try:
+        return _parameter_problem(pkgutil.resolve_name(target), expected)
+    except (ImportError, AttributeError):
+        return "is not there"
+
+
+def _parameter_problem(function: Callable[..., Any], expected: tuple[str, ...]) -> str | None:
+    parameters = tuple(inspect.signature(function).parameters)
+    if parameters[: len(expected)] != expected:
+        return f"takes ({', '.join(parameters)}) in place of ({', '.join(expected)}, …)"
     return None
 
 

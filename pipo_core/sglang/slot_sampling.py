@@ -11,6 +11,7 @@ from sglang.srt.runtime_context import get_parallel
 
 from pipo_core.sglang.drafts import DraftRecord
 from pipo_core.sglang.least_tokens import LeastTokens
+from pipo_core.sglang.pair_graph import PairGraph
 from pipo_core.sglang.penalties import PenaltyCounts
 from pipo_core.sglang.rows import Rows, rows_of
 from pipo_core.sglang.served import Served
@@ -31,6 +32,7 @@ class SlotSampler:
         self._rows: Rows | None = None
         self._counts: PenaltyCounts | None = None
         self._least = LeastTokens(runner.device)
+        self._pair_graph: PairGraph | None = None
 
     def start(self, forward_batch: Any, batch: Any) -> None:
         """Give a forward pass the rows of its batch, and count what its new requests have read and written."""
@@ -56,6 +58,17 @@ class SlotSampler:
         if forward_batch.is_prefill_only:
             self._draft(torch.zeros_like(forward_batch.seq_lens), forward_batch)
 
+    def record_pair_phase(self, graphs: Any, size: int) -> None:
+        """Record the pair phase at a batch size that SGLang has just recorded its decode step at.
+
+        Args:
+            graphs: SGLang's runner of decode graphs.
+            size: the batch size.
+        """
+        if self._pair_graph is None or self._pair_graph.graphs is not graphs:
+            self._pair_graph = PairGraph(graphs, self._runner.model)
+        self._pair_graph.record(size)
+
     def sample(self, sample: Sample, logits_output: Any, forward_batch: Any) -> torch.Tensor:
         """Return a slot for each sequence, ``[B]``: first token, MTP pass, gate, second token."""
         rows: Rows = forward_batch.pipo
@@ -68,8 +81,7 @@ class SlotSampler:
             counts.count(first, rows, places)
         if rows.least is not None:
             self._least.count(places)
-        drafted, hidden = self._draft(first, forward_batch)
-        confidence = self._runner.model.confidence_head(hidden, drafted)
+        drafted, confidence = self._pair_phase(first, forward_batch)
         kept = (confidence >= rows.tau) & rows.may_keep
         wanted = _wanted(kept, rows, forward_batch)
         if wanted is not None and not wanted.numel():
@@ -87,16 +99,27 @@ class SlotSampler:
         if forward_batch.return_logprob:
             _pair_logprobs(logits_output, output)
         if rows.records:
-            logits_output.auxiliary_device_output = DraftRecord(second, confidence)
+            # SGLang copies the record to the host while the next step may overwrite the confidence.
+            logits_output.auxiliary_device_output = DraftRecord(second, confidence.clone())
         return self._model.ids.join(first, second, kept)
+
+    def _pair_phase(self, first: torch.Tensor, forward_batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``m``, ``[B, H]``, and ``c``, ``[B]``, of each sequence's last slot."""
+        if forward_batch.pipo.replayed and self._pair_graph is not None:
+            return self._pair_graph.replay(first)
+        drafted, hidden = self._draft(first, forward_batch)
+        confidence: torch.Tensor = self._runner.model.confidence_head(hidden, drafted)
+        return drafted, confidence
 
     def _draft(self, first: torch.Tensor, forward_batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``m`` and ``h`` of each sequence's last slot, ``[B, H]`` each."""
-        backend = self._runner.attn_backend
+        backend, replayed = self._runner.attn_backend, forward_batch.pipo.replayed
         with forward_context(ForwardContext(attn_backend=backend), forward_batch=forward_batch):
-            if forward_batch.pipo.replayed:  # the recording's attention metadata is of a padded batch
+            if replayed:  # the recording's attention metadata is of a padded batch
                 backend.full_attn_backend.init_forward_metadata(forward_batch)
-            drafted: tuple[torch.Tensor, torch.Tensor] = self._runner.model.draft(first, forward_batch)
+            drafted: tuple[torch.Tensor, torch.Tensor] = self._runner.model.draft(
+                first, forward_batch, recorded=replayed
+            )
         return drafted
 
     def _project(self, drafted: torch.Tensor, wanted: torch.Tensor | None, forward_batch: Any) -> torch.Tensor:

@@ -110,5 +110,23 @@ def test_a_threshold_of_the_environment_is_a_number(monkeypatch: pytest.MonkeyPa
     assert default_tau() == 0.95
 
 
+@pytest.mark.parametrize(("text", "wanted"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_whether_the_pair_phase_is_recorded(monkeypatch: pytest.MonkeyPatch, text: str | None, wanted: bool) -> None:
+    monkeypatch.setattr(served_module, "_served", None)
+    monkeypatch.delenv("PIPO_PAIR_GRAPH", raising=False)
+    if text is not None:
+        monkeypatch.setenv("PIPO_PAIR_GRAPH", text)
+    assert serve_pairs(SimpleNamespace(vocab_size=VOCABULARY, pad_token_id=4)).pair_graph is wanted
+
+
+@pytest.mark.parametrize("text", ["yes", "2", "true", " 1"])
+def test_another_wish_is_refused_before_anything_is_served(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(served_module, "_served", None)
+    monkeypatch.setenv("PIPO_PAIR_GRAPH", text)
+    with pytest.raises(UsageError, match=r"PIPO_PAIR_GRAPH = .* is neither 0 nor 1"):
+        serve_pairs(SimpleNamespace(vocab_size=VOCABULARY, pad_token_id=4))
+    assert served() is None
+
+
 def test_the_names_are_those_of_written_checkpoints() -> None:
     assert (ARCHITECTURE, TEXT_ARCHITECTURE) == (PIPO_ARCHITECTURE, BASE_ARCHITECTURE)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -201,11 +201,15 @@ def client(ckpt: Path) -> Iterator[Client]:
 
 @contextmanager
 def running(
-    ckpt: Path, decoding: Decoding, *flags: str, variables: Mapping[str, str] = MappingProxyType({})
+    ckpt: Path,
+    decoding: Decoding,
+    *flags: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    echo: IO[str] | None = None,
 ) -> Iterator[str]:
-    """Run a server in the block; its address is the value."""
+    """Run a server in the block; its address is the value, and what it prints goes to ``echo``."""
     every = {**CPU_VARIABLES, **variables}
-    server = SGLangServer(ckpt, decoding, name="model", flags=(*CPU_FLAGS, *flags), variables=every)
+    server = SGLangServer(ckpt, decoding, name="model", flags=(*CPU_FLAGS, *flags), variables=every, echo=echo)
     try:
         server.wait(seconds=400)
         yield server.url

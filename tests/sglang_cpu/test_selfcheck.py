@@ -65,6 +65,20 @@ def test_a_function_that_is_not_as_expected(
     assert complaint in refusal()
 
 
+@pytest.mark.parametrize(
+    ("target", "expected", "complaint"),
+    [
+        (f"{selfcheck._FULL_GRAPHS}.gone", ("self",), "FullCudaGraphBackend.gone is not there"),
+        (f"{selfcheck._FULL_GRAPHS}.replay", ("self", "size"), "in place of (self, size, …)"),
+    ],
+)
+def test_a_called_function_that_is_not_as_expected(
+    monkeypatch: pytest.MonkeyPatch, target: str, expected: tuple[str, ...], complaint: str
+) -> None:
+    monkeypatch.setitem(selfcheck.CALLED, target, expected)
+    assert complaint in refusal()
+
+
 @pytest.mark.parametrize("option", selfcheck._UNSUPPORTED)
 def test_options_that_do_not_go_with_pairs(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
     values: dict[str, dict[str, Any]] = {

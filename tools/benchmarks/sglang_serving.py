@@ -2,9 +2,9 @@
 
     python -m tools.benchmarks.sglang_serving --out results.json --concurrency 1 8 -- --device cpu …
 
-What stands behind `--` are options of SGLang's servers. Arms take turns, so that a machine which slows down slows all
-of them. Answers are greedy and of a fixed length, to different prompts. Before anything is timed, the pair model's are
-compared with the torch engine's.
+What stands behind `--` are options of SGLang's servers, which also see this process's `PIPO_PAIR_GRAPH`. Arms take turns,
+so that a machine which slows down slows all of them. Answers are greedy and of a fixed length, to different prompts.
+Before anything is timed, the pair model's are compared with the torch engine's.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from pipo_core.model.shapes import random_shape_model
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
+from pipo_core.sglang.served import wants_pair_graph
 
 TINY = "tiny"
 ARMS = {
@@ -102,7 +103,12 @@ def measure(given: Given) -> dict[str, Any]:
     return {
         "machine": machine(),
         "versions": {**versions(), "sglang": "0.5.23"},
-        "settings": {**vars(given), "dtype": str(given.dtype), "flags": list(given.flags)},
+        "settings": {
+            **vars(given),
+            "dtype": str(given.dtype),
+            "flags": list(given.flags),
+            "pair_graph": wants_pair_graph(),
+        },
         "parity": parity,
         "rows": rows,
         "repeated_prompt": repeated if given.repeated else None,
@@ -168,7 +174,9 @@ def _row(name: str, concurrency: int, trials: Sequence[tuple[float, int, int]]) 
 
 def _parity(engine: RemoteEngine, ckpt: Path, given: Given, vocabulary: int) -> dict[str, int]:
     """Return how many greedy answers are the torch engine's, token for token."""
-    requests = _requests(given, 16, seed=99, vocabulary=vocabulary)
+    same = _requests(given, 16, seed=99, vocabulary=vocabulary)
+    # They end one after another, so that steps of every smaller batch size are compared, too.
+    requests = [replace(one, max_tokens=max(1, given.new_tokens - 2 * number)) for number, one in enumerate(same)]
     settings = TorchSettings(batch=16, precision="fp32" if given.dtype == torch.float32 else "bf16")
     here = open_engine(ckpt, Decoding("pipo", 0.0), settings)
     expected = {one.id: one.token_ids for one in here.generate(requests)}

@@ -59,6 +59,12 @@ HOOKS: tuple[Hook, ...] = (
         ("self", "forward_batch"),
     ),
     Hook(
+        f"{_SRT}model_executor.runner.decode_cuda_graph_runner.DecodeCudaGraphRunner.capture_one_shape",
+        sampling.record_pair_phase,
+        "AFTER",
+        ("self", "size", "forward", "stream_idx", "variant_label", "attention_variant"),
+    ),
+    Hook(
         f"{_SRT}model_executor.model_runner.ModelRunner.sample",
         sampling.sample_slot,
         "AROUND",

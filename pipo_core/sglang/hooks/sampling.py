@@ -22,6 +22,13 @@ def after_forward(output: Any, runner: Any, forward_batch: Any, *_: Any, **__: A
         _sampler(runner).after_forward(forward_batch, replayed=bool(output.can_run_graph))
 
 
+def record_pair_phase(_: Any, graphs: Any, size: int, *__: Any, **___: Any) -> None:
+    """Record the pair phase right after the backbone's decode step of the same batch size, if that is wanted."""
+    model = served()
+    if model is not None and model.pair_graph:
+        _sampler(graphs.model_runner).record_pair_phase(graphs, size)
+
+
 def sample_slot(original: Any, runner: Any, logits_output: Any, forward_batch: Any) -> Any:
     """Sample a slot for each sequence in place of a token."""
     if not hasattr(forward_batch, "pipo"):

@@ -1,8 +1,12 @@
+import os
 from typing import Any
 
 from sglang.srt.platforms.cpu import CpuDeviceMixin
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
+
+_GRAPHS = bool(os.environ.get("TORCH_CPU_GRAPHS"))
+"""Whether decode steps are recorded and replayed, see `graphs`."""
 
 
 class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
@@ -11,7 +15,7 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
     _enum = PlatformEnum.OOT
     device_name = "cpu"
     device_type = "cpu"
-    capabilities = PlatformCapabilities()
+    capabilities = PlatformCapabilities(graph_capture=_GRAPHS)
 
     def get_default_attention_backend(self) -> str:
         return "torch_native"
@@ -24,6 +28,20 @@ class TorchCpuPlatform(CpuDeviceMixin, SRTPlatform):
 
     def get_compile_backend(self, mode: Any = None) -> str:
         return "eager"
+
+    def get_graph_runner_cls(self) -> type | None:
+        if not _GRAPHS:
+            return None
+        from torch_cpu.graphs import CpuDecodeGraphRunner  # SGLang's runners need the platform first
+
+        runner: type = CpuDecodeGraphRunner
+        return runner
+
+    def get_full_graph_backend_cls(self) -> type[Any]:
+        from torch_cpu.graphs import CpuFullGraphs
+
+        backend: type[Any] = CpuFullGraphs
+        return backend
 
     def support_mamba_cache_extra_buffer(self) -> bool:
         return True
