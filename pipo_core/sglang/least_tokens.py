@@ -43,8 +43,10 @@ class LeastTokens:
         ends = rows.ends.clamp(min=0)
         logits.scatter_(1, ends, logits.gather(1, ends).masked_fill(held, -torch.inf))
 
-    def count(self, places: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
+    def count(self, rows: Rows, places: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
         """Count a token of the rows that wrote one, ``[B]``; None: of all."""
+        if rows.least is None:
+            return
         once = torch.ones_like(places, dtype=torch.int32) if wrote is None else wrote.int()
         known = places.long() < len(self._written)
         places = places.long().clamp(max=len(self._written) - 1)

@@ -22,10 +22,10 @@ class Rows:
         tau: confidence thresholds, ``[B]``.
         may_keep: rows that may keep drafts, ``[B]``: not with ``τ ≥ 1``, nor under a grammar, which is asked for one
             token a slot.
-        least: tokens before which no end may come, ``[B]``; None if no request has such a number.
-        ends: ids that end each request, ``[B, E]``, filled up with `UNKNOWN`; None where ``least`` is.
         penalties: presence, frequency and repetition penalty, ``[B, 3]``; None if no request has one.
         records: whether a request records its drafts.
+        least: tokens before which no end may come, ``[B]``; None if no request has such a number.
+        ends: ids that end each request, ``[B, E]``, filled up with `UNKNOWN`; None where ``least`` is.
         next_first: first token of the slot behind the last one that is read, ``[B]``; `UNKNOWN` where it is sampled.
             None in decode steps, where all are.
         replayed: whether the backbone's pass was a recorded one.
@@ -34,10 +34,10 @@ class Rows:
     requests: list[Any]
     tau: torch.Tensor
     may_keep: torch.Tensor
-    least: torch.Tensor | None
-    ends: torch.Tensor | None
     penalties: torch.Tensor | None
     records: bool
+    least: torch.Tensor | None = None
+    ends: torch.Tensor | None = None
     next_first: torch.Tensor | None = None
     replayed: bool = field(default=False)
 
@@ -84,10 +84,10 @@ def _build(requests: list[Any], model: Served, device: Any) -> Rows:
         list(requests),
         _on_device(tau, torch.float32, device),
         _on_device(may_keep, torch.bool, device),
-        least,
-        ends,
         penalties,
         any(one.record_drafts for one in asked),
+        least,
+        ends,
     )
 
 

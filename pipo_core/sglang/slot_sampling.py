@@ -72,36 +72,38 @@ class SlotSampler:
     def sample(self, sample: Sample, logits_output: Any, forward_batch: Any) -> torch.Tensor:
         """Return a slot for each sequence, ``[B]``: first token, MTP pass, gate, second token."""
         rows: Rows = forward_batch.pipo
-        places, counts = forward_batch.req_pool_indices, None if rows.penalties is None else self._counts
-        if counts is not None:
-            counts.penalise(logits_output.next_token_logits, rows, places)
-        self._least.hold_back(logits_output.next_token_logits, rows, places)
+        places = forward_batch.req_pool_indices
+        self._adjust(logits_output.next_token_logits, rows, places)
         first = sample(self._runner, logits_output, _at_place(forward_batch, 0)).long()
-        if counts is not None:
-            counts.count(first, rows, places)
-        if rows.least is not None:
-            self._least.count(places)
+        self._count(first, rows, places)
         drafted, confidence = self._pair_phase(first, forward_batch)
         kept = (confidence >= rows.tau) & rows.may_keep
         wanted = _wanted(kept, rows, forward_batch)
         if wanted is not None and not wanted.numel():
             return first
         logits = self._project(drafted, wanted, forward_batch)
-        if counts is not None:
-            counts.penalise(logits, rows, places)
-        self._least.hold_back(logits, rows, places)
+        self._adjust(logits, rows, places)
         output = LogitsProcessorOutput(next_token_logits=logits)
         second = sample(self._runner, output, _at_place(forward_batch, 1)).long()
-        if counts is not None:
-            counts.count(second, rows, places, kept)
-        if rows.least is not None:
-            self._least.count(places, kept)
+        self._count(second, rows, places, kept)
         if forward_batch.return_logprob:
             _pair_logprobs(logits_output, output)
         if rows.records:
             # SGLang copies the record to the host while the next step may overwrite the confidence.
             logits_output.auxiliary_device_output = DraftRecord(second, confidence.clone())
         return self._model.ids.join(first, second, kept)
+
+    def _adjust(self, logits: torch.Tensor, rows: Rows, places: torch.Tensor) -> None:
+        """Apply penalties and least lengths to logits ``[B, V]`` in place."""
+        if self._counts is not None:
+            self._counts.penalise(logits, rows, places)
+        self._least.hold_back(logits, rows, places)
+
+    def _count(self, tokens: torch.Tensor, rows: Rows, places: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
+        """Count output tokens ``[B]``, of the rows that wrote one, ``[B]``; None: of all."""
+        if self._counts is not None:
+            self._counts.count(tokens, rows, places, wrote)
+        self._least.count(rows, places, wrote)
 
     def _pair_phase(self, first: torch.Tensor, forward_batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``m``, ``[B, H]``, and ``c``, ``[B]``, of each sequence's last slot."""
