@@ -2,9 +2,9 @@
 
     python -m tools.benchmarks.sglang_serving --out results.json --concurrency 1 8 -- --device cpu …
 
-What stands behind `--` are options of SGLang's servers, which also see this process's `PIPO_PAIR_GRAPH`. Arms take turns,
-so that a machine which slows down slows all of them. Answers are greedy and of a fixed length, to different prompts.
-Before anything is timed, the pair model's are compared with the torch engine's.
+What stands behind `--` are options of SGLang's servers, which also see this process's `PIPO_PAIR_GRAPH`. Arms take
+turns, so that a machine which slows down slows all of them. Answers are greedy and of a fixed length, to different
+prompts. Before anything is timed, the pair model's are compared with the torch engine's.
 """
 
 import argparse
