@@ -178,7 +178,13 @@ def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
 
 _SGLANG_OPTIONS = {
     *("--tp-size", "--dp-size", "--pp-size", "--enable-dp-attention", "--speculative-algorithm", "--enable-metrics"),
-    *("--disaggregation-mode", "--enable-lora", "--tokenizer-worker-num", "--enable-hierarchical-cache"),
+    *(
+        "--disaggregation-mode",
+        "--enable-lora",
+        "--enable-pdmux",
+        "--tokenizer-worker-num",
+        "--enable-hierarchical-cache",
+    ),
     *("--reasoning-parser", "--enable-deterministic-inference", "--mem-fraction-static", "--dtype", "--"),
     "--base-gpu-id",
 }
