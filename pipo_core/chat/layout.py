@@ -96,16 +96,16 @@ def _prompt_text(
     thinking: bool,
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    hidden = [controls.hide(message) for message in messages]
-    # Without tools the argument is left out: a template may ask whether it is there.
-    offered = {"tools": [controls.hide(tool) for tool in tools]} if tools else {}
     try:
+        hidden = [controls.hide(message) for message in messages]
+        # Without tools the argument is left out: a template may ask whether it is there.
+        offered = {"tools": [controls.hide(tool) for tool in tools]} if tools else {}
         return str(
             tokenizer.apply_chat_template(
                 hidden, add_generation_prompt=True, enable_thinking=thinking, tokenize=False, **offered
             )
         )
-    except Exception as error:  # a template is a program and may raise anything
+    except Exception as error:  # a template is a program and may raise anything; tools may be nested too deeply
         raise UsageError(f"the chat template does not take these messages: {one_line(error)}") from error
 
 

@@ -56,6 +56,8 @@ class Biases:
 
     def count(self, wrote: torch.Tensor | None) -> None:
         """Count a token of the sequences that wrote one, ``[B]``; None: of all."""
+        if self._end_table is None:  # nobody asks, and a step has few operations to spare
+            return
         self._written += 1 if wrote is None else wrote.long()
 
     def join(self, other: "Biases") -> None:

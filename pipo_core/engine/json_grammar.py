@@ -68,10 +68,10 @@ class GrammarMaker:
         return self._compiled(calls[0] if len(calls) == 1 else grammar.union(*calls), behind_thought)
 
     def _json(self, schema: Mapping[str, Any]) -> Any:
-        text = json.dumps(schema)
-        if len(text) > _SCHEMA_BYTES:
-            raise UsageError(f"a schema of {len(text):,} characters is larger than {_SCHEMA_BYTES:,}")
         try:
+            text = json.dumps(schema)
+            if len(text) > _SCHEMA_BYTES:
+                raise UsageError(f"a schema of {len(text):,} characters is larger than {_SCHEMA_BYTES:,}")
             return self._library.Grammar.from_json_schema(text, any_whitespace=False)
         except (RuntimeError, ValueError, TypeError) as error:
             raise UsageError(f"the schema cannot be followed: {one_line(error)}") from error

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -60,7 +61,7 @@ class _Connection(H11Protocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn's returns nothing, which closes the connection
         """Note that the client sends no more; return whether it may still wait for an answer."""
-        if not self.busy:
+        if not self.busy or self.conn.their_state is h11.SEND_BODY:  # the rest of a body will never come
             return False
         self.half_closed = True
         self.probe()

@@ -1,5 +1,6 @@
 """What clients of neighbouring projects send, each in its own spelling."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipo_core.recipes.common import RemoteSettings, TorchSettings
 from pipo_core.recipes.methods import Decoding
 from pipo_core.serve.schemas import Defaults
 from pipo_core.serve.service import Service
+from tests.features import TOOL_TEMPLATE
 from tests.serve.conftest import MODEL, Start
 
 ASKED = [{"role": "user", "content": "What is 3 plus 4?"}]
@@ -230,6 +232,29 @@ def test_a_prompt_that_cannot_fit_is_not_tokenized(start: Start, monkeypatch: py
     long = "7" * (service.max_prompt_bytes + 1)
     answer = post(address, "chat/completions", messages=[{"role": "user", "content": long}])
     assert answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("depth", [100, 450])
+@pytest.mark.parametrize("where", ["tools", "tool_choice", "response_format", "arguments"])
+def test_what_is_nested_deeply_is_answered_or_refused(start: Start, where: str, depth: int) -> None:
+    service, address = start()
+    service.tokenizer.chat_template = TOOL_TEMPLATE
+    schema: Any = {"type": "object"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}}
+    tool = {"type": "function", "function": {"name": "deep", "parameters": schema}}
+    call = {"id": "1", "type": "function", "function": {"name": "deep", "arguments": json.dumps(schema)}}
+    body: dict[str, Any] = {
+        "tools": {"tools": [tool]},
+        "tool_choice": {"tools": [tool], "tool_choice": "required"},
+        "response_format": {
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+        },
+        "arguments": {"messages": [*ASKED, {"role": "assistant", "tool_calls": [call]}, *ASKED]},
+    }[where]
+    answer = post(address, "chat/completions", **({"messages": ASKED} | body))
+    assert answer.status_code in (200, 400), answer.text
+    assert post(address, "chat/completions", messages=ASKED).status_code == 200
 
 
 def test_counters_know_those_who_left(start: Start) -> None:

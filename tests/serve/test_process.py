@@ -33,6 +33,8 @@ def server(model: Path, *more: str) -> Iterator[tuple["subprocess.Popen[str]", s
         "0.5",
         "--max-length",
         "512",
+        "--log-level",  # nobody reads the pipe that it goes to
+        "warning",
         *more,
     ]
     process = subprocess.Popen(
