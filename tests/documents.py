@@ -179,6 +179,7 @@ def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
 _SGLANG_OPTIONS = {
     *("--tp-size", "--dp-size", "--pp-size", "--enable-dp-attention", "--speculative-algorithm", "--enable-metrics"),
     *("--disaggregation-mode", "--enable-lora", "--tokenizer-worker-num", "--enable-hierarchical-cache"),
+    "--enable-pdmux",
     *("--reasoning-parser", "--enable-deterministic-inference", "--mem-fraction-static", "--dtype", "--"),
 }
 """Options of another program that pages name; `tests/sglang_cpu` gives some of them."""
