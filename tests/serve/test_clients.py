@@ -244,15 +244,15 @@ def test_what_is_nested_deeply_is_answered_or_refused(start: Start, where: str, 
         schema = {"type": "object", "properties": {"a": schema}}
     tool = {"type": "function", "function": {"name": "deep", "parameters": schema}}
     call = {"id": "1", "type": "function", "function": {"name": "deep", "arguments": json.dumps(schema)}}
-    body: dict[str, Any] = {
+    bodies: dict[str, dict[str, Any]] = {
         "tools": {"tools": [tool]},
         "tool_choice": {"tools": [tool], "tool_choice": "required"},
         "response_format": {
             "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
         },
         "arguments": {"messages": [*ASKED, {"role": "assistant", "tool_calls": [call]}, *ASKED]},
-    }[where]
-    answer = post(address, "chat/completions", **({"messages": ASKED} | body))
+    }
+    answer = post(address, "chat/completions", **({"messages": ASKED} | bodies[where]))
     assert answer.status_code in (200, 400), answer.text
     assert post(address, "chat/completions", messages=ASKED).status_code == 200
 
