@@ -1,10 +1,11 @@
 """Runs a command that ends with the process that started it, however that one ends: by SIGKILL, too.
 
 ``python -m pipo_core.guard -- COMMAND …`` waits for the end of its standard input, a pipe that the kernel closes when
-the starting process is gone. It then ends the command and everything that the command has started.
+the starting process is gone. It then ends the command and everything that the command has started. If the guard itself is killed, Linux ends the command.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 
 _GRACE_SECONDS = 10
 """From the polite signal to the one that cannot be caught."""
+_SIGNAL_AT_PARENTS_END = 1
+"""``PR_SET_PDEATHSIG`` of Linux's ``prctl``."""
 
 
 def guarded(command: Sequence[str]) -> list[str]:
@@ -24,12 +27,14 @@ def guarded(command: Sequence[str]) -> list[str]:
 def _main() -> int:
     signals = (signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # one that comes now waits until it can be passed on
-    child = subprocess.Popen(
-        sys.argv[2:],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, signals),
-    )
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def begin() -> None:
+        if library is not None:
+            library.prctl(_SIGNAL_AT_PARENTS_END, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+    child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=begin)
     for number in signals:
         signal.signal(number, lambda got, _: child.send_signal(got))
     threading.Thread(target=_end_with_input, args=(child,), daemon=True).start()

@@ -19,6 +19,7 @@ from pipo_core.engine import sglang_server
 from pipo_core.engine.remote_opening import SGLangOpener
 from pipo_core.engine.sglang_server import SGLangServer, check_method, serve_command
 from pipo_core.errors import MachineError, UsageError
+from pipo_core.guard import guarded
 from pipo_core.recipes.common import SGLangSettings
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
@@ -261,6 +262,20 @@ def test_whatever_was_started_ends_with_its_starter(monkeypatch: pytest.MonkeyPa
     time.sleep(0.5)  # until the command has said which signals it ignores
     starter.send_signal(signal.SIGKILL)
     starter.wait()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has ended")
+def test_a_command_ends_with_its_guard() -> None:
+    guard = subprocess.Popen(guarded([sys.executable, "-c", "import time; time.sleep(100)"]), stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (family := psutil.Process(guard.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.5)  # until it runs what it was told to
+    guard.kill()
+    guard.wait()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert alive == []
 
