@@ -1,7 +1,8 @@
 """Runs a command that ends with the process that started it, however that one ends: by SIGKILL, too.
 
 ``python -m pipo_core.guard -- COMMAND …`` waits for the end of its standard input, a pipe that the kernel closes when
-the starting process is gone. It then ends the command and everything that the command has started. If the guard itself is killed, Linux ends the command.
+the starting process is gone. It then ends the command and everything that the command has started. If the guard itself
+is killed, Linux ends the command.
 """
 
 import contextlib
