@@ -19,6 +19,7 @@ SIZES = (1, 2, 4, 7)
 GRAPHS = ("--enable-torch-compile", "--cuda-graph-bs-decode", *map(str, SIZES))  # without the former, none on a CPU
 
 
+@pytest.mark.slow  # a server for each form
 @pytest.mark.parametrize("pair_graph", ["0", "1"])
 def test_answers_are_the_torch_engine_s(
     ckpt: Path, reference: Reference, prompts: Prompts, ends: frozenset[int], pair_graph: str
