@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 _BEGIN = "<tool_call>"
 _END = "</tool_call>"
+_FUNCTION_BEGIN = "<function="
+_FUNCTION_END = "</function>"
 _FUNCTION = re.compile(r"<function=([^<>\n]+)>(.*)</function>", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^<>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 
@@ -45,7 +47,7 @@ class ToolCallSplitter:
     """
 
     def __init__(self, tools: Sequence[Mapping[str, Any]]) -> None:
-        self._parameters = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools}
+        self._properties = {tool["function"]["name"]: _properties(tool["function"]) for tool in tools}
         self._held = ""
         self._after_call = False  # nothing was said behind the last call
 
@@ -55,7 +57,7 @@ class ToolCallSplitter:
         calls: list[ToolCall] = []
         while True:
             before, begin, inside = text.partition(_BEGIN)
-            body, end, rest = inside.partition(_END)
+            body, end, rest = _call_in(inside)
             if not end:  # white space stays with what may be a call: it belongs to the layout then
                 sure = before if begin else before[: len(before) - _beginning_at_end(before)]
                 sure = sure.rstrip()
@@ -93,23 +95,66 @@ class ToolCallSplitter:
                 name, arguments = written["name"], written.get("arguments") or {}
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 return None
-        if not isinstance(name, str) or name not in self._parameters or not isinstance(arguments, dict):
+        if not isinstance(name, str) or name not in self._properties or not isinstance(arguments, dict):
             return None
-        return ToolCall(name, json.dumps(arguments, ensure_ascii=False))
+        try:
+            return ToolCall(name, json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+        except ValueError:  # NaN and the like
+            return None
 
     def _typed(self, name: str, body: str) -> dict[str, Any]:
         """Return the arguments of Qwen3.5's layout, in which only the tool's schema tells 7 from "7"."""
-        declared = self._parameters.get(name, {}).get("properties") or {}
+        declared = self._properties.get(name, {})
         return {key: _value(text, declared.get(key)) for key, text in _PARAMETER.findall(body)}
 
 
+def _properties(function: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schemas of a function's parameters; none where they are not given as an object's."""
+    parameters = function.get("parameters")
+    found = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _call_in(inside: str) -> tuple[str, str, str]:
+    """Return the call's text, its end mark and the rest; without a mark if the call is not complete.
+
+    In Qwen3.5's layout an argument may spell the end mark, so the function's own end comes first.
+    """
+    begin = inside.find(_FUNCTION_END) if inside.lstrip().startswith(_FUNCTION_BEGIN) else 0
+    if begin < 0:
+        return inside, "", ""
+    body, end, rest = inside[begin:].partition(_END)
+    return inside[:begin] + body, end, rest
+
+
 def _value(text: str, schema: Any) -> Any:
-    if isinstance(schema, Mapping) and schema.get("type") == "string":
+    """Return an argument from its text; where its schema takes both, text that is not ``null`` stays text."""
+    kinds = _kinds(schema)
+    if text in ("null", "None") and "null" in kinds:
+        return None
+    if "string" in kinds:
         return text
     try:
-        return json.loads(text)
+        # Templates write Python's words for these, so models learn them.
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
     except (ValueError, RecursionError):
         return text
+
+
+def _kinds(schema: Any) -> set[str]:
+    """Return the types that a schema allows, as far as it names them at its top."""
+    if not isinstance(schema, Mapping):
+        return set()
+    named = schema.get("type")
+    kinds = {named} if isinstance(named, str) else {kind for kind in named or () if isinstance(kind, str)}
+    values = schema.get("enum")
+    if not kinds and isinstance(values, list):
+        kinds = {"string"} if all(isinstance(value, str) for value in values) else set()
+    for name in ("anyOf", "oneOf"):
+        options = schema.get(name)
+        for option in options if isinstance(options, list) else ():
+            kinds |= _kinds(option)
+    return kinds
 
 
 def _beginning_at_end(text: str) -> int:

@@ -61,10 +61,12 @@ class SamplingParams:
             "logit_bias": all(math.isfinite(value) for _, value in self.logit_bias),
             "min_tokens": isinstance(self.min_tokens, int) and self.min_tokens >= 0,
             "logprobs": self.logprobs is None or self.logprobs >= 0,
+            "min_tokens with a grammar, which says itself when it may end,": not (self.min_tokens and self.grammar),
         }
         for name, holds in rules.items():
             if not holds:
-                raise UsageError(f"{name} = {getattr(self, name)} is out of range")
+                value = getattr(self, name.partition(" ")[0])
+                raise UsageError(f"{name} = {value} is out of range")
 
     @property
     def penalises(self) -> bool:

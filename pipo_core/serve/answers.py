@@ -56,7 +56,7 @@ class Accepted:
 
     def open_text(self) -> ChoiceText:
         """Return what splits one choice's text."""
-        offered = self.body.offered if isinstance(self.body, ChatBody) else []
+        offered = self.body.called if isinstance(self.body, ChatBody) else []
         return ChoiceText(opens_thought=self.opens_thought, tools=[tool.for_template() for tool in offered])
 
     def ended(self, service: Service, completions: Sequence[Completion]) -> None:
@@ -259,7 +259,9 @@ def _text_chunks(service: Service, index: int, text: ChoiceText, delta: Delta) -
         return []
     chunk = _text_chunk(index, added)
     if delta.scores:
-        chunk["logprobs"] = completion_scores(service.texts, delta.scores)
+        scores = completion_scores(service.texts, delta.scores, begin=text.scored)
+        text.scored += sum(map(len, scores["tokens"]))
+        chunk["logprobs"] = scores
     return [chunk]
 
 

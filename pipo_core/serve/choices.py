@@ -30,12 +30,14 @@ class ChoiceText:
 
     Attributes:
         calls: how many calls were completed so far.
+        scored: characters of the tokens whose scores were told so far.
     """
 
     def __init__(self, *, opens_thought: bool, tools: Sequence[dict[str, Any]]) -> None:
         self._thoughts = ThoughtSplitter() if opens_thought else None
         self._tools = ToolCallSplitter(tools) if tools else None
         self.calls = 0
+        self.scored = 0
 
     def feed(self, text: str, *, last: bool) -> Parts:
         """Return what a piece adds; the last piece also adds what was held back."""

@@ -7,7 +7,7 @@ after `_STUCK_SECONDS`.
 
 A client may close its sending half behind its request, as scripts do, and still wait for the answer. One that has left
 looks the same until something is written to it: then its machine answers with a reset. So a busy connection whose
-sending half is closed gets an interim response (102), which clients of HTTP/1.1 read over, and is watched for resets.
+sending half is closed gets an interim response (100), which clients of HTTP/1.1 read over, and is watched for resets.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _OTHER_DESCRIPTORS = 48
 _MOST_CONNECTIONS = 16_384
 _CANCELLING_SECONDS = 10
 """How long answers that were cut off may take to tell their clients."""
-_PROBE = b"HTTP/1.1 102 Processing\r\n\r\n"
+_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PROBE_SECONDS = 0.05
 """How long after the probe a reset from this machine or a near one has arrived; later ones are seen by the sweep."""
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"

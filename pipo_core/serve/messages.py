@@ -31,7 +31,23 @@ def _is_object(text: str) -> str:
     raise ValueError("is not a JSON object")
 
 
+def _writable(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the object unchanged.
+
+    Raises:
+        ValueError: if it cannot be written as JSON again: for NaN, infinities, half characters, too deep nesting.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            "holds what JSON cannot say: NaN, an infinity, half a character, or too deep nesting"
+        ) from error
+    return value
+
+
 Text = Annotated[str, AfterValidator(valid_text)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_writable)]
 
 
 class Strict(BaseModel):
@@ -129,7 +145,7 @@ class OfferedFunction(Strict):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: Text | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -162,7 +178,7 @@ class NamedSchema(Strict):
 
     name: Text
     description: Text | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[JsonObject, Field(alias="schema")]
     strict: bool | None = None
 
 

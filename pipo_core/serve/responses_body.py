@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipo_core.serve.messages import Strict, Text
+from pipo_core.serve.messages import JsonObject, Strict, Text
 from pipo_core.serve.schemas import BodyError, ChatBody, PairOptions, read_body
 
 _REFUSED = {
@@ -20,7 +20,7 @@ _REFUSED = {
 }
 _PARAMS = {"tools": "tools", "tool_choice": "tool_choice", "response_format": "text.format"}
 """Where the chat's fields come from, if not from the input."""
-_TEXT_PARTS = ("input_text", "output_text", "text")
+_TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text")
 
 
 class Reasoning(Strict):
@@ -36,7 +36,7 @@ class TextFormat(Strict):
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: Text = "answer"
     description: Text | None = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    schema_: Annotated[JsonObject | None, Field(alias="schema")] = None
     strict: bool | None = None
 
     def for_chat(self) -> dict[str, Any]:
@@ -63,17 +63,17 @@ class ResponsesBody(Strict):
     """The body of ``/v1/responses``. A field that is null counts as absent."""
 
     model: Text
-    input: str | Annotated[list[dict[str, Any]], Field(min_length=1)]
+    input: Text | Annotated[list[JsonObject], Field(min_length=1)]
     instructions: Text | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
+    top_k: int | None = Field(None, ge=-1, le=1_000_000_000)
     reasoning: Reasoning = Reasoning()
     text: TextOptions = TextOptions()
-    tools: Annotated[list[dict[str, Any]], Field(default_factory=list, max_length=128)]
+    tools: Annotated[list[JsonObject], Field(default_factory=list, max_length=128)]
     tool_choice: Literal["none", "auto", "required"] | NamedFunction = "auto"
-    include: Annotated[list[Any], Field(default_factory=list)]
+    include: Annotated[list[Any], Field(default_factory=list, max_length=0)]
     truncation: Literal["disabled"] = "disabled"
     custom_params: PairOptions = PairOptions()
     stream: bool = False
@@ -125,10 +125,11 @@ def _messages(asked: ResponsesBody) -> list[dict[str, Any]]:
         if kind == "message":
             turn = {"role": item.get("role"), "content": _text(where, item.get("content"))}
             if turn["role"] == "assistant" and thought:
-                turn["reasoning_content"], thought = thought, ""
+                turn["reasoning_content"] = thought
+            thought = ""
             turns.append(turn)
         elif kind == "reasoning":
-            thought = "".join(str(part.get("text", "")) for part in item.get("content") or [] if isinstance(part, dict))
+            thought += _text(where, item.get("content") or [])
         elif kind == "function_call":
             if not turns or turns[-1]["role"] != "assistant":
                 turns.append({"role": "assistant", "content": "", "reasoning_content": thought or None})
@@ -143,10 +144,12 @@ def _messages(asked: ResponsesBody) -> list[dict[str, Any]]:
     return turns
 
 
-def _text(where: str, content: Any) -> Any:
-    """Return the text of an item, of one or several parts; what is no text is left for the chat to refuse."""
-    if not isinstance(content, list):
+def _text(where: str, content: Any) -> str:
+    """Return the text of an item, of one or several parts."""
+    if isinstance(content, str):
         return content
+    if not isinstance(content, list):
+        raise BodyError(f"{where}: its text is missing", param=where)
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in _TEXT_PARTS or not isinstance(part.get("text"), str):
             raise BodyError(f"{where}: only parts of text are supported", param=where)

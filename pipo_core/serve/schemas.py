@@ -31,6 +31,7 @@ WITHOUT_EFFECT = frozenset(
 
 _MOST_LOGPROBS = 20
 _MOST_BIASES = 1024
+_MOST_TOKENS = 1_000_000_000
 
 
 class BodyError(UsageError):
@@ -102,7 +103,7 @@ class Defaults(Strict):
 
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
+    top_k: int = Field(0, ge=0, le=_MOST_TOKENS)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
     repetition_penalty: float = Field(1.0, ge=0.01, le=10)
@@ -116,13 +117,13 @@ class Body(Strict):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
+    top_k: int | None = Field(None, ge=-1, le=_MOST_TOKENS)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, ge=0.01, le=10)
     min_p: float | None = Field(None, ge=0, le=1)
     logit_bias: Annotated[dict[TokenId, Bias], Field(default_factory=dict, max_length=_MOST_BIASES)]
-    min_tokens: int = Field(0, ge=0)
+    min_tokens: int = Field(0, ge=0, le=_MOST_TOKENS)
     seed: int | None = Field(None, ge=0, lt=2**63)
     n: int = Field(1, ge=1, le=16)
     ignore_eos: bool = False
@@ -134,7 +135,7 @@ class Body(Strict):
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream: true")
+            raise BodyError("stream_options needs stream: true", param="stream_options")
         return self
 
     def sampling(self, defaults: Defaults) -> dict[str, Any]:
@@ -171,19 +172,19 @@ class ChatBody(Body):
     @model_validator(mode="after")
     def _a_tool_to_call(self) -> Self:
         if self.forced == []:
-            raise ValueError("tool_choice names no tool of tools")
+            raise BodyError("tool_choice names no tool of tools", param="tool_choice")
         return self
 
     @model_validator(mode="after")
     def _top_of_some(self) -> Self:
         if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
+            raise BodyError("top_logprobs needs logprobs: true", param="top_logprobs")
         return self
 
     @model_validator(mode="after")
     def _one_budget(self) -> Self:
         if self.max_tokens is not None and self.max_completion_tokens is not None:
-            raise ValueError("give max_tokens or max_completion_tokens, not both")
+            raise BodyError("give max_tokens or max_completion_tokens, not both", param="max_completion_tokens")
         return self
 
     @property
@@ -204,13 +205,20 @@ class ChatBody(Body):
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if self.forced is not None and self.response_format.type != "text":
-            raise ValueError("give tool_choice that forces a call, or response_format, not both")
+            raise BodyError("give tool_choice that forces a call, or response_format, not both", param="tool_choice")
+        if self.min_tokens and (self.forced is not None or self.response_format.type != "text"):
+            raise BodyError("min_tokens: a grammar says itself when an answer may end", param="min_tokens")
         return self
 
     @property
     def offered(self) -> list[Tool]:
         """Return the tools that the model may call."""
         return [] if self.tool_choice == "none" else self.tools
+
+    @property
+    def called(self) -> list[Tool]:
+        """Return the tools of which calls are looked for: JSON that a schema asked for is no call."""
+        return self.offered if self.response_format.type == "text" else []
 
     @property
     def forced(self) -> list[Tool] | None:
@@ -230,7 +238,7 @@ class CompletionBody(Body):
     @model_validator(mode="after")
     def _whole_echo(self) -> Self:
         if self.echo and self.stream:
-            raise ValueError("echo is for answers that are not streamed")
+            raise BodyError("echo is for answers that are not streamed", param="echo")
         return self
 
     @property

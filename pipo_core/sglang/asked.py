@@ -41,8 +41,8 @@ def asked_by(given: Any) -> Asked:
         raise ValueError(f"custom_params.tau is a number from 0 to 1, not {str(tau)[:40]!r}")
     if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
         raise ValueError(f"custom_params.max_slots is a whole number of at least 1, not {str(most)[:40]!r}")
-    if isinstance(least, bool) or not isinstance(least, int) or least < 0:
-        raise ValueError(f"min_new_tokens is a whole number of at least 0, not {str(least)[:40]!r}")
+    if least:  # it is put here behind this check, from `min_new_tokens`
+        raise ValueError("custom_params has no min_tokens; give min_new_tokens, or min_tokens, beside it")
     for name in ("record_slots", "record_drafts"):
         if not isinstance(getattr(asked, name), bool | None):
             raise ValueError(f"custom_params.{name} is true or false, not {str(getattr(asked, name))[:40]!r}")

@@ -25,7 +25,7 @@ class Rows:
         penalties: presence, frequency and repetition penalty, ``[B, 3]``; None if no request has one.
         records: whether a request records its drafts.
         least: tokens before which no end may come, ``[B]``; None if no request has such a number.
-        ends: ids that end each request, ``[B, E]``, filled up with `UNKNOWN`; None where ``least`` is.
+        ends: ids that end each request, ``[B, E]``; `UNKNOWN` where a request has none. None where ``least`` is.
         next_first: first token of the slot behind the last one that is read, ``[B]``; `UNKNOWN` where it is sampled.
             None in decode steps, where all are.
         replayed: whether the backbone's pass was a recorded one.
@@ -74,7 +74,8 @@ def _build(requests: list[Any], model: Served, device: Any) -> Rows:
         least = _on_device([one.min_tokens for one in asked], torch.int32, device)
         sets = [_ends(req) for req in requests]
         width = max(map(len, sets))
-        ends = _on_device([one + [UNKNOWN] * (width - len(one)) for one in sets], torch.int64, device)
+        # Filled up with a set's own last id: two entries of a row that are one id then say the same of it.
+        ends = _on_device([one + one[-1:] * (width - len(one)) for one in sets], torch.int64, device)
     penalties = None
     if any(map(has_penalty, requests)):
         settings = [req.sampling_params for req in requests]

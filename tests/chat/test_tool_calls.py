@@ -8,10 +8,19 @@ import pytest
 
 from pipo_core.chat import ToolCall, ToolCallSplitter
 
-PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "unit": {"enum": ["1", "2"]},
+        "rain": {"type": ["boolean", "null"]},
+    },
+}
 TOOLS: list[dict[str, Any]] = [
     {"type": "function", "function": {"name": "weather", "parameters": PARAMETERS}},
-    {"type": "function", "function": {"name": "now"}},
+    {"type": "function", "function": {"name": "now", "parameters": {"properties": ["no", "object"]}}},
 ]
 XML = (
     "<tool_call>\n<function=weather>\n<parameter=city>\n{city}\n</parameter>\n<parameter=days>\n{days}\n</parameter>\n"
@@ -35,6 +44,7 @@ def call(name: str, **arguments: Any) -> ToolCall:
 
 
 SAME = "the whole text"
+ONE = "<tool_call><function=weather><parameter={}>{}</parameter></function></tool_call>"
 CASES = [
     ("Hello", "Hello", []),
     ("", "", []),
@@ -50,6 +60,14 @@ CASES = [
     ),
     ('<tool_call>{"name": "now"}</tool_call> Done.', "Done.", [call("now")]),
     ("<tool_call><function=now></function></tool_call>", "", [call("now")]),
+    (ONE.format("note", "12345"), "", [call("weather", note="12345")]),
+    (ONE.format("note", "null"), "", [call("weather", note=None)]),
+    (ONE.format("unit", "2"), "", [call("weather", unit="2")]),
+    (ONE.format("rain", "True"), "", [call("weather", rain=True)]),
+    (ONE.format("rain", "None"), "", [call("weather", rain=None)]),
+    (ONE.format("city", "a</tool_call>b"), "", [call("weather", city="a</tool_call>b")]),
+    (ONE.format("days", "NaN"), SAME, []),
+    (ONE.format("days", "1e999"), SAME, []),
     # what only looks like a call stays text, to the last character
     ("a <tool_call> b", SAME, []),
     ("a <tool_ca", SAME, []),

@@ -7,6 +7,8 @@ from pipo_core.sglang.asked import asked_by
 from pipo_core.sglang.hooks.loading import is_pair_config
 from pipo_core.sglang.served import Served, serve_pairs, served
 
+_MOST_TOKENS = 1_000_000_000
+_GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
 _LEAST_PENALTY = 0.01
 """Scores are divided by a penalty; by one near 0 they leave the range of numbers."""
 
@@ -32,8 +34,9 @@ def pack_prompt(
     if not is_pair_config(config):
         return original(manager, obj, input_text, input_ids, input_embeds, mm_inputs, *rest, **named)
     model = served() or _start(config)
-    _move_least(obj.sampling_params)
     asked_by(obj.sampling_params.get("custom_params"))
+    _move_least(obj.sampling_params)
+    _check_ids(obj.sampling_params.get("stop_token_ids"), model.ids.vocabulary)
     unsupported = next(_unsupported(obj, input_embeds, mm_inputs), None)
     if unsupported is not None:
         raise ValueError(f"a PIPO model does not serve {unsupported}")
@@ -44,10 +47,32 @@ def pack_prompt(
 
 
 def _move_least(sampling: dict[str, Any]) -> None:
-    """Put ``min_new_tokens`` where `pipo_core.sglang.least_tokens` looks for it, and SGLang does not."""
-    least = sampling.pop("min_new_tokens", None)
-    if least:
-        sampling["custom_params"] = {**(sampling.get("custom_params") or {}), "min_tokens": least}
+    """Put ``min_new_tokens`` where `pipo_core.sglang.least_tokens` looks for it, and SGLang does not.
+
+    Raises:
+        ValueError: if it is no number of tokens, more than ``max_new_tokens``, or stands beside a grammar.
+    """
+    least, most = sampling.pop("min_new_tokens", None), sampling.get("max_new_tokens")
+    if not least:
+        return
+    if isinstance(least, bool) or not isinstance(least, int) or not 0 < least <= _MOST_TOKENS:
+        raise ValueError(f"min_new_tokens is a whole number from 0 to {_MOST_TOKENS}, not {str(least)[:40]!r}")
+    if isinstance(most, int) and least > most:
+        raise ValueError(f"min_new_tokens is {least}, and max_new_tokens only {most}")
+    if any(sampling.get(name) for name in _GRAMMARS):
+        raise ValueError("min_new_tokens and a grammar cannot both decide when an answer ends")
+    sampling["custom_params"] = {**(sampling.get("custom_params") or {}), "min_tokens": least}
+
+
+def _check_ids(ids: Any, vocabulary: int) -> None:
+    """Raise for ids that no token has.
+
+    Raises:
+        ValueError: naming one of them.
+    """
+    for token in ids if isinstance(ids, list | tuple | set) else ():
+        if not isinstance(token, int) or not 0 <= token < vocabulary:
+            raise ValueError(f"stop_token_ids has {str(token)[:40]}, which is outside the vocabulary of {vocabulary}")
 
 
 def _start(config: Any) -> Served:
