@@ -196,6 +196,18 @@ def _completion_scores(server: Server) -> None:
     assert max(scores.top_logprobs[0].values()) == pytest.approx(scores.token_logprobs[0], abs=1e-3)
 
 
+def _streamed_completion_scores(server: Server) -> None:
+    asked: dict[str, Any] = {"logprobs": 1, "max_tokens": 20, "extra_body": {"ignore_eos": True}}
+    whole = server.complete(**asked).choices[0].logprobs
+    tokens: list[str] = []
+    offsets: list[int] = []
+    for event in server.complete(**asked, stream=True):
+        for choice in event.choices:
+            tokens += choice.logprobs.tokens if choice.logprobs else []
+            offsets += choice.logprobs.text_offset if choice.logprobs else []
+    assert (tokens, offsets) == (whole.tokens, whole.text_offset)
+
+
 def _echo(server: Server) -> None:
     plain = server.complete().choices[0].text
     assert server.complete(echo=True).choices[0].text == "3+4=" + plain
@@ -357,6 +369,7 @@ FEATURES = (
     Feature("`logprobs`, `top_logprobs` of chats", _chat_scores),
     Feature("`logprobs` of streamed chats", _streamed_scores),
     Feature("`logprobs` of completions", _completion_scores),
+    Feature("`logprobs` of streamed completions", _streamed_completion_scores),
     Feature("`echo`", _echo),
     Feature("`echo` with `logprobs`, pair model", _echo_scored, torch="scores no prompts", sglang="does not serve"),
     Feature("several prompts", _prompts),

@@ -53,6 +53,9 @@ def bench(
     if random_weights is not None:
         if url:
             raise UsageError("--random-weights and --url: only the torch engine makes random weights; give one of them")
+        for option, value in (("--ckpt", asked.ckpt), ("--method", asked.method), ("--tau", asked.taus or None)):
+            if value is not None:
+                raise UsageError(f"{option} is for a checkpoint, and --random-weights compares arms of its own")
         changes = [f"random_weights={random_weights}", f"run=bench-{random_weights}", *asked.changes]
         name = asked.recipe or "bench/latency.yaml"
         run_job(ctx, load_job("bench", name, changes), asked.out, dry_run=asked.dry_run, name=name)

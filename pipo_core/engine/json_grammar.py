@@ -62,6 +62,8 @@ class GrammarMaker:
         calls = []
         for tool in tools:
             function = tool["function"]
+            if (function.get("parameters") or _ANY_OBJECT).get("type") != "object":
+                raise UsageError(f"the parameters of {function['name']} must be an object's to force a call")
             opening = f'<tool_call>\n{{"name": {json.dumps(function["name"])}, "arguments": '
             arguments = self._json(function.get("parameters") or _ANY_OBJECT)
             calls.append(grammar.concat(_literal(grammar, opening), arguments, _literal(grammar, "}\n</tool_call>")))
@@ -74,7 +76,8 @@ class GrammarMaker:
                 raise UsageError(f"a schema of {len(text):,} characters is larger than {_SCHEMA_BYTES:,}")
             return self._library.Grammar.from_json_schema(text, any_whitespace=False)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise UsageError(f"the schema cannot be followed: {one_line(error)}") from error
+            said = one_line(error).rpartition(": ")[2]  # behind the library's clock and source line
+            raise UsageError(f"the schema cannot be followed: {said}") from error
 
     def _compiled(self, grammar: Any, behind_thought: bool) -> Grammar:
         opened_by = self._thought_end if behind_thought else None

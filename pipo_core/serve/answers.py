@@ -20,6 +20,9 @@ from pipo_core.serve.service import Service
 from pipo_core.serve.tracing import Trace
 
 _SHUT_DOWN = "the server shut down before the answer was complete"
+_SILENT_SECONDS = 2.0
+STILL_HERE = ": still here\n\n"
+"""A comment, which clients of server-sent events read over."""
 
 
 @dataclass
@@ -43,6 +46,17 @@ class Accepted:
     id: str
     trace: Trace
     created: int = field(default_factory=lambda: int(time.time()))
+    _ended: bool = False
+
+    def watch(self, service: Service) -> None:
+        """See to it that the requests end with the client's, even if nothing of the answer was ever sent."""
+
+        def end() -> None:
+            if not self._ended:
+                self.cancel(service)
+                self.ended(service, [])
+
+        self.trace.at_end = end
 
     @property
     def prompt_tokens(self) -> int:
@@ -61,6 +75,7 @@ class Accepted:
 
     def ended(self, service: Service, completions: Sequence[Completion]) -> None:
         """Count the answer, and put its figures into the log."""
+        self._ended = True
         service.metrics.count(completions, self.streams, self.prompt_tokens)
         first = min((stream.first_after for stream in self.streams if stream.first_after is not None), default=None)
         self.trace.facts |= {
@@ -85,8 +100,13 @@ def usage_of(asked: Accepted, completions: Sequence[Completion]) -> dict[str, in
 
 async def complete(service: Service, request: Request, asked: Accepted) -> list[Completion] | Response:
     """Return the completions of all choices, or the error that one of them is; end them if the client disconnects."""
-    gone = asyncio.create_task(_disconnected(request))
-    gone.add_done_callback(lambda _: asked.cancel(service))  # no harm to requests that have ended
+
+    async def end_with_client() -> None:
+        await _disconnected(request)
+        asked.trace.left = True
+        asked.cancel(service)
+
+    gone = asyncio.create_task(end_with_client())
     try:
         completions = [await _collect(stream) for stream in asked.streams]
     finally:
@@ -167,17 +187,24 @@ def _head(service: Service, asked: Accepted, kind: str) -> dict[str, Any]:
 # ---------------------------------------------------------------------- streamed
 
 
-async def deltas_of(service: Service, asked: Accepted) -> AsyncIterator[tuple[int, Delta]]:
+async def deltas_of(service: Service, asked: Accepted) -> AsyncIterator[tuple[int, Delta] | None]:
     """Yield the deltas of an answer's choices; cancel its requests if the reader stops early.
 
     What a choice has written while its reader was busy comes as one delta: a slow client costs fewer events, not more.
+    None comes when there was nothing for `_SILENT_SECONDS`: then something must be sent, or nobody would find out that
+    the client has left.
     """
     completions: list[Completion] = []
     arrived: asyncio.Queue[tuple[int, Delta]] = asyncio.Queue()
     readers = [asyncio.create_task(_read(index, stream, arrived)) for index, stream in enumerate(asked.streams)]
     try:
         while len(completions) < len(asked.streams):
-            waiting: dict[int, Delta] = dict([await arrived.get()])
+            try:
+                async with asyncio.timeout(_SILENT_SECONDS):
+                    waiting: dict[int, Delta] = dict([await arrived.get()])
+            except TimeoutError:
+                yield None
+                continue
             while not arrived.empty():
                 index, delta = arrived.get_nowait()
                 waiting[index] = _joined(waiting[index], delta) if index in waiting else delta
@@ -201,7 +228,11 @@ async def answer_in_events(service: Service, asked: Accepted) -> AsyncIterator[s
     if chat:
         for index in range(len(asked.streams)):
             yield _event(head, _chat_chunk(index, {"role": "assistant", "content": ""}))
-    async for index, delta in deltas_of(service, asked):
+    async for arrived in deltas_of(service, asked):
+        if arrived is None:
+            yield STILL_HERE
+            continue
+        index, delta = arrived
         told = _chat_chunks if chat else _text_chunks
         for choice in told(service, index, texts[index], delta):
             yield _event(head, choice)

@@ -14,7 +14,7 @@ from pipo_core.serve.tracing import trace_of
 
 _BODY_SECONDS = 30.0
 """How long a client may take to send a body."""
-_LARGE_BODY = 64 << 10
+LARGE_BODY = 64 << 10
 """Larger bodies are parsed in a thread, for parsing them would keep everybody else waiting."""
 
 
@@ -85,7 +85,7 @@ async def read_json(service: Service, request: Request) -> Any:
     except TimeoutError:
         raise Refused(408, f"the body did not arrive within {_BODY_SECONDS:.0f} seconds") from None
     try:
-        return json.loads(raw) if len(raw) < _LARGE_BODY else await asyncio.to_thread(json.loads, raw)
+        return json.loads(raw) if len(raw) < LARGE_BODY else await asyncio.to_thread(json.loads, raw)
     except (ValueError, RecursionError):
         raise BodyError("the body is not valid JSON") from None
 

@@ -6,7 +6,7 @@ a client disconnects, its requests are cancelled.
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -20,7 +20,8 @@ from pipo_core.decode.grammars import Grammar
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 from pipo_core.serve.answers import Accepted, answer_in_events, answer_whole
-from pipo_core.serve.arrivals import check_client, check_model, check_size, read_json
+from pipo_core.serve.arrivals import LARGE_BODY, check_client, check_model, check_size, read_json
+from pipo_core.serve.compiling import compiled
 from pipo_core.serve.openapi import described, documented
 from pipo_core.serve.requests import to_requests
 from pipo_core.serve.responses_answers import respond_in_events, respond_whole
@@ -32,6 +33,7 @@ from pipo_core.serve.tracing import LOG, Tracing, trace_of
 _METHODS = ("GET", "POST")
 
 BodyT = TypeVar("BodyT", bound=Body)
+T = TypeVar("T")
 
 
 def create_app(service: Service) -> Any:
@@ -65,7 +67,8 @@ def create_app(service: Service) -> Any:
     async def responses(request: Request) -> Response:
         check_client(service, request)
         given = await read_json(service, request)
-        asked, chat = read_responses(given)
+        _check_count(service, given, "input")
+        asked, chat = await _in_thread_if_large(request, read_responses, given)
         _check_named(service, chat, given)
         ids = await _lay_out(service, chat)
         accepted = await _accept(service, request, chat, [ids], kind="resp")
@@ -157,9 +160,24 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
 async def _read(service: Service, request: Request, shape: type[BodyT]) -> BodyT:
     """Return the body of a request to this server's model."""
     given = await read_json(service, request)
-    body = read_body(shape, given)
+    _check_count(service, given, "messages")
+    body: BodyT = await _in_thread_if_large(request, read_body, shape, given)
     _check_named(service, body, given)
     return body
+
+
+async def _in_thread_if_large(request: Request, read: Callable[..., T], *arguments: Any) -> T:
+    """Return what reading a body returns; a large one would keep everybody else waiting."""
+    large = trace_of(request).held > LARGE_BODY
+    return await asyncio.to_thread(read, *arguments) if large else read(*arguments)
+
+
+def _check_count(service: Service, body: Any, field: str) -> None:
+    """Raise for more turns than tokens of context, before any is looked at."""
+    turns = body.get(field) if isinstance(body, dict) else None
+    if isinstance(turns, list) and len(turns) > service.live.max_length:
+        message = f"{field}: {len(turns):,} turns are more than {service.live.max_length:,} tokens of context hold"
+        raise BodyError(message, param=field, code="context_length_exceeded")
 
 
 def _check_named(service: Service, body: Body, given: Any) -> None:
@@ -213,7 +231,7 @@ async def _accept(
     thinks = isinstance(body, ChatBody) and _opens_thought(service, prompts[0])
     grammar = None
     if isinstance(body, ChatBody) and (body.forced is not None or body.response_format.type != "text"):
-        grammar = await asyncio.to_thread(_grammar, service, body, thinks=thinks)
+        grammar = await compiled(service, lambda: _grammar(service, body, thinks=thinks))
     requests = [
         one
         for number, prompt in enumerate(prompts)
@@ -227,11 +245,16 @@ async def _accept(
             grammar=grammar,
         )
     ]
+    if len(requests) > service.max_requests:
+        message = f"{len(requests)} answers are more than this server takes at once ({service.max_requests})"
+        raise BodyError(message, param="n")
     if live.pending + len(requests) > service.max_requests:
         raise Refused(429, "too many requests are waiting; try again later", kind="rate_limit_error")
     separate = thinks and service.reasoning == "separate"
     streams = await live.submit_async(requests)
-    return Accepted(body, prompts, separate, streams, name, trace_of(request))
+    accepted = Accepted(body, prompts, separate, streams, name, trace_of(request))
+    accepted.watch(service)
+    return accepted
 
 
 def _grammar(service: Service, body: ChatBody, *, thinks: bool) -> Grammar:

@@ -41,11 +41,13 @@ def to_requests(
     if not prompt_ids:
         raise BodyError("the prompt is empty", param=param)
     if room < 1 or (budget or 1) > room:
-        fits = f"max_tokens up to {room} would fit" if room >= 1 else f"prompts up to {max_length - 1} tokens fit"
+        fits = (
+            f"{body.budget_name} up to {room} would fit" if room >= 1 else f"prompts up to {max_length - 1} tokens fit"
+        )
         message = (
             f"the prompt's {len(prompt_ids)} tokens and the budget exceed the {max_length} tokens of context: {fits}"
         )
-        raise BodyError(message, param=param if room < 1 else "max_tokens", code="context_length_exceeded")
+        raise BodyError(message, param=param if room < 1 else body.budget_name, code="context_length_exceeded")
     seed = secrets.randbits(63) if body.seed is None else body.seed
     echoes = isinstance(body, CompletionBody) and body.echo
     return [

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from pipo_core.chat import ToolCall
 from pipo_core.engine import Completion
-from pipo_core.serve.answers import Accepted, complete, deltas_of, usage_of, why_not
+from pipo_core.serve.answers import STILL_HERE, Accepted, complete, deltas_of, usage_of, why_not
 from pipo_core.serve.choices import Parts
 from pipo_core.serve.responses_body import ResponsesBody
 from pipo_core.serve.service import Service
@@ -137,7 +137,11 @@ async def respond_in_events(service: Service, asked: Accepted, body: ResponsesBo
     begun = _response(service, asked, body, "in_progress", [], [])
     yield told({"type": "response.created", "response": begun})
     yield told({"type": "response.in_progress", "response": begun})
-    async for _, delta in deltas_of(service, asked):
+    async for arrived in deltas_of(service, asked):
+        if arrived is None:
+            yield STILL_HERE
+            continue
+        delta = arrived[1]
         completion = delta.completion
         for event in writer.add(text.feed(delta.text, last=completion is not None)):
             yield told(event)

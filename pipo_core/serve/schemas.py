@@ -155,6 +155,11 @@ class Body(Strict):
         """Return how many of the likeliest tokens are told beside each token; None tells no log-probabilities."""
         raise NotImplementedError
 
+    @property
+    def budget_name(self) -> str:
+        """Return the field that the budget was given in."""
+        return "max_tokens"
+
 
 class ChatBody(Body):
     """The body of ``/v1/chat/completions``."""
@@ -196,6 +201,11 @@ class ChatBody(Body):
     def top_scores(self) -> int | None:
         """Return how many of the likeliest tokens are told beside each token; None tells no log-probabilities."""
         return self.top_logprobs if self.logprobs else None
+
+    @property
+    def budget_name(self) -> str:
+        """Return the field that the budget was given in."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
 
     @property
     def thinks(self) -> bool:

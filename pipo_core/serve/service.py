@@ -1,5 +1,6 @@
 """What is served and how, and the errors that have a status of their own."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Service:
         max_requests: requests that are answered or wait at once; further ones are turned away with status 429.
         max_held_bytes: bytes of bodies that are held at once, while they arrive and until they are answered.
         held_bytes: how many are held now.
+        compiling: held while a grammar is compiled.
         started: when the server was started, in seconds since 1970.
         metrics: counters and histograms.
         texts: of single tokens, for log-probabilities.
@@ -59,6 +61,7 @@ class Service:
     max_held_bytes: int = 256 << 20
     held_bytes: int = 0
     started: int = field(default_factory=lambda: int(time.time()))
+    compiling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _idle_fields: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

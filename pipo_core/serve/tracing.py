@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from pipo_core.serve.service import Service
 
@@ -48,19 +49,24 @@ class Trace:
         held: bytes of its body, which the server holds until it is answered.
         facts: further words for its line in the log.
         status: of the answer; 0 before it.
+        left: whether the client left before a whole answer.
         began: when it arrived, in seconds of `time.monotonic`.
+        at_end: called when the request has been answered, or its client has left.
     """
 
     id: str
     held: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
     status: int = 0
+    left: bool = False
     began: float = field(default_factory=time.monotonic)
+    at_end: Callable[[], None] = lambda: None
 
     def line(self, method: str, path: str) -> str:
         """Return the request's line."""
         facts = "".join(f" {name}={value}" for name, value in self.facts.items())
-        return f"{method} {path} {self.status or _NO_STATUS} {time.monotonic() - self.began:.3f}s id={self.id}{facts}"
+        status = _NO_STATUS if self.left else self.status or _NO_STATUS
+        return f"{method} {path} {status} {time.monotonic() - self.began:.3f}s id={self.id}{facts}"
 
 
 def trace_of(request: Request) -> Trace:
@@ -97,7 +103,10 @@ class Tracing:
 
         try:
             await self._app(scope, receive, send_traced)
+        except ClientDisconnect:
+            pass  # before its body had arrived: there is nobody to answer
         finally:
+            trace.at_end()
             self._service.held_bytes -= trace.held
             level = logging.DEBUG if scope["path"] in ("/health", "/ready", "/metrics") else logging.INFO
             if LOG.isEnabledFor(level):

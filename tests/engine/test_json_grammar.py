@@ -79,9 +79,10 @@ def test_a_grammar_begins_behind_the_thought(
 ) -> None:
     end = int(tokenizer.convert_tokens_to_ids(END_OF_THOUGHT))
     grammar = maker.of_schema(SCHEMA, behind_thought=True)
-    requests = [sampled(number, grammar=grammar, logit_bias=((end, 3.0),), min_tokens=100) for number in range(8)]
+    requests = [sampled(number, grammar=grammar, logit_bias=((end, 3.0),)) for number in range(16)]
     thoughts = 0
     for completion in run(engine(tau=tau), requests).values():
+        assert completion.finish_reason in ("stop", "length"), completion.error
         thought, mark, answer = completion.text.partition(END_OF_THOUGHT)
         if mark:
             assert_follows(answer)
@@ -99,6 +100,17 @@ def test_a_call_of_one_of_the_tools_is_forced(engine: Any, maker: GrammarMaker) 
         assert json.loads(call.arguments) == ({"city": "Rome"} if call.name == "weather" else {})
         names.add(call.name)
     assert names == {"weather", "now"}
+
+
+def test_who_may_end_when_is_said_once(maker: GrammarMaker) -> None:
+    with pytest.raises(UsageError, match="min_tokens with a grammar"):
+        sampled(1, grammar=maker.of_schema(SCHEMA, behind_thought=False), min_tokens=5)
+
+
+def test_a_call_is_forced_with_an_object_only(maker: GrammarMaker) -> None:
+    tool = {"type": "function", "function": {"name": "count", "parameters": {"type": "integer"}}}
+    with pytest.raises(UsageError, match="the parameters of count must be an object's"):
+        maker.of_calls([tool], behind_thought=False)
 
 
 def test_any_object_will_do_without_a_schema(engine: Any, maker: GrammarMaker) -> None:

@@ -26,6 +26,7 @@ NULLABLE = [
     *("temperature", "top_p", "top_k", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed", "n"),
     *("stop", "stream", "stream_options", "user", "max_tokens"),
 ]
+T = "tools.0.function.parameters"
 NULLABLE_IN_CHATS = ["max_completion_tokens", "chat_template_kwargs"]
 
 
@@ -95,6 +96,13 @@ def test_a_thought_may_be_left_out(start: Start) -> None:
         ({"stop": 5}, "stop", "list"),
         ({"repetition_penalty": 1e-40}, "repetition_penalty", "0.01"),
         ({"top_k": -2}, "top_k", "-1"),
+        ({"top_k": 10**400}, "top_k", "1000000000"),
+        ({"min_tokens": 2**63}, "min_tokens", "1000000000"),
+        ({"min_tokens": 2, "response_format": {"type": "json_object"}}, "min_tokens", "a grammar says itself"),
+        ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "max_completion_tokens up to"),
+        ({"stream_options": {}}, "stream_options", "needs stream"),
+        ({"messages": [{"role": "user", "content": "x"}] * 513}, "messages", "513 turns"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "\ud800"}}}]}, T, "half a"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "system"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "required"),
         ({"messages": "hi"}, "messages", "list"),

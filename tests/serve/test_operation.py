@@ -1,5 +1,6 @@
 """What operators need: ids, a log, readiness, bounds in bytes, pages of named origins, the interface's description."""
 
+import http.client
 import json
 import logging
 import re
@@ -174,6 +175,69 @@ def test_a_client_that_sends_no_more_gets_its_answer(served: tuple[Service, str]
     assert b" 200 OK\r\n" in answer
     bodies = [json.loads(part) for part in re.findall(rb'(\{"id".*\})', answer)]
     assert "".join(choice["text"] for body in bodies for choice in body["choices"]) == expected
+
+
+def test_the_standard_library_reads_over_the_interim_response(served: tuple[Service, str]) -> None:
+    host, _, port = served[1].removeprefix("http://").removesuffix("/v1").partition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    body = json.dumps({"model": MODEL, "prompt": "1+2", "max_tokens": 200, "ignore_eos": True})
+    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+    connection.sock.shutdown(socket.SHUT_WR)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["usage"]["completion_tokens"]) == (200, 200)
+
+
+def test_streams_that_wait_end_with_their_clients(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their headers are sent and nothing else yet, and a client that closes in order sends no reset."""
+    monkeypatch.setattr("pipo_core.serve.answers._SILENT_SECONDS", 0.1)
+    service, address = start()
+    busy = threading.Event()
+    step = service.live._engine.step
+    monkeypatch.setattr(service.live._engine, "step", lambda: [] if not busy.wait(0.02) else step())
+    for _ in range(5):
+        with asked(address, {"prompt": "1+2", "max_tokens": 20, "stream": True}) as connection:
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            connection.shutdown(socket.SHUT_WR)
+    deadline = time.monotonic() + 20
+    while service.live.pending:
+        assert time.monotonic() < deadline, "they keep their places"
+        time.sleep(0.05)
+    busy.set()
+
+
+def test_a_client_that_leaves_is_logged_as_such(served: tuple[Service, str], lines: pytest.LogCaptureFixture) -> None:
+    service, address = served
+    host, _, port = address.removeprefix("http://").removesuffix("/v1").partition(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}X-Request-Id: cut\r\nContent-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.2)
+    assert " 499 " in line_of(lines, "cut")
+    body = {"model": MODEL, "prompt": "1", "max_tokens": 500, "n": 8, "ignore_eos": True}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{address}/completions", json=body, headers={"X-Request-Id": "whole"}, timeout=0.05)
+    assert " 499 " in line_of(lines, "whole")
+    wait_until_idle(service)
+
+
+def test_more_answers_than_are_ever_taken_are_no_matter_of_waiting(start: Start) -> None:
+    _, address = start(max_requests=4)
+    answer = post(address, "completions", prompt="1", n=5)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
+
+
+def test_a_grammar_that_takes_too_long_keeps_nobody_waiting(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipo_core.serve.compiling._SECONDS", 0.3)
+    _, address = start()
+    go_on = threading.Event()
+    monkeypatch.setattr("pipo_core.serve.openai_api._grammar", lambda *_, **__: go_on.wait(20))
+    form = {"type": "json_object"}
+    refused = post(address, "chat/completions", messages=ASKED, response_format=form)
+    assert refused.status_code == 400
+    assert "not compiled within" in refused.json()["error"]["message"]
+    assert post(address, "chat/completions", messages=ASKED, response_format=form).status_code == 429
+    assert post(address, "chat/completions", messages=ASKED).status_code == 200
+    go_on.set()
 
 
 @pytest.mark.parametrize("stream", [False, True])

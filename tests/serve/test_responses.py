@@ -107,6 +107,11 @@ def test_calls_and_what_they_returned_are_read(client: OpenAI) -> None:
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"truncation": "auto"}, "truncation"),
         ({"made_up": 1}, "made_up"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"input": [{"type": "reasoning", "content": 5}, {"role": "user", "content": "x"}]}, "input.0"),
+        ({"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": None}]}]}, "input.0"),
+        ({"tools": [TOOL | {"parameters": {"a": float("nan")}}], "tool_choice": "none"}, "tools"),
+        ({"top_k": 10**400}, "top_k"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name(client: OpenAI, change: dict[str, Any], param: str) -> None:

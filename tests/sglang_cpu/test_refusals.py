@@ -12,6 +12,13 @@ UNSUPPORTED: dict[str, dict[str, Any]] = {
     "log-probabilities of the prompt": {"return_logprob": True, "logprob_start_len": 0},
     "token_ids_logprob": {"return_logprob": True, "token_ids_logprob": [5]},
     "repetition_penalty below 0.01": {"sampling_params": {"repetition_penalty": 5e-324}},
+    "min_new_tokens is a whole number": {"sampling_params": {"min_new_tokens": 3_000_000_000}},
+    "min_new_tokens is 50, and max_new_tokens only 5": {
+        "sampling_params": {"min_new_tokens": 50, "max_new_tokens": 5},
+    },
+    "min_new_tokens and a grammar": {"sampling_params": {"min_new_tokens": 5, "regex": "a+"}},
+    "stop_token_ids has 999999": {"sampling_params": {"stop_token_ids": [999999]}},
+    "custom_params is an object": {"sampling_params": {"custom_params": [1], "min_new_tokens": 1}},
     "max_new_tokens = 0": {"sampling_params": {"max_new_tokens": 0}},
     "sessions": {"session_params": {"id": "x"}},
     "thinking budgets": {"sampling_params": {"custom_params": {"thinking_budget": 3}}},

@@ -139,8 +139,10 @@ class ServedStudent:
         opened = self._open(recipe, settings) if is_first() else None
         urls = from_first(None if opened is None else list(opened.engine.urls))
         if opened is None:
-            key = settings.api_key_env if isinstance(settings, RemoteSettings) else None
-            asked = RemoteSettings(kind="remote", urls=urls or [], api_key_env=key, concurrency=settings.concurrency)
+            if isinstance(settings, RemoteSettings):
+                asked = settings
+            else:
+                asked = RemoteSettings(kind="remote", urls=urls or [], concurrency=settings.concurrency)
             opened = self._open(recipe, asked)
         self._servers: StudentServers = opened
 
