@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 
 from pipo_core.chat import encode_prompt, takes_tools
 from pipo_core.decode.grammars import Grammar
@@ -28,7 +29,7 @@ from pipo_core.serve.responses_answers import respond_in_events, respond_whole
 from pipo_core.serve.responses_body import ResponsesBody, read_responses
 from pipo_core.serve.schemas import Body, BodyError, ChatBody, CompletionBody, error_body, idle_fields, read_body
 from pipo_core.serve.service import Refused, Service
-from pipo_core.serve.tracing import LOG, Tracing, trace_of
+from pipo_core.serve.tracing import LOG, NO_STATUS, Tracing, trace_of
 
 _METHODS = ("GET", "POST")
 
@@ -148,6 +149,10 @@ def _add_error_handlers(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Refused)
     async def turned_away(_: Request, error: Refused) -> Response:
         return answer(error.status, error.body, {"Retry-After": "1"} if error.status == 429 else None)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=NO_STATUS)  # before its body had arrived: nobody reads it
 
     @app.exception_handler(HTTPException)
     async def not_served(_: Request, error: HTTPException) -> Response:

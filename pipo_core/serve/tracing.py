@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from pipo_core.serve.service import Service
 
@@ -18,7 +17,7 @@ LOG = logging.getLogger("pipo.serve")
 
 _HEADER = "x-request-id"
 _SANE_ID = re.compile(r"[\w.:/=+-]{1,128}", re.ASCII)
-_NO_STATUS = 499
+NO_STATUS = 499
 """The status in the log of a request whose client left before the answer (nginx's number)."""
 
 _FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -65,7 +64,7 @@ class Trace:
     def line(self, method: str, path: str) -> str:
         """Return the request's line."""
         facts = "".join(f" {name}={value}" for name, value in self.facts.items())
-        status = _NO_STATUS if self.left else self.status or _NO_STATUS
+        status = NO_STATUS if self.left else self.status or NO_STATUS
         return f"{method} {path} {status} {time.monotonic() - self.began:.3f}s id={self.id}{facts}"
 
 
@@ -103,8 +102,6 @@ class Tracing:
 
         try:
             await self._app(scope, receive, send_traced)
-        except ClientDisconnect:
-            pass  # before its body had arrived: there is nobody to answer
         finally:
             trace.at_end()
             self._service.held_bytes -= trace.held

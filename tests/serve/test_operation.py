@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from pipo_core.engine.live import LiveEngine
+from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.serve.service import Service
 from pipo_core.serve.tracing import LOG
 from tests.serve.conftest import MODEL, Start
@@ -76,16 +78,16 @@ def test_a_field_without_effect_is_logged_once(start: Start, lines: pytest.LogCa
     ]
 
 
-def test_ready_means_that_one_more_would_be_taken(start: Start) -> None:
+def test_ready_means_that_one_more_would_be_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     service, address = start()
     page = address.replace("/v1", "/ready")
     assert httpx.get(page).status_code == 200
-    service.max_requests = 0
+    monkeypatch.setattr(LiveEngine, "pending", property(lambda _: service.max_requests))
     assert httpx.get(page).status_code == 503
     refused = post(address, "completions", prompt="1")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert httpx.get(address.replace("/v1", "/health")).status_code == 200
-    service.max_requests = 1
+    monkeypatch.undo()
     assert service.live.drain(timeout=5)
     assert httpx.get(page).json() == {"ready": False}
 
@@ -191,9 +193,9 @@ def test_streams_that_wait_end_with_their_clients(start: Start, monkeypatch: pyt
     """Their headers are sent and nothing else yet, and a client that closes in order sends no reset."""
     monkeypatch.setattr("pipo_core.serve.answers._SILENT_SECONDS", 0.1)
     service, address = start()
-    busy = threading.Event()
-    step = service.live._engine.step
-    monkeypatch.setattr(service.live._engine, "step", lambda: [] if not busy.wait(0.02) else step())
+    engine = service.live._engine
+    assert isinstance(engine, TorchEngine)
+    monkeypatch.setattr(engine, "step", lambda: threading.Event().wait(0.02) or engine._hand_out())
     for _ in range(5):
         with asked(address, {"prompt": "1+2", "max_tokens": 20, "stream": True}) as connection:
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
@@ -202,7 +204,6 @@ def test_streams_that_wait_end_with_their_clients(start: Start, monkeypatch: pyt
     while service.live.pending:
         assert time.monotonic() < deadline, "they keep their places"
         time.sleep(0.05)
-    busy.set()
 
 
 def test_a_client_that_leaves_is_logged_as_such(served: tuple[Service, str], lines: pytest.LogCaptureFixture) -> None:

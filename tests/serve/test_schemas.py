@@ -1,6 +1,7 @@
 """Bodies of the OpenAI interface: what is taken, and that everything else is refused and never crashes."""
 
 import json
+import math
 import random
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from pipo_core.serve.schemas import UNSUPPORTED, BodyError, ChatBody, CompletionBody, error_body, read_body
 
+PARAMETERS = "tools.0.function.parameters"
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -37,12 +39,14 @@ def test_what_is_not_supported_is_refused_unless_it_asks_for_nothing(name: str) 
         ({"seed": 2**63}, "seed"),
         ({"made_up": 1}, "made_up"),
         ({"messages": []}, "messages"),
-        ({"stream_options": {"include_usage": True}}, None),
-        ({"max_tokens": 1, "max_completion_tokens": 1}, None),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_completion_tokens"),
         ({"model": "\ud800"}, "model"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": "\ud800"}}}]}, PARAMETERS),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": math.nan}}}]}, PARAMETERS),
     ],
 )
-def test_what_is_not_valid_is_refused_by_name(change: dict[str, Any], param: str | None) -> None:
+def test_what_is_not_valid_is_refused_by_name(change: dict[str, Any], param: str) -> None:
     with pytest.raises(BodyError) as caught:
         read_body(ChatBody, CHAT | change)
     assert caught.value.param == param
