@@ -172,7 +172,8 @@ class SGLangDialect:
             ended_by_first = reason == "stop" and counts[-1] == 1
             record = _slots(written, counts, report["drafts"], ended_by_first) if request.record else None
         drafts = self.decoding.drafts_per_step * (len(counts) - (by_end and counts[-1] == 1))
-        if self.decoding.tau is not None and self.decoding.tau >= 1:
+        tau = self.decoding.tau if request.tau is None else request.tau
+        if tau is not None and tau >= 1:
             drafts = 0  # no draft can be kept, and none is counted
         return Completion(
             request.id,

@@ -418,6 +418,6 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]
             raise StrangeAnswerError(f"an event is not JSON: {one_line(data[:200])}") from error
         if not isinstance(event, dict):
             raise StrangeAnswerError(f"an event is not a JSON object: {one_line(data[:200])}")
-        if "error" in event:
+        if event.get("error") is not None:
             raise _PassingError(one_line(str(event["error"]))[:300], refused=True)
         yield event
