@@ -23,12 +23,13 @@ from pipo_core.machine import machine, versions
 
 PARTS = {
     "idle": ("recv_requests", "idle_sleeper", "maybe_sleep_on_idle"),
-    "backbone and first head": ("pipo_core/sglang/model.py:forward",),
-    "MTP layer and gate": ("pipo_core/sglang/mtp.py", "pipo_core/sglang/model.py:draft"),
-    "second head": ("pipo_core/sglang/model.py:project",),
+    "backbone and first head": ("pipo_core/sglang/model.py:Qwen3_5ForCausalPIPO.forward",),
+    "MTP layer and gate": ("pipo_core/sglang/mtp.py", "pipo_core/sglang/model.py:Qwen3_5ForCausalPIPO.draft"),
+    "second head": ("pipo_core/sglang/model.py:Qwen3_5ForCausalPIPO.project",),
     "SGLang's sampling": ("srt/layers/sampler.py",),
 }
 """Parts of a step, and what on a stack tells them; the first one that is found counts."""
+_LOOP = "event_loop_"
 HOOKS = "pipo_core/sglang/"
 NETWORKS = ("pipo_core/sglang/model.py", "pipo_core/sglang/mtp.py")
 
@@ -70,6 +71,8 @@ def shares(stacks: str) -> "Counter[str]":
     counts: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, number = line.rpartition(" ")
+        if _LOOP not in stack:  # another thread's
+            continue
         counts[_part(stack)] += int(number)
     return counts
 
