@@ -30,7 +30,7 @@ test-newest-transformers: ## test model and decoding on the newest transformers,
 	$(PYTHON) -m tools.bounds newest > .venv-newest/requirements.txt
 	$(NEWEST) -m $(QUIET_PIP) $(TORCH_FROM) "$(TORCH)"
 	$(NEWEST) -m $(QUIET_PIP) --upgrade --upgrade-strategy eager -r .venv-newest/requirements.txt "$(TORCH)"
-	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/chat tests/model tests/decode tests/engine
+	OMP_NUM_THREADS=1 $(NEWEST) -m pytest -q -n auto tests/chat tests/model tests/decode
 
 test-lowest: LOWEST := .venv-lowest/bin/python
 test-lowest: ## test the rooms whose tests are quick at the lower bounds of pyproject.toml, in .venv-lowest
