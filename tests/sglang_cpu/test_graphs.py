@@ -15,11 +15,12 @@ from pipo_core.errors import MachineError
 from pipo_core.recipes.methods import Decoding
 from tests.sglang_cpu.conftest import HARD_FLAGS, RETRACTING, Client, Prompts, Reference, assert_equal, running
 
+pytestmark = pytest.mark.slow  # each test starts a server of its own
+
 SIZES = (1, 2, 4, 7)
 GRAPHS = ("--enable-torch-compile", "--cuda-graph-bs-decode", *map(str, SIZES))  # without the former, none on a CPU
 
 
-@pytest.mark.slow  # a server for each form
 @pytest.mark.parametrize("pair_graph", ["0", "1"])
 def test_answers_are_the_torch_engine_s(
     ckpt: Path, reference: Reference, prompts: Prompts, ends: frozenset[int], pair_graph: str
