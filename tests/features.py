@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from openai import BadRequestError, OpenAI
 
+from pipo_core.data.tiny.tokenizer import CHAT_TEMPLATE
+
 QUESTION: dict[str, Any] = {"role": "user", "content": "What is 11+6+2-4?"}
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 WEATHER: dict[str, Any] = {
@@ -53,14 +55,7 @@ TOOL_TEMPLATE = """\
 {%- endfor %}
 {{- '<|im_end|>\\n' }}
 {%- endfor %}
-{%- if add_generation_prompt %}
-{{- '<|im_start|>assistant\\n' }}
-{%- if enable_thinking is defined and enable_thinking is false %}
-{{- '<think>\\n\\n</think>\\n\\n' }}
-{%- else %}
-{{- '<think>\\n' }}
-{%- endif %}
-{%- endif %}"""
+""" + CHAT_TEMPLATE[CHAT_TEMPLATE.index("{%- if add_generation_prompt %}") :]
 
 
 @dataclass(frozen=True)
@@ -258,7 +253,8 @@ def _sent_back(server: Server) -> None:
     assert server.chat(QUESTION, given.model_dump(), QUESTION).usage.completion_tokens > 0
     nulls: dict[str, Any] = dict.fromkeys(("refusal", "tool_calls", "function_call", "audio", "annotations"))
     said = {"role": "assistant", "content": None, "reasoning_content": "15"} | nulls
-    assert server.chat(QUESTION, said, QUESTION).usage.completion_tokens > 0
+    without = server.chat(QUESTION, said, QUESTION).usage.prompt_tokens
+    assert server.chat(QUESTION, said | {"content": "fifteen"}, QUESTION).usage.prompt_tokens > without
 
 
 def _tools(server: Server) -> None:

@@ -40,9 +40,9 @@ def encode_prompt(
 
 
 def takes_tools(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Return whether the chat template has a place for tools, for calls of them and for what they return."""
+    """Return whether the chat template has a place for tools and for calls of them."""
     template = str(tokenizer.chat_template)
-    return all(name in template for name in ("tools", "tool_calls", "tool"))
+    return "tools" in template and "tool_calls" in template
 
 
 def encode_answered(

@@ -84,8 +84,8 @@ class Biases:
         if any(self._pairs):
             self._added = torch.zeros(shape, device=self._device)
             for row, pairs in enumerate(self._pairs):
-                for token, value in pairs:
-                    self._added[row, token] = value
+                tokens, values = [token for token, _ in pairs], [value for _, value in pairs]
+                self._added[row, tokens] = torch.tensor(values, device=self._device)
         if any(self._least):
             self._end_table = torch.zeros(shape, dtype=torch.bool, device=self._device)
             for row, ends in enumerate(self._ends):

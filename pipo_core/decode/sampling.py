@@ -33,7 +33,7 @@ class SamplingParams:
         grammar: that the output follows; None for none.
 
     Raises:
-        UsageError: for values outside their ranges.
+        UsageError: for values outside their ranges, and for ``min_tokens`` with a grammar.
     """
 
     temperature: float = 1.0
@@ -61,12 +61,12 @@ class SamplingParams:
             "logit_bias": all(math.isfinite(value) for _, value in self.logit_bias),
             "min_tokens": isinstance(self.min_tokens, int) and self.min_tokens >= 0,
             "logprobs": self.logprobs is None or self.logprobs >= 0,
-            "min_tokens with a grammar, which says itself when it may end,": not (self.min_tokens and self.grammar),
         }
         for name, holds in rules.items():
             if not holds:
-                value = getattr(self, name.partition(" ")[0])
-                raise UsageError(f"{name} = {value} is out of range")
+                raise UsageError(f"{name} = {getattr(self, name)} is out of range")
+        if self.min_tokens and self.grammar is not None:
+            raise UsageError("min_tokens and a grammar cannot both say when the text may end")
 
     @property
     def penalises(self) -> bool:

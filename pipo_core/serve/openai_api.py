@@ -26,7 +26,7 @@ from pipo_core.serve.compiling import compiled
 from pipo_core.serve.openapi import described, documented
 from pipo_core.serve.requests import to_requests
 from pipo_core.serve.responses_answers import respond_in_events, respond_whole
-from pipo_core.serve.responses_body import ResponsesBody, read_responses
+from pipo_core.serve.responses_body import ResponsesBody, in_own_words, read_responses
 from pipo_core.serve.schemas import Body, BodyError, ChatBody, CompletionBody, error_body, idle_fields, read_body
 from pipo_core.serve.service import Refused, Service
 from pipo_core.serve.tracing import LOG, NO_STATUS, Tracing, trace_of
@@ -71,8 +71,9 @@ def create_app(service: Service) -> Any:
         _check_count(service, given, "input")
         asked, chat = await _in_thread_if_large(request, read_responses, given)
         _check_named(service, chat, given)
-        ids = await _lay_out(service, chat)
-        accepted = await _accept(service, request, chat, [ids], kind="resp")
+        with in_own_words():
+            ids = await _lay_out(service, chat)
+            accepted = await _accept(service, request, chat, [ids], kind="resp")
         if asked.stream:
             events = respond_in_events(service, accepted, asked)
             return StreamingResponse(events, media_type="text/event-stream")
@@ -256,7 +257,12 @@ async def _accept(
     if live.pending + len(requests) > service.max_requests:
         raise Refused(429, "too many requests are waiting; try again later", kind="rate_limit_error")
     separate = thinks and service.reasoning == "separate"
-    streams = await live.submit_async(requests)
+    try:
+        streams = await live.submit_async(requests)
+    except UsageError as error:  # it begins with the request's id, which is not the client's
+        message = error.message.removeprefix(f"request {name}").partition(": ")[2] or error.message
+        prompt = "messages" if isinstance(body, ChatBody) else "prompt"
+        raise BodyError(message, param="logit_bias" if "logit_bias" in message else prompt) from error
     accepted = Accepted(body, prompts, separate, streams, name, trace_of(request))
     accepted.watch(service)
     return accepted

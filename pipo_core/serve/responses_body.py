@@ -3,6 +3,8 @@
 Nothing is stored between requests, so a conversation is sent whole each time, as clients do that set ``store: false``.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,7 +20,13 @@ _REFUSED = {
     "max_tool_calls": "the server calls no tools itself",
     "context_management": "the conversation is taken as it is sent",
 }
-_PARAMS = {"tools": "tools", "tool_choice": "tool_choice", "response_format": "text.format"}
+_PARAMS = {
+    "max_completion_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "tools": "tools",
+    "tool_choice": "tool_choice",
+    "response_format": "text.format",
+}
 """Where the chat's fields come from, if not from the input."""
 _TEXT_PARTS = ("input_text", "output_text", "text", "reasoning_text")
 
@@ -104,11 +112,25 @@ def read_responses(body: Any) -> tuple[ResponsesBody, ChatBody]:
         "tools": [_tool(number, tool) for number, tool in enumerate(asked.tools)],
         "custom_params": asked.custom_params.model_dump(),
     }
-    try:
+    with in_own_words():
         return asked, read_body(ChatBody, chat)
-    except BodyError as error:  # it names the chat's fields, which the client does not know
-        param = _PARAMS.get((error.param or "").partition(".")[0], "input")
-        raise BodyError(error.message.replace("messages.", "turns of input: "), param=param) from None
+
+
+@contextmanager
+def in_own_words() -> Iterator[None]:
+    """Let errors in the block name fields of ``/v1/responses``, not those of the chat that was made of them.
+
+    Raises:
+        BodyError: instead of one about the chat.
+    """
+    try:
+        yield
+    except BodyError as error:
+        name = (error.param or "").partition(".")[0]
+        param = _PARAMS.get(name, "input")
+        message = error.message.replace("messages.", "turns of input: ")
+        message = message.replace(name, param) if name in _PARAMS else message
+        raise BodyError(message, param=param, code=error.code) from None
 
 
 def _messages(asked: ResponsesBody) -> list[dict[str, Any]]:

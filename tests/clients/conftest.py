@@ -1,7 +1,6 @@
 """Servers for clients of other projects, which live in an environment of their own (`make test-clients`)."""
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from pipo_core.model import load_checkpoint, save_checkpoint
 from pipo_core.recipes.locate import bundled_model
+from tests.processes import served_address
 from tests.sglang_cpu.conftest import CPU_FLAGS, CPU_VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -51,13 +51,7 @@ def serving(folder: Path, engine: str) -> Iterator[Served]:
         text=True,
     )
     try:
-        assert process.stderr is not None
-        said = ""
-        while (line := process.stderr.readline()) and not line.startswith("try:"):
-            said += line
-        address = re.search(r"address: (\S+)", said)
-        assert address is not None, said
-        yield Served(address[1], folder)
+        yield Served(served_address(process), folder)
     finally:
         process.terminate()
         process.communicate(timeout=120)

@@ -103,7 +103,7 @@ def test_a_call_of_one_of_the_tools_is_forced(engine: Any, maker: GrammarMaker) 
 
 
 def test_who_may_end_when_is_said_once(maker: GrammarMaker) -> None:
-    with pytest.raises(UsageError, match="min_tokens with a grammar"):
+    with pytest.raises(UsageError, match="min_tokens and a grammar"):
         sampled(1, grammar=maker.of_schema(SCHEMA, behind_thought=False), min_tokens=5)
 
 

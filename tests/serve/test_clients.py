@@ -100,6 +100,7 @@ def test_a_thought_may_be_left_out(start: Start) -> None:
         ({"min_tokens": 2, "response_format": {"type": "json_object"}}, "min_tokens", "a grammar says itself"),
         ({"max_tokens": None, "max_completion_tokens": 10**6}, "max_completion_tokens", "max_completion_tokens up to"),
         ({"stream_options": {}}, "stream_options", "needs stream"),
+        ({"logit_bias": {"999999": 1}}, "logit_bias", "a token of logit_bias is outside the vocabulary"),
         ({"messages": [{"role": "user", "content": "x"}] * 513}, "messages", "513 turns"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role", "system"),
         ({"messages": [{"role": "user"}]}, "messages.0.content", "required"),
@@ -113,6 +114,7 @@ def test_a_refusal_names_the_field_in_plain_words(
     assert error.status_code == 400
     assert error.json()["error"]["param"] == param
     assert words in error.json()["error"]["message"]
+    assert "cmpl-" not in error.json()["error"]["message"], "the engine's name of a request is not the client's"
     assert "[" not in error.json()["error"]["message"]
 
 

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipo_cli.app import app
+from tests.processes import served_address
 from tools.soak import soak
 
 
@@ -41,13 +42,7 @@ def server(model: Path, *more: str) -> Iterator[tuple["subprocess.Popen[str]", s
         [sys.executable, "-m", "pipo_cli.main", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        assert process.stderr is not None
-        said = ""
-        while (line := process.stderr.readline()) and not line.startswith("try:"):
-            said += line
-        address = re.search(r"address: (\S+)", said)
-        assert address is not None, said + process.stderr.read()
-        yield process, address[1]
+        yield process, served_address(process)
     finally:
         process.kill()
         process.wait()
