@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -15,7 +15,8 @@ from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.jobs import load_job, run_job
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, is_change
 from pipo_cli.session import say, session
-from pipo_core.recipes.methods import METHODS, MethodName
+from pipo_core.errors import UsageError
+from pipo_core.recipes.methods import METHODS, PLAIN, MethodName
 
 if TYPE_CHECKING:
     from pipo_core.recipes.common import EngineSettings
@@ -93,8 +94,11 @@ def compare(
     standard: str,
     asked: Asked,
     engines: Mapping[str, "EngineSettings"] = MappingProxyType({}),
+    *,
+    about: str | None = None,
+    presets: Sequence[str] = (),
 ) -> None:
-    """Run the user's recipe, or the shipped one with one arm made of the options.
+    """Run the user's recipe, or the shipped one with arms made of the options.
 
     With the user's recipe, options of an arm replace the recipe's arms.
 
@@ -104,18 +108,59 @@ def compare(
         standard: the shipped recipe's name.
         asked: the command line.
         engines: what answers instead of the recipe's engine, by names; the arm is measured on each.
+        about: what is measured, for the run's name; None for the recipe's name.
+        presets: of sampling; the arm is measured with each.
+
+    Raises:
+        UsageError: for several presets and a recipe with its own arms.
     """
     name, changes = asked.recipe or standard, asked.changes
     if asked.recipe is None or asked.ckpt is not None or asked.method is not None or asked.taus or engines:
-        changes = [*_arms(ctx, kind, name, asked, engines), *changes]
+        arms = _Variants(engines, presets)
+        changes = [*_arms(ctx, kind, about or _about(kind, name), asked, arms), *changes]
+    elif len(presets) > 1:
+        raise UsageError("the recipe's arms are sampled in one way each", hint="give arms a sampling of their own")
+    elif presets:
+        changes = [f"sampling={presets[0]}", *changes]
     run_job(ctx, load_job(kind, name, changes), asked.out, dry_run=asked.dry_run, name=name)
 
 
-def _arms(
-    ctx: typer.Context, kind: str, recipe: str, asked: Asked, engines: Mapping[str, "EngineSettings"]
-) -> list[str]:
-    """Return the changes that replace a recipe's arms by the one that the options describe, on each engine if any."""
+@dataclass(frozen=True)
+class _Variants:
+    """On what the arm of the options is measured; each combination is an arm.
+
+    Attributes:
+        engines: what answers, by names; none for the recipe's engine.
+        presets: of sampling; none for the recipe's.
+    """
+
+    engines: Mapping[str, "EngineSettings"]
+    presets: Sequence[str]
+
+    def of(self, arm: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the arm in each variant, named after what tells it apart."""
+        arms = [
+            {**arm, "name": name, "engine": self.engines[name].model_dump(mode="json")} for name in self.engines
+        ] or [arm]
+        if not self.presets:
+            return arms
+        several = len(self.presets) > 1
+        return [
+            {**one, "name": f"{one['name']}-{preset}" if several else one["name"], "sampling": preset}
+            for one in arms
+            for preset in self.presets
+        ]
+
+
+def _arms(ctx: typer.Context, kind: str, about: str, asked: Asked, variants: _Variants) -> list[str]:
+    """Return the changes that replace a recipe's arms by those that the options describe."""
     ckpt = asked.ckpt
+    if ckpt is None and variants.engines and kind == "eval":
+        if asked.taus or asked.method:
+            raise UsageError("--method and --tau are of a checkpoint", hint="the same with --ckpt")
+        return _changes(
+            "-".join([kind, about, *variants.engines]), variants.of({"name": PLAIN.name, "method": PLAIN.name})
+        )
     if ckpt is None:
         folder = newest_checkpoint(asked.out)
         line = f"checkpoint: {folder} (the newest)"
@@ -126,7 +171,6 @@ def _arms(
         ckpt = str(folder)
     elif "/" not in ckpt and Path(ckpt).exists():
         ckpt = f"./{ckpt}"
-    from pipo_core.errors import UsageError
     from pipo_core.pipeline.inputs import AbsentPathError, resolve_model
 
     # Checked before the recipe is loaded, so that messages name the options and not keys of the recipe.
@@ -143,13 +187,17 @@ def _arms(
         raise UsageError(f"--tau is for pair models, {why}", hint="the same without --tau")
     arm: dict[str, Any] = {"name": method, "method": method, "ckpt": ckpt}
     arm |= {"tau": taus if len(taus) > 1 else taus[0]} if taus else {}
-    arms = [{**arm, "name": name, "engine": engines[name].model_dump(mode="json")} for name in engines] or [arm]
-    run = _run_name(kind, recipe, ckpt) + "".join(f"-{name}" for name in engines)
-    baseline = arms[0]["name"] if len(arms) > 1 and len(taus) < 2 else None  # a sweep is no baseline
+    name = run_name("-".join(part for part in (kind, about) if part), ckpt)
+    return _changes("-".join([name, *variants.engines]), variants.of(arm), sweep=len(taus) > 1)
+
+
+def _changes(run: str, arms: list[dict[str, Any]], *, sweep: bool = False) -> list[str]:
+    """Return the changes that give a recipe a name and arms; the first of several is the baseline, unless a sweep."""
+    baseline = arms[0]["name"] if len(arms) > 1 and not sweep else None
     return [f"run={run}", f"arms={json.dumps(arms)}", f"baseline={json.dumps(baseline)}"]
 
 
-def _run_name(kind: str, recipe: str, ckpt: str) -> str:
-    """Return a run name with the suite in it, so that suites have different folders: `eval-math-demo-merge`."""
+def _about(kind: str, recipe: str) -> str:
+    """Return what a recipe is about, for a run's name: suites and recipes have different folders."""
     parts = Path(recipe.removesuffix(".yaml")).parts[-2:]
-    return run_name("-".join([kind, *(part for part in parts if part not in ("/", ".", "..", "recipes", kind))]), ckpt)
+    return "-".join(part for part in parts if part not in ("/", ".", "..", "recipes", kind))

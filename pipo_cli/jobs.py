@@ -11,6 +11,7 @@ from pipo_cli.reporter import open_reporter
 from pipo_cli.session import emit_json, say, session
 
 if TYPE_CHECKING:
+    from pipo_core.pipeline.stage import StageResult
     from pipo_core.recipes.kinds import JobKind
 
 
@@ -104,6 +105,14 @@ def run_job(
     except MissingInputError as error:
         error.hint = hint_for(error, name)
         raise
+    show_outcome(ctx, result)
+    following = _next_command(recipe, result.folder)
+    if following and not session(ctx).json:
+        say(f"next: {following}")
+
+
+def show_outcome(ctx: typer.Context, result: "StageResult") -> None:
+    """Print what a stage made: its figures and its folder."""
     if session(ctx).json:
         emit_json({"folder": str(result.folder), "skipped": result.skipped, "summary": result.summary})
         return
@@ -111,9 +120,6 @@ def run_job(
 
     show_result(result.kind, result.summary)
     say(f"{'unchanged' if result.skipped else 'written'}: {result.folder}")
-    following = _next_command(recipe, result.folder)
-    if following:
-        say(f"next: {following}")
 
 
 def show_plan(plan: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,13 +18,15 @@ from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.catalog import CATALOG
 from pipo_core.recipes.common import EngineSettings, TorchSettings
-from pipo_core.recipes.evaluate import EvalRecipe
+from pipo_core.recipes.evaluate import USUAL_QUESTIONS, EvalRecipe
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe, TrainingProcess
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.recipes.suite import GeneratedSource, SuiteFile
+from pipo_core.recipes.suites import find_suites
 from pipo_core.train.plan import longest_row
 
 if TYPE_CHECKING:
@@ -87,7 +89,10 @@ def _server_checks(recipe: JobKind) -> Iterator[Callable[[], None]]:
     asked: list[EngineSettings] = []
     if isinstance(recipe, BenchRecipe):
         asked = recipe.servers()
-    elif isinstance(recipe, EvalRecipe | RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
+    elif isinstance(recipe, EvalRecipe):
+        engines = [recipe.engine_of(arm) for arm in recipe.arms]
+        asked = [one for place, one in enumerate(engines) if one not in engines[:place] and one.kind != "torch"]
+    elif isinstance(recipe, RolloutRecipe) and not isinstance(recipe.engine, TorchSettings):
         asked = [recipe.engine]
     if asked:
         from pipo_core.engine import check_engine  # imported here: the other plans need no torch
@@ -98,13 +103,28 @@ def _server_checks(recipe: JobKind) -> Iterator[Callable[[], None]]:
 def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
     if isinstance(recipe, RolloutRecipe) and recipe.problems.count is not None:
         yield "answers", recipe.problems.count * recipe.samples
-    elif isinstance(recipe, EvalRecipe) and recipe.problems.count is not None:
-        yield "answers", _decodings(recipe.arms) * recipe.problems.count * recipe.samples
+    elif isinstance(recipe, EvalRecipe):
+        each = [_answers_of(recipe, named.suite) for named in find_suites(recipe.suite)]
+        if None not in each:
+            yield "answers", _decodings(recipe.arms) * sum(number or 0 for number in each)
     elif isinstance(recipe, BenchRecipe):
         rows = sum(len(arm.decodings()) for arm in recipe.arms)
         yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
         if recipe.training_tokens:
             yield "training passes", len(recipe.training_tokens) * 4 * (1 + recipe.training_trials)
+
+
+def _answers_of(recipe: EvalRecipe, suite: SuiteFile) -> int | None:
+    """Return how many answers an arm writes to a suite; None if the suite does not say how many questions it has."""
+    if recipe.problems.ids is not None:
+        questions = len(recipe.problems.ids)
+    elif isinstance(suite.source, GeneratedSource):
+        questions = recipe.problems.count or USUAL_QUESTIONS
+    elif suite.rows is None:
+        return None
+    else:
+        questions = min(suite.rows, recipe.problems.count or suite.rows)
+    return questions * (recipe.samples or suite.samples)
 
 
 def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str, Path]) -> None:
@@ -236,5 +256,5 @@ def _cannot_start(plan: dict[str, Any], error: PipoError) -> None:
     plan["next"] = plan.get("next") or error.hint
 
 
-def _decodings(arms: list[Arm]) -> int:
+def _decodings(arms: Sequence[Arm]) -> int:
     return sum(len(arm.decodings()) for arm in arms)

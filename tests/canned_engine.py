@@ -21,6 +21,9 @@ class CannedEngine:
     def stream(self, requests: Iterable[Request]) -> Iterator[Delta]:
         raise NotImplementedError
 
+    def refusal(self, request: Request) -> str | None:
+        return None
+
     def cancel(self, request_id: str) -> None:
         raise NotImplementedError
 

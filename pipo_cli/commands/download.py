@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "download",
         epilog="Examples: pipo download --list; pipo download tiny; pipo download qwen3.5-4b pipo-sft-data; "
-        "pipo download Qwen/Qwen3.5-4B@main --dry-run (files and bytes, nothing is transferred).",
+        "pipo download --suite gates; pipo download Qwen/Qwen3.5-4B@main --dry-run (files and bytes, nothing is "
+        "transferred).",
     )(download)
 
 
@@ -38,6 +39,12 @@ def download(
             metavar="NAME",
             help="A catalog name (--list), 'tiny' (the bundled models), or a hub id (owner/name); "
             "NAME@REVISION takes a branch, a tag or a commit.",
+        ),
+    ] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite", metavar="NAME", help="The questions of a suite or group (pipo recipes ls), or of a suite's file."
         ),
     ] = None,
     listing: Annotated[bool, typer.Option("--list", help="List the catalog, and which of it is in the cache.")] = False,
@@ -64,9 +71,10 @@ def download(
     from pipo_core.errors import UsageError
     from pipo_core.hub.download import download as get
 
-    if not names:
+    if not names and not suites:
         raise UsageError("what to download?", hint="pipo download --list")
-    items = get(names, to=to, kind=kind.value, dry_run=dry_run, reporter=open_reporter())
+    items = get(names, to=to, kind=kind.value, dry_run=dry_run, reporter=open_reporter()) if names else []
+    items += _questions(suites or (), dry_run=dry_run)
     if session(ctx).json:
         emit_json({"dry_run": dry_run, "items": [_item_figures(item) for item in items]})
         return
@@ -77,6 +85,22 @@ def download(
             say(f"{item.name}: {item.path} ({_facts(item)})")
     for command in dict.fromkeys(item.then for item in items if item.then):
         say(f"next: {command}")
+
+
+def _questions(names: Sequence[str], *, dry_run: bool) -> list["Item"]:
+    """Return the items of suites, each once; say which suites need no download."""
+    if not names:
+        return []
+    from pipo_cli.reporter import open_reporter
+    from pipo_core.hub.questions import download_suites, needs_download
+    from pipo_core.recipes.suites import find_suites
+
+    found = {one.path: one for name in names for one in find_suites(name)}
+    reporter = open_reporter()
+    for one in found.values():
+        if not needs_download(one):
+            reporter.info(f"{one.name}: its questions need no download")
+    return download_suites([one for one in found.values() if needs_download(one)], dry_run=dry_run, reporter=reporter)
 
 
 def _item_figures(item: "Item") -> dict[str, Any]:

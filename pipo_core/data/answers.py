@@ -5,6 +5,7 @@ process loses nothing that was appended; when a step runs again, it does what is
 
     {"problem": …, "sample": …, "text": …, "finish_reason": …, "tokens": …, …}     asking
     {"problem": …, "sample": …, "correct": …, "undecided": …}                      grading
+    {"problem": …, "sample": …, "correct": null}                                   to be graded anew
 
 Lines of older versions hold answer and verdict together. Files can be larger than memory, so only an index is held. A
 damaged line costs what it held and no more: it is left out when the log is opened, and asked or graded again.
@@ -121,6 +122,13 @@ class AnswerLog:
         self._append({**key._asdict(), "correct": correct, "undecided": undecided})
         self.answers[key] = replace(self.answers[key], correct=correct, undecided=undecided)
 
+    def forget_verdicts(self) -> None:
+        """Append, for each answer with a verdict, that it has none any more."""
+        for key, answer in self.answers.items():
+            if answer.correct is not None:
+                self._append({**key._asdict(), "correct": None})
+                self.answers[key] = replace(answer, correct=None, undecided=False)
+
     def row(self, key: Key) -> dict[str, Any]:
         """Return an answer's line together with its verdict."""
         return read_row(self.path, self.answers[key])
@@ -187,7 +195,7 @@ def _scan(path: Path) -> _Scan:
                     answer = _parse_answer(row, start)
                     found[answer.key] = answer
                     continue
-                key, verdict = _parse_key(row), _truth(row["correct"])
+                key, verdict = _parse_key(row), None if row["correct"] is None else _truth(row["correct"])
                 undecided = _truth(row.get("undecided", False))
             except (ValueError, KeyError, TypeError) as error:
                 if line.endswith(b"\n"):  # otherwise a killed writer left it incomplete

@@ -4,8 +4,14 @@ Each answer has its own seed, so its text depends neither on where a run was sto
 progress at once. Grading begins after the engine has closed, so a slow verdict stalls no sequence.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from pipo_core.data.answers import AnswerLog, Key
@@ -27,6 +33,9 @@ _FEW_FINISHED = 0.1
 
 _MAX_TRIES = 2
 """Grading is tried this often before an answer counts as undecided."""
+
+_LONGEST_COPY = 2_000
+"""Characters of a question or reference that an evaluation writes beside each answer: some are megabytes."""
 
 
 class WantedAnswer(NamedTuple):
@@ -53,6 +62,9 @@ class Asking:
         max_tokens: budget in real tokens; None for no such limit.
         max_slots: budget in slots; None for no such limit.
         label: follows the title in the progress, such as the name of an arm.
+        whole: whether long questions and references are written beside each answer, for training sets are made of
+            them; else long ones are left out.
+        excuse: whether a request that the engine cannot answer counts as a wrong answer; else it ends the job.
     """
 
     title: str
@@ -62,6 +74,8 @@ class Asking:
     max_tokens: int | None
     max_slots: int | None
     label: str = ""
+    whole: bool = True
+    excuse: bool = False
 
     def request(self, wanted: WantedAnswer) -> Request:
         """Return the request that makes an engine write the answer."""
@@ -81,6 +95,40 @@ class Asking:
         return fingerprint([request.messages, asdict(request.sampling), limits, wanted.problem.answer])
 
 
+class LazyEngine(AbstractContextManager["LazyEngine"]):
+    """An engine that is opened when the first answer is asked for, and closed with the context.
+
+    Attributes:
+        session: names what one engine answered from its opening to its end, in the answers' lines.
+    """
+
+    def __init__(self, opened: Callable[[], Engine]) -> None:
+        """Open by calling ``opened``."""
+        self._opened = opened
+        self._engine: Engine | None = None
+        self._began = 0.0
+        self.session = secrets.token_hex(4)
+
+    def get(self) -> Engine:
+        """Return the engine."""
+        if self._engine is None:
+            self._engine = self._opened()
+            self._began = time.monotonic()
+        return self._engine
+
+    def seconds(self) -> float:
+        """Return how long the engine has been open."""
+        return time.monotonic() - self._began
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the engine if it was opened."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+
 def wanted_answers(problems: Sequence[Problem], samples: int) -> list[WantedAnswer]:
     """Return the wanted answers: ``samples`` of every problem."""
     return [WantedAnswer(problem, sample) for problem in problems for sample in range(samples)]
@@ -91,7 +139,7 @@ def ask(
     wanted: Sequence[WantedAnswer],
     asking: Asking,
     *,
-    open_engine: Callable[[], Engine],
+    engine: LazyEngine,
     reporter: Reporter,
 ) -> None:
     """Append the answers that the log lacks.
@@ -103,7 +151,7 @@ def ask(
         log: the open log.
         wanted: the answers that the log shall hold.
         asking: prompt, sampling and budget.
-        open_engine: opens the engine; called only if an answer is missing.
+        engine: answers; it is opened only if an answer is missing.
         reporter: shows progress and warnings.
 
     Raises:
@@ -129,26 +177,34 @@ def ask(
             f"{log.path.name}: {outdated} answers belong to another prompt, sampling or budget; "
             "these problems are asked again"
         )
-    engine = open_engine()
-    failed = ""
-    try:
-        name = f"{asking.title} {asking.label}".strip()
-        with reporter.progress(name, len(wanted), "answer") as bar:
-            bar.update(len(wanted) - len(missing))
-            means = _RunningMeans()
-            requests = [asking.request(answer) for answer in missing.values()]
-            for completion in engine.generate(requests):
-                if completion.finish_reason == "error":
-                    failed = f": {completion.error}"
-                    continue
+    failures: list[Completion] = []
+    answering = engine.get()
+    began = engine.seconds()
+    name = f"{asking.title} {asking.label}".strip()
+    with reporter.progress(name, len(wanted), "answer") as bar:
+        bar.update(len(wanted) - len(missing))
+        means = _RunningMeans()
+        requests = [asking.request(answer) for answer in missing.values()]
+        refused = _refusals(answering, missing, requests) if asking.excuse else {}
+        accepted = [request for request in requests if request.id not in refused]
+        for completion in chain(refused.values(), answering.generate(accepted)):
+            if completion.finish_reason == "error":
+                failures.append(completion)
+                continue
+            answer = missing.pop(completion.id)
+            line = _answer_line(completion, answer, fingerprints[answer.key], asking)
+            log.add_answer({**line, "session": engine.session, "at_s": round(engine.seconds() - began, 3)})
+            bar.advance(1, **means.count(completion))
+    # Where every answer failed, the settings are wrong and not the answers.
+    if asking.excuse and len(missing) < len(wanted):
+        for completion in failures:
+            if not completion.lost:
                 answer = missing.pop(completion.id)
-                log.add_answer(_answer_line(completion, answer, fingerprints[answer.key]))
-                bar.advance(1, **means.count(completion))
-    finally:
-        engine.close()
+                log.add_answer(_answer_line(completion, answer, fingerprints[answer.key], asking))
     if missing:
+        why = f": {failures[-1].error}" if failures else ""
         raise PipoError(
-            f"the engine gave no answer to {len(missing)} of {len(wanted)} requests, e.g. {next(iter(missing))}{failed}"
+            f"the engine gave no answer to {len(missing)} of {len(wanted)} requests, e.g. {next(iter(missing))}{why}"
         )
     _warn_if_few_finish(log, wanted, asking, reporter)
 
@@ -164,7 +220,29 @@ def _warn_if_few_finish(log: AnswerLog, wanted: Sequence[WantedAnswer], asking: 
         )
 
 
-def grade(log: AnswerLog, wanted: Sequence[WantedAnswer], judge: Judge, *, label: str, reporter: Reporter) -> None:
+def _refusals(engine: Engine, wanted: Mapping[str, WantedAnswer], requests: Sequence[Request]) -> dict[str, Completion]:
+    """Return a failed completion for each request that the engine can never answer, such as one that is too long."""
+    known: dict[str, str | None] = {}
+    found: dict[str, Completion] = {}
+    for request in requests:
+        problem = wanted[request.id].problem.id
+        if problem not in known:  # samples of a problem have the same prompt
+            known[problem] = engine.refusal(request)
+        refusal = known[problem]
+        if refusal is not None:
+            found[request.id] = Completion(request.id, finish_reason="error", error=refusal)
+    return found
+
+
+def grade(
+    log: AnswerLog,
+    wanted: Sequence[WantedAnswer],
+    judge: Judge,
+    *,
+    label: str,
+    reporter: Reporter,
+    workers: int = 1,
+) -> None:
     """Append the verdicts that the log lacks.
 
     An answer that was cut off is wrong, and the judge does not see it. If grading breaks off, it is tried once more;
@@ -176,6 +254,7 @@ def grade(log: AnswerLog, wanted: Sequence[WantedAnswer], judge: Judge, *, label
         judge: decides whether a text is right.
         label: names the progress, behind the word "grade".
         reporter: shows progress.
+        workers: answers that are judged at once.
     """
     ungraded = [answer for answer in wanted if log.answers[answer.key].correct is None]
     if not ungraded:
@@ -183,13 +262,39 @@ def grade(log: AnswerLog, wanted: Sequence[WantedAnswer], judge: Judge, *, label
     with reporter.progress(f"grade {label}".strip(), len(wanted), "answer") as bar:
         bar.update(len(wanted) - len(ungraded))
         right = 0
-        for number, answer in enumerate(ungraded, start=1):
-            verdict: bool | None = False
-            if log.answers[answer.key].finished:
-                verdict = _judge_with_retry(judge, log.row(answer.key)["text"], answer)
+
+        def verdict_on(answer: WantedAnswer) -> bool | None:
+            if not log.answers[answer.key].finished:
+                return False
+            return _judge_with_retry(judge, log.row(answer.key)["text"], answer)
+
+        for number, (answer, verdict) in enumerate(_in_turn(verdict_on, ungraded, workers), start=1):
             log.add_verdict(answer.key, correct=bool(verdict), undecided=verdict is None)
             right += bool(verdict)
             bar.advance(1, right=right / number)
+
+
+def _in_turn(
+    verdict_on: Callable[[WantedAnswer], bool | None], answers: Iterable[WantedAnswer], workers: int
+) -> Iterator[tuple[WantedAnswer, bool | None]]:
+    """Yield answers with their verdicts as these become known, ``workers`` at once."""
+    if workers == 1:
+        yield from ((answer, verdict_on(answer)) for answer in answers)
+        return
+    rest = iter(answers)
+    with ThreadPoolExecutor(workers, thread_name_prefix="grade") as pool:
+        running: dict[Future[bool | None], WantedAnswer] = {}
+        try:
+            while True:
+                for answer in islice(rest, 2 * workers - len(running)):
+                    running[pool.submit(verdict_on, answer)] = answer
+                if not running:
+                    return
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(done), done.result()
+        finally:
+            for left in running:
+                left.cancel()
 
 
 def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | None:
@@ -210,10 +315,14 @@ def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | N
         ) from error
 
 
-def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str) -> Mapping[str, Any]:
+def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, asking: Asking) -> dict[str, Any]:
     """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
     problem = {name: value for name, value in asdict(wanted.problem).items() if name not in ("id", "solution")}
+    if not asking.whole:
+        problem = {name: value for name, value in problem.items() if _is_short(value)}
+    failure = {"error": completion.error} if completion.finish_reason == "error" else {}
     return {
+        **failure,
         "id": str(wanted.key),
         "problem": wanted.problem.id,
         "sample": wanted.sample,
@@ -231,6 +340,10 @@ def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str) -> Ma
         "time_s": completion.time_s,
         "asked": asked,
     }
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_COPY
 
 
 class _RunningMeans:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.data.answers import Answer, AnswerLog
-from pipo_core.data.asking import Asking, Judge, ask, grade, wanted_answers
+from pipo_core.data.asking import Asking, Judge, LazyEngine, ask, grade, wanted_answers
 from pipo_core.data.problems import Problem, mathematics, user_message
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
@@ -51,8 +51,8 @@ def run_rollout(
         max_slots=recipe.budget.slots,
     )
     with AnswerLog(out / ROLLOUTS) as log:
-        engine = lambda: open_engine(Path(recipe.model), Decoding(recipe.method), recipe.engine)  # noqa: E731
-        ask(log, wanted, asking, open_engine=engine, reporter=reporter)
+        with LazyEngine(lambda: open_engine(Path(recipe.model), Decoding(recipe.method), recipe.engine)) as engine:
+            ask(log, wanted, asking, engine=engine, reporter=reporter)
         grade(log, wanted, judge, label="rollout", reporter=reporter)
         return _rollout_totals(problems, [log.answers[answer.key] for answer in wanted])
 

@@ -117,6 +117,7 @@ class Completion:
         finish_reason: ``stop`` (end token or stop string), ``length`` (a budget was reached), ``cancelled``, or
             ``error``; what was written before a cancellation or an error is here.
         error: what went wrong, if ``finish_reason`` is ``error``.
+        lost: whether it failed because of the engine or the servers, not by itself: asked again, it may be answered.
         record: every slot, end tokens and rejected drafts included, if the request asks for it.
         scores: of the tokens written, the end token's included, if the request's sampling asks for them.
         prompt_scores: of the prompt's tokens from the second on, if the request asks for them.
@@ -135,6 +136,7 @@ class Completion:
     slot_token_counts: list[int] | None = None
     finish_reason: FinishReason = "length"
     error: str | None = None
+    lost: bool = False
     record: list[Slot] | None = None
     scores: list[TokenScore] | None = None
     prompt_scores: list[TokenScore] | None = None
@@ -263,6 +265,10 @@ class Engine(Protocol):
         Raises:
             UsageError: before anything runs, if a request is not valid for this engine.
         """
+        ...
+
+    def refusal(self, request: Request) -> str | None:
+        """Return why a request can never fit (what `CapacityError` would say); None if it does or is not known."""
         ...
 
     def cancel(self, request_id: str) -> None:

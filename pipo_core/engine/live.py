@@ -295,7 +295,7 @@ class LiveEngine:
         with self._changed:
             self._accepting = False
             for stream in self._streams.values():
-                lost = Completion(stream.id, finish_reason="error", error="the engine broke down")
+                lost = Completion(stream.id, finish_reason="error", error="the engine broke down", lost=True)
                 stream.put(Delta(stream.id, completion=lost))
             for wish in self._wishes:
                 if isinstance(wish, _Submission):

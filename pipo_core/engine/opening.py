@@ -18,8 +18,8 @@ from pipo_core.recipes.methods import Decoding
 class Opener(Protocol):
     """Opens engines of one kind, which may share weights."""
 
-    def open(self, source: Path | str, decoding: Decoding, settings: Any) -> Engine:
-        """Return an engine on a checkpoint folder, or on random weights in a published shape."""
+    def open(self, source: Path | str | None, decoding: Decoding, settings: Any) -> Engine:
+        """Return an engine on a checkpoint folder, on random weights in a published shape, or on an unknown model."""
         ...
 
     def check(self, settings: Any) -> None:
@@ -31,8 +31,8 @@ class Opener(Protocol):
         ...
 
 
-OpenEngine = Callable[[Path, Decoding, EngineSettings], Engine]
-"""From a checkpoint folder, a decoding and settings to an engine."""
+OpenEngine = Callable[[Path | None, Decoding, EngineSettings], Engine]
+"""From a checkpoint folder, a decoding and settings to an engine; only servers' models may have no folder here."""
 
 OPENERS: Mapping[str, Callable[[], Opener]] = {
     "torch": TorchOpener,
@@ -47,11 +47,12 @@ class Engines:
     def __init__(self) -> None:
         self._openers: dict[str, Opener] = {}
 
-    def open(self, source: Path | str, decoding: Decoding, settings: EngineSettings) -> Engine:
+    def open(self, source: Path | str | None, decoding: Decoding, settings: EngineSettings) -> Engine:
         """Return an engine.
 
         Args:
-            source: a checkpoint folder, or the name of a published shape for random weights.
+            source: a checkpoint folder, or the name of a published shape for random weights; None for servers of a
+                model of which nothing is here.
             decoding: the method with its options.
             settings: the engine's.
 
@@ -75,8 +76,8 @@ def check_engine(settings: EngineSettings) -> None:
     OPENERS[settings.kind]().check(settings)
 
 
-def open_engine(ckpt: Path, decoding: Decoding, settings: EngineSettings) -> Engine:
-    """Return an engine on a checkpoint folder.
+def open_engine(ckpt: Path | None, decoding: Decoding, settings: EngineSettings) -> Engine:
+    """Return an engine on a checkpoint folder, or on servers of a model of which nothing is here.
 
     Raises:
         UsageError: for an option that the method does not have.

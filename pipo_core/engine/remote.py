@@ -230,6 +230,10 @@ class RemoteEngine:
         """Return a client that speaks to the servers as requests do, for what is no request."""
         return httpx.Client(headers=self._headers, timeout=self._timeout, trust_env=self._through_proxy)
 
+    def refusal(self, request: Request) -> str | None:  # noqa: ARG002 - the protocol's
+        """Return None: how much a server takes is known when it has been asked."""
+        return None
+
     def close(self) -> None:
         """End what was opened for this engine."""
         self._on_close()
@@ -287,7 +291,8 @@ class RemoteEngine:
         except asyncio.CancelledError:
             deltas.put(_ended(request, "cancelled"))
         except Exception as error:  # noqa: BLE001 - it becomes the request's error
-            deltas.put(_ended(request, "error", one_line(str(error)) or type(error).__name__))
+            lost = isinstance(error, MachineError)
+            deltas.put(_ended(request, "error", one_line(str(error)) or type(error).__name__, lost=lost))
 
     async def _try_until_answered(
         self, client: httpx.AsyncClient, request: Request, stream: bool, deltas: "queue.SimpleQueue[Delta]"
@@ -397,8 +402,8 @@ def _checked(response: httpx.Response) -> Mapping[str, Any]:
     return content
 
 
-def _ended(request: Request, reason: FinishReason, error: str | None = None) -> Delta:
-    return Delta(request.id, completion=Completion(request.id, finish_reason=reason, error=error))
+def _ended(request: Request, reason: FinishReason, error: str | None = None, *, lost: bool = False) -> Delta:
+    return Delta(request.id, completion=Completion(request.id, finish_reason=reason, error=error, lost=lost))
 
 
 async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]:

@@ -46,7 +46,7 @@ class SGLangOpener:
     def __init__(self) -> None:
         self._running: dict[tuple[Path, str, tuple[str, ...]], _Running] = {}
 
-    def open(self, source: Path | str, decoding: Decoding, settings: SGLangSettings) -> RemoteEngine:
+    def open(self, source: Path | str | None, decoding: Decoding, settings: SGLangSettings) -> RemoteEngine:
         """Return an engine on a server that was started for it; closing the last of a server's engines ends it.
 
         Raises:
@@ -101,11 +101,12 @@ class SGLangOpener:
 class RemoteOpener:
     """Asks running servers what they are."""
 
-    def open(self, source: Path | str, decoding: Decoding, settings: RemoteSettings) -> RemoteEngine:
+    def open(self, source: Path | str | None, decoding: Decoding, settings: RemoteSettings) -> RemoteEngine:
         """Return an engine on servers that run already.
 
         Args:
-            source: the checkpoint that they serve; its tokenizer lays out prompts for SGLang's.
+            source: the checkpoint that they serve; its tokenizer lays out prompts for SGLang's. None for a model of
+                which nothing is here: chats are asked as text.
             decoding: how they decode; a pair model's threshold is sent with each request.
             settings: where they are.
 
@@ -114,6 +115,8 @@ class RemoteOpener:
             UsageError: if the key's variable is not set, or the servers are of different kinds or models.
             CheckpointError: if the checkpoint's tokenizer cannot be read.
         """
+        if source is None:
+            return open_chat(settings)
         ckpt, key, found = _folder(source), _api_key(settings), served_models(settings)
         tokenizer = load_tokenizer(ckpt)
         ends = end_ids(tokenizer, ckpt)
@@ -145,29 +148,41 @@ class RemoteOpener:
 
 
 def open_chat(settings: RemoteSettings, tau: float | None = None) -> RemoteEngine:
-    """Return an engine that takes chats only: a running server lays them out, so nothing of its model is needed here.
+    """Return an engine that takes chats only: running servers lay them out, so nothing of their model is needed here.
 
     Args:
-        settings: where the server is.
+        settings: where the servers are.
         tau: confidence threshold to send with each request; None for the server's.
 
     Raises:
-        MachineError: if the server cannot be reached, or is none of a language model.
-        UsageError: if the key's variable is not set, the key is wrong, or the server has no such model.
+        MachineError: if a server cannot be reached, or is none of a language model.
+        UsageError: if the key's variable is not set, the key is wrong, or the servers do not have the same model.
     """
-    url, key = _address(settings.urls[0]), _api_key(settings)
-    with _client(url, key) as client:
-        model = _listed(client, url, settings.served)
-    said = model.get("max_model_len")
-    max_length = said if isinstance(said, int) and said > 1 else _UNKNOWN_LENGTH
+    key = _api_key(settings)
+    models: dict[str, dict[str, Any]] = {}
+    for url in map(_address, settings.urls):
+        with _client(url, key) as client:
+            models[url] = _listed(client, url, settings.served)
+    if len({str(model["id"]) for model in models.values()}) > 1:
+        raise _different({url: str(model["id"]) for url, model in models.items()})
+    said = [model.get("max_model_len") for model in models.values()]
+    lengths = [length for length in said if isinstance(length, int) and length > 1]
+    max_length = min(lengths) if len(lengths) == len(said) else _UNKNOWN_LENGTH
     return RemoteEngine(
-        OpenAIDialect(str(model["id"]), tau, max_length),
-        [url],
+        OpenAIDialect(str(next(iter(models.values()))["id"]), tau, max_length),
+        list(models),
         tokenizer=None,
         max_length=max_length,
+        concurrency=settings.concurrency,
         api_key=key,
         timeout_s=settings.timeout_s,
+        patience_s=settings.patience_s,
     )
+
+
+def _different(models: Mapping[str, str]) -> UsageError:
+    listed = ", ".join(f"{url} {model}" for url, model in models.items())
+    return UsageError(f"the servers do not serve the same: {listed}", hint=_WRONG_NAME)
 
 
 class Served(NamedTuple):
@@ -196,8 +211,7 @@ def served_models(settings: RemoteSettings) -> dict[str, Served]:
     if not found:
         raise next(iter(lost.values()))
     if len(set(found.values())) > 1:
-        listed = ", ".join(f"{url} {one.model}" for url, one in found.items())
-        raise UsageError(f"the servers do not serve the same: {listed}", hint=_WRONG_NAME)
+        raise _different({url: one.model for url, one in found.items()})
     for away in lost.values():
         _LOG.warning("%s; the other servers are asked", away.message)
     return found
@@ -208,7 +222,9 @@ def _address(url: str) -> str:
     return url.rstrip("/").removesuffix("/v1")
 
 
-def _folder(source: Path | str) -> Path:
+def _folder(source: Path | str | None) -> Path:
+    if source is None:
+        raise UsageError("an engine that reads or starts a model needs a checkpoint")
     if not isinstance(source, Path):
         raise UsageError(f"{source} has random weights, which only the torch engine makes")
     return source

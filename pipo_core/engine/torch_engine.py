@@ -17,7 +17,7 @@ from pipo_core.chat import encode_prompt, end_ids
 from pipo_core.decode.method import Method, RunningState, StepOutput
 from pipo_core.decode.prefill import PrefillSettings, PromptReader
 from pipo_core.engine.admission import Admission
-from pipo_core.engine.api import Completion, Delta, EngineStats, FinishReason, Reports, Request
+from pipo_core.engine.api import CapacityError, Completion, Delta, EngineStats, FinishReason, Reports, Request
 from pipo_core.engine.memory import MemoryPlan
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
@@ -163,11 +163,24 @@ class TorchEngine:
         """
         if request.id in self._ids:
             raise UsageError(f"request {request.id} is running or waiting already")
-        if not request.prompt_ids:
-            request = replace(request, prompt_ids=tuple(encode_prompt(self._tokenizer, request.messages)))
+        request = self._laid_out(request)
         self._admission.check(request)
         self._ids.add(request.id)
         self._admission.waiting.append(request)
+
+    def refusal(self, request: Request) -> str | None:
+        """Return why a request's prompt and budget can never fit; None if they do."""
+        try:
+            self._admission.check(self._laid_out(request))
+        except CapacityError as error:
+            return error.message
+        return None
+
+    def _laid_out(self, request: Request) -> Request:
+        """Return a request with the ids of its prompt."""
+        if request.prompt_ids:
+            return request
+        return replace(request, prompt_ids=tuple(encode_prompt(self._tokenizer, request.messages)))
 
     def cancel(self, request_id: str) -> None:
         """End a request and remove its sequence at once; nothing happens if it has ended or is unknown."""
@@ -387,4 +400,5 @@ class TorchEngine:
         lost, self._running, self._state = self._running, [], None
         for writer in lost:
             if not writer.done:
+                writer.completion.lost = True
                 self._fail(writer, error)

@@ -34,7 +34,7 @@ class TorchOpener:
     def __init__(self) -> None:
         self._loaded: dict[Path | str, Qwen3_5ForCausalPIPO] = {}
 
-    def open(self, source: Path | str, decoding: Decoding, settings: TorchSettings) -> TorchEngine:
+    def open(self, source: Path | str | None, decoding: Decoding, settings: TorchSettings) -> TorchEngine:
         """Return an engine.
 
         Args:
@@ -48,6 +48,8 @@ class TorchOpener:
                 vocabulary needs.
             MachineError: if the device does not exist, or the batch does not fit its memory.
         """
+        if source is None:
+            raise UsageError("the torch engine needs a checkpoint")
         device, dtype = prepare(settings)
         # Random weights use the tiny world's tokenizer. It knows few of their ids; the others decode to no text.
         tokenizer = load_tokenizer(source if isinstance(source, Path) else bundled_model("tiny-student"))

@@ -10,10 +10,10 @@ its noise is keyed by slot and place, so a cut answer equals the answer that the
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipo_core.data.problems import Problem
 from pipo_core.evaluate.statistics import (
@@ -59,35 +59,83 @@ class Cut:
         return None if self.slots is None else self.tokens - self.slots
 
 
-def counts_steps(row: AnswerRow) -> bool:
-    """Return whether the engine reported how many tokens each step wrote."""
-    return row.get("slot_token_counts") is not None
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """An answer as scores need it, without its text: an evaluation holds tens of thousands.
+
+    Attributes:
+        problem: the question's name.
+        sample: the number of the sample.
+        ended: whether it ended by itself.
+        correct: the verdict.
+        undecided: whether grading broke off.
+        tokens: real tokens, the end token included.
+        steps: real tokens written up to the end of each step, cumulative; None where the engine does not report steps.
+        drafts: drafts that were offered; None where the engine does not report them.
+        prompt_tokens: of the prompt; None where that is not known.
+        error: why there is no answer; None if there is one.
+        session: names what one engine answered from its opening to its end; None in files of older versions.
+        at_s: seconds from the beginning of the session to the answer's end.
+    """
+
+    problem: str
+    sample: int
+    ended: bool
+    correct: bool
+    undecided: bool
+    tokens: int
+    steps: NDArray[np.int32] | None
+    drafts: int | None
+    prompt_tokens: int | None
+    error: str | None
+    session: str | None
+    at_s: float
+
+    @classmethod
+    def of(cls, row: AnswerRow) -> "ScoredAnswer":
+        """Return the answer of a line of an answer file with its verdict."""
+        counts = row.get("slot_token_counts")
+        failed = row["finish_reason"] == "error"
+        steps = None if counts is None and not failed else np.cumsum(np.asarray(counts or [], dtype=np.int32))
+        return cls(
+            problem=row["problem"],
+            sample=row["sample"],
+            ended=row["finish_reason"] == "stop",
+            correct=bool(row["correct"]),
+            undecided=bool(row.get("undecided")),
+            tokens=int(row.get("written", row["tokens"])) if steps is None else int(steps[-1]) if len(steps) else 0,
+            steps=steps,
+            drafts=None if counts is None else row["drafts"],
+            prompt_tokens=row.get("prompt_tokens"),
+            error=str(row.get("error")) if failed else None,
+            session=row.get("session"),
+            at_s=float(row.get("at_s") or 0.0),
+        )
 
 
-def cut(row: AnswerRow, unit: Unit, limit: int) -> Cut:
+def cut(answer: ScoredAnswer, unit: Unit, limit: int) -> Cut:
     """Return the first `limit` tokens or slots of an answer."""
-    ended = row["finish_reason"] == "stop"
-    prompt = row.get("prompt_tokens")
-    undecided, odd = bool(row.get("undecided")), None if prompt is None else prompt % 2 == 1
-    if not counts_steps(row):
-        finished = ended and row["written"] <= limit
-        return Cut(min(row["written"], limit), None, None, finished, finished and bool(row["correct"]), undecided, odd)
-    reached = list(accumulate(row["slot_token_counts"]))
-    total, slots = (reached[-1] if reached else 0), len(reached)
+    odd = None if answer.prompt_tokens is None else answer.prompt_tokens % 2 == 1
+    steps = answer.steps
+    if steps is None:
+        finished = answer.ended and answer.tokens <= limit
+        kept = min(answer.tokens, limit)
+        return Cut(kept, None, None, finished, finished and answer.correct, answer.undecided, odd)
+    slots = len(steps)
     if unit == "slots":
-        within = slots <= limit
-        kept_slots = min(slots, limit)
-        tokens = reached[kept_slots - 1] if kept_slots else 0
+        within, kept_slots = slots <= limit, min(slots, limit)
+        tokens = int(steps[kept_slots - 1]) if kept_slots else 0
     else:
-        within = total <= limit
-        kept_slots = sum(1 for before in [0, *reached[:-1]] if before < limit) if reached else 0
-        tokens = min(total, limit)
-    finished = within and ended
+        within, tokens = answer.tokens <= limit, min(answer.tokens, limit)
+        # A step belongs to the answer if fewer than `limit` tokens stood before it.
+        kept_slots = min(slots, int(np.searchsorted(steps, limit)) + 1) if slots else 0
+    finished = within and answer.ended
     # A method makes the same number of drafts in every slot, with two exceptions: a last slot whose first token ended
     # the text has none, and eagle makes none at the prompt.
-    per_slot = -(-row["drafts"] // len(reached)) if reached else 0
-    drafts = min(kept_slots * per_slot, row["drafts"])
-    return Cut(tokens, kept_slots, drafts, finished, finished and bool(row["correct"]), undecided, odd)
+    offered = answer.drafts or 0
+    per_slot = -(-offered // slots) if slots else 0
+    drafts = min(kept_slots * per_slot, offered)
+    return Cut(tokens, kept_slots, drafts, finished, finished and answer.correct, answer.undecided, odd)
 
 
 @dataclass(frozen=True)
@@ -106,13 +154,13 @@ class Outcome:
             yield from samples
 
 
-def outcome(rows: Sequence[AnswerRow], problems: Sequence[Problem], samples: int, unit: Unit, limit: int) -> Outcome:
+def outcome(rows: Sequence[ScoredAnswer], problems: Sequence[Problem], samples: int, unit: Unit, limit: int) -> Outcome:
     """Return the answers by problem and sample, each cut to the budget.
 
     Raises:
         KeyError: if an answer is absent.
     """
-    found = {(row["problem"], row["sample"]): row for row in rows}
+    found = {(row.problem, row.sample): row for row in rows}
     return Outcome([[cut(found[problem.id, sample], unit, limit) for sample in range(samples)] for problem in problems])
 
 

@@ -1,13 +1,60 @@
 """Tables of an evaluation's results: how accurate each arm is, and what its answers cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
+def suite_results(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the results of each suite of an evaluation; those of older versions had one, without a list."""
+    return list(results.get("suites") or [results])
+
+
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of accuracy and of cost for each budget of the results of `run_eval`, tokens first.
+    """Return the tables of accuracy and of cost of each suite, and of all together, of the results of `run_eval`."""
+    suites = suite_results(results)
+    found = [table for suite in suites for table in suite_tables(suite)]
+    return [*found, overall_table(suites)] if len(suites) > 1 else found
+
+
+def overall_table(suites: Sequence[Mapping[str, Any]]) -> Table:
+    """Return each arm's accuracy in every suite and its mean over the suites, in percent, as the paper's table has it.
+
+    Args:
+        suites: the results of each suite, with the same arms.
+    """
+    budgets = ("slots", "tokens")
+    unit = next(unit for unit in budgets if all(unit in suite["budget"] for suite in suites))
+    columns = ["arm", "τ", *(suite["suite"] for suite in suites), "mean"]
+    rows = []
+    for place, arm in enumerate(suites[0]["arms"]):
+        at = [suite["arms"][place]["budgets"][unit] for suite in suites]
+        cells = [_avg_and_pass(one, suite["samples"]) for one, suite in zip(at, suites, strict=True)]
+        means = _avg_and_pass(
+            {
+                "avg": {"value": sum(one["avg"]["value"] for one in at) / len(at)},
+                "pass": {"n": {"value": sum(_pass_at_all(one) for one in at) / len(at)}},
+            },
+            max(suite["samples"] for suite in suites),
+        )
+        rows.append([arm["arm"], _gate_text(arm), *cells, means])
+    title = f"all suites, avg / pass of all answers in %, each at its budget of {unit}"
+    return without_empty_columns(Table(title, columns, rows))
+
+
+def _pass_at_all(figures: Mapping[str, Any]) -> float:
+    """Return the share of questions of which at least one answer is right."""
+    return float(list(figures["pass"].values())[-1]["value"])
+
+
+def _avg_and_pass(figures: Mapping[str, Any], samples: int) -> str:
+    avg = _percent(figures["avg"]["value"])
+    return avg if samples == 1 else f"{avg} / {_percent(_pass_at_all(figures))}"
+
+
+def suite_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of accuracy and of cost for each budget of one suite's results, tokens first.
 
     Budgets whose figures are the same share their tables. Accuracies and intervals are in percent.
     """

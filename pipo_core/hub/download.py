@@ -105,7 +105,6 @@ def download(
         MissingInputError: if something does not exist, cannot be reached, or arrives damaged.
         MachineError: if the disk is full, or would be, or the cache cannot be written.
     """
-    reporter = reporter or SilentReporter()
     bundled = [key for key, entry in CATALOG.items() if entry.bundled]
     spread = dict.fromkeys(each for name in names for each in (bundled if name == TINY else [name]))
     wanted = [_named(name, kind) for name in spread]
@@ -116,7 +115,14 @@ def download(
             f"--to is for the bundled models; {name} goes into the Hugging Face cache",
             hint=f"HF_HOME=DIR {remote[0].download_command}",
         )
-    plans = {named.text: _plan(named, reporter, dry_run=dry_run) for named in remote}
+    return download_named(wanted, to=to, dry_run=dry_run, reporter=reporter or SilentReporter())
+
+
+def download_named(
+    wanted: Sequence[Named], *, reporter: Reporter, to: Path | None = None, dry_run: bool = False
+) -> list[Item]:
+    """Download what is named and return one item for each; see `download`."""
+    plans = {named.text: _plan(named, reporter, dry_run=dry_run) for named in wanted if not named.entry.bundled}
     if not dry_run:
         _require_space([plan for plan in plans.values() if isinstance(plan, _Plan)])
     items = []

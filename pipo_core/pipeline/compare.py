@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.evaluate.table import suite_results
 from pipo_core.files import read_object
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 RESULTS = "results.json"
-_ROWS = {"eval": ("arms",), "bench": ("lengths", "throughput", "training", "raw", "raw_throughput")}
+_ROWS = {"eval": ("arms", "suites"), "bench": ("lengths", "throughput", "training", "raw", "raw_throughput")}
 _ASIDE = {"definitions", "command", "limits_of"}
 """Keys of results that are not compared as settings. `limits_of` has a bandwidth that a CPU's bench measures anew."""
 
@@ -90,11 +91,12 @@ def _bench_figures(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...]
 
 
 def _eval_figures(results: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, float | None]]]:
-    for arm in results["arms"]:
-        for unit, at in arm["budgets"].items():
-            key = (f"{results['budget'][unit]:,} {unit}", arm["label"])
-            points = {f"avg@{results['samples']}": at["avg"]["value"]}
-            yield key, {**points, "tokens a slot": at["tokens_per_slot"]}
+    for suite in suite_results(results):
+        for arm in suite["arms"]:
+            for unit, at in arm["budgets"].items():
+                key = (suite["suite"], f"{suite['budget'][unit]:,} {unit}", arm["label"])
+                points = {f"avg@{suite['samples']}": at["avg"]["value"]}
+                yield key, {**points, "tokens a slot": at["tokens_per_slot"]}
 
 
 def _ratios(first: Mapping[str, float | None], second: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -117,7 +119,12 @@ def _shown(name: str, value: float | None) -> str:
 
 
 def _settings(results: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in results.items() if key not in {*_ROWS[results["kind"]], *_ASIDE}}
+    aside = {*_ROWS[results["kind"]], *_ASIDE}
+    settings = {key: value for key, value in results.items() if key not in aside}
+    if results["kind"] == "eval":
+        for suite in suite_results(results):
+            settings |= {f"{suite['suite']}.{key}": value for key, value in suite.items() if key not in aside}
+    return settings
 
 
 def _differences(name: str, first: Any, second: Any) -> Iterator[tuple[str, list[Any]]]:

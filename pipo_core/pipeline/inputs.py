@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipo_core.errors import MissingInputError
+from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.hub.cache import find_cached
+from pipo_core.hub.questions import find_questions
 from pipo_core.pipeline.records import RECORD, stage_state
 from pipo_core.recipes.base import Reference
 from pipo_core.recipes.catalog import CATALOG, Kind, find_name
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.schema import input_keys
+from pipo_core.recipes.suite import FileSource, GeneratedSource, source_file
+from pipo_core.recipes.suites import NamedSuite, find_suites, suite_path
 from pipo_core.text import did_you_mean
 
 STAGE_PREFIX = "stage:"
@@ -179,10 +182,65 @@ def _resolver(mark: Reference) -> Resolver:
 
 def _named(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
     """Yield key, value and resolver of every input that a recipe names."""
+    if kind == "eval":
+        yield from _suite_inputs(settings)
     for pattern, mark in input_keys(KINDS[kind]).items():
         for key, value in _matches(pattern.split("."), settings, ()):
             if value is not None and value not in mark.generated:
                 yield key, str(value), _resolver(mark)
+
+
+def _suite_inputs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
+    """Yield the file of an evaluation's suite, and the file of each suite's questions."""
+    name, copies = str(settings["suite"]), settings.get("benchmark") or {}
+    yield "suite", name, lambda *_: suite_path(name).absolute()
+    suites = find_suites(name)
+    for one in suites:
+        one.profile_name(settings.get("profile"))
+    for copied in copies:
+        if copied not in [one.name for one in suites]:
+            guess = did_you_mean(copied, [one.name for one in suites])
+            raise UsageError(f"benchmark.{copied}: {name} asks no suite of this name{guess}")
+    for one in suites:
+        if one.name in copies:
+            yield f"benchmark.{one.name}", str(copies[one.name]), _resolve_copy(one)
+        elif not isinstance(one.suite.source, GeneratedSource):
+            yield f"benchmark.{one.name}", one.suite.source.text, _resolve_source(one)
+
+
+def _resolve_copy(named: NamedSuite) -> Resolver:
+    """Return the resolver of a copy of a suite's questions: a file, or a folder that holds the suite's own file."""
+
+    def resolve(key: str, value: str, stages: Mapping[str, Path]) -> Path:
+        path = _on_disk(key, value, stages)
+        if path is None:
+            raise AbsentPathError(f"{key}: {value} does not exist{_first_absent(value)}", value)
+        if path.is_dir():
+            path = path / Path(source_file(named.suite.source)).name
+        if not path.is_file():
+            raise MissingInputError(f"{key}: {path} {'is no regular file' if path.exists() else 'does not exist'}")
+        return path
+
+    return resolve
+
+
+def _resolve_source(named: NamedSuite) -> Resolver:
+    def resolve(key: str, value: str, _: Mapping[str, Path]) -> Path:
+        source = named.suite.source
+        if isinstance(source, FileSource):
+            path = named.path.parent / source.path
+            if not path.is_file():
+                raise MissingInputError(f"{key}: {path} does not exist", hint=f"source.path in {named.path}")
+            return path.absolute()
+        found = find_questions(named)
+        if found is None:
+            raise MissingInputError(
+                f"{key}: the questions ({value}) are not in the Hugging Face cache",
+                hint=f"pipo download --suite {named.given_name}",
+            )
+        return found
+
+    return resolve
 
 
 def _matches(parts: list[str], node: Any, done: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

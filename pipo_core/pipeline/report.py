@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.bench.table import bench_tables
-from pipo_core.evaluate.table import parity_table, tables
+from pipo_core.evaluate.table import parity_table, suite_results, suite_tables
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline import plots
 from pipo_core.pipeline.answer_time import answer_seconds
@@ -44,15 +44,13 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
         MissingInputError: if a stage's record or results are absent.
     """
     records = [(stage.folder, stage_record(stage.folder)) for stage in stages]
-    evals = _results(records, "eval")
+    evals = _eval_results(records)
     benches = _results(records, "bench")
     sections = [
         f"# {folder.name}\n\nWritten {now()}.",
         _section("In plain words", _bullets(conclusions(evals, benches))),
         _section("Accuracy", *(_accuracy(name, results, folder, benches) for name, results in evals.items())),
-        _section(
-            "Answers", *(_answers(path, evals[record["name"]]) for path, record in records if record["name"] in evals)
-        ),
+        _section("Answers", *(_answers(folder / name.partition("/")[0], found) for name, found in evals.items())),
         _section("Speed", *(_speed(name, results, folder) for name, results in benches.items())),
         _section("Training", *_each(records, TRAININGS, lambda path, record: _training(path, record, folder))),
         _section(
@@ -69,6 +67,16 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
 
 def _results(records: Sequence[tuple[Path, Record]], kind: str) -> dict[str, dict[str, Any]]:
     return {record["name"]: read_json(path / "results.json") for path, record in records if record["kind"] == kind}
+
+
+def _eval_results(records: Sequence[tuple[Path, Record]]) -> dict[str, Mapping[str, Any]]:
+    """Return the results of each suite by the name of its stage, and of its own where a stage has several."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, results in _results(records, "eval").items():
+        suites = suite_results(results)
+        for suite in suites:
+            found[name if len(suites) == 1 else f"{name}/{suite['suite']}"] = suite
+    return found
 
 
 def _each(
@@ -90,19 +98,20 @@ def _images(files: Sequence[Path]) -> str:
     return "\n\n".join(f"![{file.stem.replace('_', ' ')}]({file.name})" for file in files)
 
 
-def _accuracy(name: str, results: dict[str, Any], folder: Path, benches: Mapping[str, Record]) -> str:
+def _accuracy(name: str, results: Mapping[str, Any], folder: Path, benches: Mapping[str, Record]) -> str:
+    file = name.replace("/", "_")
     unit = next(iter(results["budget"]))
     figures = {arm["label"]: arm["budgets"][unit] for arm in results["arms"]}
     per_slot = {label: at["tokens_per_slot"] for label, at in figures.items() if at["tokens_per_slot"]}
-    files = plots.evaluation(results, folder, name)
-    files += plots.trade_off(results, per_slot, "real tokens a slot", folder, f"{name}_over_tokens_a_slot")
+    files = plots.evaluation(results, folder, file)
+    files += plots.trade_off(results, per_slot, "real tokens a slot", folder, f"{file}_over_tokens_a_slot")
     for bench_name, bench in benches.items():
         seconds = answer_seconds(bench, {label: at["mean_tokens"] for label, at in figures.items()})
         milliseconds = {label: 1000 * found for label, found in seconds.items()}
         what = f"ms an answer after {bench['lengths'][0]['prompt_tokens']:,} tokens, {bench['machine']['device']}"
-        files += plots.trade_off(results, milliseconds, what, folder, f"{name}_over_{bench_name}_time")
+        files += plots.trade_off(results, milliseconds, what, folder, f"{file}_over_{bench_name}_time")
     parity = parity_table(results)
-    shown = [*tables(results), *([parity] if parity is not None else [])]
+    shown = [*suite_tables(results), *([parity] if parity is not None else [])]
     return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in shown), _images(files)])
 
 
@@ -111,7 +120,7 @@ def _answers(stage: Path, results: Record) -> str:
     found = recommend(results, next(iter(results["budget"])))
     pairs = [arm for arm in results["arms"] if arm["tau"] is not None]
     arm = found.arm if found is not None else pairs[0] if pairs else None
-    return sample_answers(stage, arm) if arm is not None else ""
+    return sample_answers(stage, results["suite"], arm) if arm is not None else ""
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipo_core.data.answers import Answer, read_index, read_row
 from pipo_core.errors import PipoError
-from pipo_core.evaluate.runner import ANSWERS
+from pipo_core.evaluate.runner import answers_path
 from pipo_core.recipes.catalog import CATALOG
 from pipo_core.recipes.locate import bundled_model
 
@@ -14,16 +14,19 @@ BETWEEN_SLOTS, WITHIN = "│", "·"
 _SHOWN_SLOTS = 60
 
 
-def sample_answers(stage: Path, arm: Mapping[str, Any]) -> str:
+def sample_answers(stage: Path, suite: str, arm: Mapping[str, Any]) -> str:
     """Return a right answer of an arm, and a wrong one if there is one, in Markdown; empty if slots are not known.
 
     The texts are tokenized again, and an answer whose text tokenizes otherwise than it was sampled is passed over.
 
     Args:
         stage: the evaluation's folder.
+        suite: the suite's name.
         arm: its entry in the results.
     """
-    log = stage / ANSWERS / f"{arm['label']}.jsonl"
+    log = answers_path(stage, suite, arm["label"])
+    if arm["ckpt"] is None:
+        return ""
     model = Path(arm["ckpt"])
     if arm["ckpt"] in CATALOG and CATALOG[arm["ckpt"]].bundled:
         model = bundled_model(arm["ckpt"])
@@ -69,6 +72,6 @@ def slots_of(tokens: Sequence[str], counts: Sequence[int]) -> list[list[str]]:
 def _block(row: Mapping[str, Any], slots: Sequence[Sequence[str]], *, right: bool) -> str:
     text = BETWEEN_SLOTS.join(WITHIN.join(slot) for slot in slots[:_SHOWN_SLOTS]).replace("\n", "↵")
     more = f" … ({len(slots) - _SHOWN_SLOTS} more slots)" if len(slots) > _SHOWN_SLOTS else ""
-    verdict = "right" if right else f"wrong: it is {row['answer']}"
-    question = str(row["question"]).replace("\n", " ")
+    verdict = "right" if right else f"wrong: it is {row['answer']}" if "answer" in row else "wrong"
+    question = str(row.get("question", row["problem"])).replace("\n", " ")
     return f"{question} ({verdict})\n\n```\n{text.replace('```', '')}{more}\n```"

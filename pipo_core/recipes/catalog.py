@@ -1,4 +1,4 @@
-"""The catalog: short names of models, data and benchmarks, and where they are published."""
+"""The catalog: short names of models and data, and where they are published; benchmarks are files (`suite.py`)."""
 
 import re
 from dataclasses import dataclass
@@ -54,6 +54,8 @@ class Named:
     @property
     def download_command(self) -> str:
         """Return the command that downloads it; for a hub id of data it needs `--kind data`."""
+        if self.entry.kind == "benchmark":
+            return f"pipo download --suite {self.text}"
         told = self.entry.kind != "model" and self.text.partition("@")[0] not in CATALOG
         return f"pipo download {self.text}{' --kind data' if told else ''}"
 
@@ -108,15 +110,6 @@ CATALOG: dict[str, Entry] = {
         "data/rl_0.5.jsonl",
         "pipo distill recipes/opd.yaml --dry-run",
         rows=3_350,  # at most: a tenth of the paper's 17.4 K and 16.1 K questions
-    ),
-    "aime25": Entry(
-        "benchmark",
-        "math-ai/aime25",
-        "563bb8404243c5f09de6ec262f2db674fe5bce9b",
-        False,
-        "AIME 2025, 30 questions",
-        "test.jsonl",
-        "pipo eval --suite math --dry-run",
     ),
 }
 

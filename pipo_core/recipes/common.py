@@ -1,7 +1,7 @@
 """Settings that several recipes share: sampling, budgets, the engine, problems."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -45,6 +45,27 @@ class Sampling(RecipeModel):
         le=10,
         description="Divides positive logits, and multiplies negative ones, of tokens in prompt or output; 1 is off.",
     )
+
+
+PRESETS: Mapping[str, Sampling] = {"paper": Sampling(), "vendor": Sampling(presence_penalty=0.0)}
+"""Named settings of sampling.
+
+- paper: the paper's, which Qwen3.5's card also gives for thinking;
+- vendor: what servers take from the weights' generation_config.json, which cannot hold a presence penalty.
+
+The penalty costs kept drafts.
+"""
+
+SamplingChoice: TypeAlias = Annotated[
+    Annotated[Literal["paper", "vendor"], Tag("preset")] | Annotated[Sampling, Tag("settings")],
+    Discriminator(lambda value: "preset" if isinstance(value, str) else "settings"),
+]
+"""Settings of sampling, or the name of a preset."""
+
+
+def sampling_of(choice: "Sampling | str") -> Sampling:
+    """Return the settings that a choice stands for."""
+    return PRESETS[choice] if isinstance(choice, str) else choice
 
 
 class Budget(RecipeModel):

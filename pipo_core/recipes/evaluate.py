@@ -1,76 +1,97 @@
-"""`kind: eval`: accuracy of several arms on the same problems, with the same seeds."""
+"""`kind: eval`: accuracy of several arms on the same questions, with the same seeds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
-from pipo_core.recipes.base import Finding, JobRecipe, RecipeModel, Seed, rows_ref, unique
-from pipo_core.recipes.common import Budget, EngineSettings, Sampling, TorchSettings
+from pipo_core.recipes.base import Finding, JobRecipe, ModelRef, RecipeModel, Seed, unique
+from pipo_core.recipes.common import Budget, EngineSettings, SamplingChoice, TorchSettings
 from pipo_core.recipes.methods import PAIRS
 
-SuiteName = Literal["tiny", "math"]
-BenchmarkRef = Annotated[str, rows_ref("test.jsonl", kind="benchmark")]
+USUAL_QUESTIONS = 500
+"""Generated questions, unless a recipe says how many."""
 
-BENCHMARKS: Mapping[SuiteName, str] = {"math": "aime25"}
-"""The suites with published problems, and the problems' names in the catalog; the other suites generate theirs."""
+
+class EvalArm(Arm):
+    """One arm of an evaluation."""
+
+    ckpt: ModelRef | None = Field(  # type: ignore[assignment]  # wider than other arms': a server's model has no file
+        default=None,
+        description="Checkpoint: a folder, catalog name, hub id or stage:NAME; none for servers of another model.",
+    )
+    engine: EngineSettings | None = Field(
+        default=None, description="What answers for this arm; null: the recipe's engine."
+    )
+    sampling: SamplingChoice | None = Field(
+        default=None, description="How this arm's tokens are sampled; null: as the recipe says."
+    )
 
 
 class EvalProblems(RecipeModel):
-    """How many problems are asked."""
+    """Which questions are asked."""
 
     count: int | None = Field(
         default=None,
         ge=1,
-        description="Number of problems (a benchmark's first); null: 500 of tiny, all of a benchmark.",
+        description=f"Number of generated questions (null: {USUAL_QUESTIONS}), or at most so many of a suite's first.",
+    )
+    ids: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="Only the questions with these names; null: all."
     )
     seed: Seed = 0
 
 
 class EvalRecipe(JobRecipe):
-    """Measures avg@k and pass@k with intervals, tokens a slot, and paired differences."""
+    """Measures avg@k and pass@k with intervals, cost per answer, and paired differences."""
 
     kind: Literal["eval"] = Field(default="eval", description="The kind of recipe.")
-    suite: SuiteName = Field(
-        default="tiny", description="The problems: tiny is generated arithmetic, math is AIME 2025."
+    suite: str = Field(
+        default="tiny",
+        min_length=1,
+        description="What is asked: a shipped suite or group (pipo recipes ls, suites/), or a suite's file.",
     )
-    benchmark: BenchmarkRef | None = Field(
-        default=None,
-        description="Where the suite's problems are: a catalog name (math: aime25), a hub id or a path; not for tiny.",
+    profile: str | None = Field(
+        default=None, description="How it is asked and graded, such as paper or official; null: each suite's usual way."
+    )
+    benchmark: dict[str, str] = Field(
+        default={},
+        description="Copies of the questions on this disk, by suite: {math: aime/test.jsonl}; others are in the "
+        "Hugging Face cache.",
     )
     problems: EvalProblems = EvalProblems()
-    samples: int = Field(default=4, ge=1, description="Answers per problem: the k of avg@k (paper: 4).")
+    samples: int | None = Field(
+        default=None, ge=1, description="Answers per question, the k of avg@k; null: the suite's (paper: 4)."
+    )
     seed: Seed = 0
-    sampling: Sampling = Sampling()
-    budget: Budget = Field(description="How long an answer may become.", examples=[{"tokens": 1}])
-    arms: Annotated[list[Arm], Field(min_length=1)] = Field(
+    sampling: SamplingChoice | None = Field(
+        default=None, description="How tokens are sampled: settings, paper or vendor; null: the suite's."
+    )
+    budget: Budget | None = Field(default=None, description="How long an answer may become; null: the suite's.")
+    arms: Annotated[list[EvalArm], Field(min_length=1)] = Field(
         description="The arms to compare.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
     )
     baseline: str | None = Field(default=None, description="Name of the arm that paired differences are taken against.")
     engine: EngineSettings = Field(default=TorchSettings(), description="What answers: torch here, or servers.")
+    code_workers: int | None = Field(
+        default=None, ge=1, description="Programs that are tested at once; null: the number of cores."
+    )
+
+    def engine_of(self, arm: EvalArm) -> EngineSettings:
+        """Return the settings of what answers for an arm."""
+        return self.engine if arm.engine is None else arm.engine
 
     def findings(self) -> Iterator[Finding]:
-        """Suite math needs a benchmark, suite tiny takes none; arms have different names; baseline names an arm.
+        """Arms have different names; baseline names an arm; only servers' arms go without a checkpoint.
 
         Options of methods besides tau are the torch engine's.
         """
-        yield from self._suite_findings()
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
-        if not isinstance(self.engine, TorchSettings):
-            for index, arm in enumerate(self.arms):
-                yield from server_findings(index, arm, self.engine.kind, (("engine",),))
-
-    def _suite_findings(self) -> Iterator[Finding]:
-        usual = BENCHMARKS.get(self.suite)
-        if usual is None:
-            if self.benchmark is not None:
-                yield Finding(("benchmark",), f"suite {self.suite} generates its problems; remove it", (("suite",),))
-            return
-        if self.benchmark is None:
-            message = f"suite {self.suite} needs its problems: benchmark={usual}, or a local copy"
-            yield Finding(("benchmark",), message, (("suite",),))
-        if self.problems.seed:
-            message = f"the problems of suite {self.suite} are not generated, so no seed applies; remove it"
-            yield Finding(("problems", "seed"), message, (("suite",),))
+        for index, arm in enumerate(self.arms):
+            kind = self.engine_of(arm).kind
+            if kind != "torch":
+                yield from server_findings(index, arm, kind, (("engine",),))
+            if arm.ckpt is None and kind != "remote":
+                yield Finding(("arms", index), f"engine {kind} needs a ckpt", (("engine",),))

@@ -6,15 +6,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipo_core.errors import MissingInputError, RecipeError, UsageError
 from pipo_core.recipes.base import MAX_NAME, Loc, RecipeModel
 from pipo_core.recipes.changes import Change, apply_changes, origin_of, parse_override, set_changes
 from pipo_core.recipes.check import MOST_PROBLEMS, RecipeProblem, reference_problems, show, validate
-from pipo_core.recipes.kinds import KINDS, JobKind, Recipe
+from pipo_core.recipes.kinds import FILE_KINDS, KINDS, SUITE_KINDS, JobKind, Recipe
 from pipo_core.recipes.locate import shipped_recipes
 from pipo_core.recipes.pipeline import PipelineRecipe, Stage
+from pipo_core.recipes.suite import SuiteFile, SuiteGroup
 from pipo_core.recipes.yaml_positions import MAX_CHARACTERS, Document, Position, YamlProblem, parse
 from pipo_core.text import did_you_mean, one_line
 
@@ -55,7 +56,32 @@ def parse_recipe(
     recipe, problems = source.check(stages)
     if recipe is None or problems:
         raise RecipeError(problems, name=name, hint=source.hint())
-    return recipe
+    return cast(Recipe, recipe)
+
+
+def load_suite_file(path: Path) -> SuiteFile | SuiteGroup:
+    """Return the suite, or the group of suites, in a file.
+
+    Raises:
+        RecipeError: if the file is not valid; it holds all problems.
+        MissingInputError: if there is no such file.
+    """
+    source = _open(_read(path), str(path), [], SUITE_KINDS)
+    found, problems = source.check(())
+    if not isinstance(found, SuiteFile | SuiteGroup) or problems:
+        raise RecipeError(problems, name=str(path), hint=source.hint())
+    return found
+
+
+def load_file(path: Path, overrides: Sequence[str] = ()) -> RecipeModel:
+    """Return the recipe in a file, as `load_recipe` does, or the suite or group of suites."""
+    kind = parse(_read(path)).value
+    return load_suite_file(path) if _names_suite(kind) and not overrides else load_recipe(path, overrides)
+
+
+def _names_suite(value: Any) -> bool:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return isinstance(kind, str) and kind in SUITE_KINDS
 
 
 def stage_recipe(stage: Stage, *, stages: Collection[str] | None = None) -> JobKind:
@@ -86,8 +112,9 @@ class _Source:
     problems: list[tuple[Position | None, str]]
     overridden: dict[str, dict[str, str]]
     """By stage, the keys of its `set` that come from overrides, each with its override."""
+    kinds: Mapping[str, type[RecipeModel]]
 
-    def check(self, stages: Collection[str] | None) -> tuple[Recipe | None, list[str]]:
+    def check(self, stages: Collection[str] | None) -> tuple[RecipeModel | None, list[str]]:
         """Return the recipe (None if invalid) and all problems, in the file's order and those of overrides last."""
         recipe = self._recipe(stages)
         last = Position(10**9, 0)
@@ -100,7 +127,7 @@ class _Source:
     def hint(self) -> str:
         """Return a command that helps with the problems of this recipe."""
         kind = self.value.get("kind") if isinstance(self.value, dict) else None
-        return f"pipo recipes schema {kind}" if isinstance(kind, str) and kind in KINDS else "pipo recipes ls"
+        return f"pipo recipes schema {kind}" if isinstance(kind, str) and kind in FILE_KINDS else "pipo recipes ls"
 
     def add(self, problem: RecipeProblem) -> None:
         """Add a problem, with the position of its value or of the nearest parent that has one."""
@@ -122,7 +149,7 @@ class _Source:
                 return place
         return values.get((), Position(1, 1))
 
-    def _recipe(self, stages: Collection[str] | None) -> Recipe | None:
+    def _recipe(self, stages: Collection[str] | None) -> RecipeModel | None:
         if not isinstance(self.value, dict):
             what = "is empty" if self.value is None else f"holds a {_form(self.value)}"
             self.add(RecipeProblem((), f"the file {what}; a recipe is a mapping that starts with kind:"))
@@ -130,7 +157,8 @@ class _Source:
         model = self._model()
         if model is None:
             return None
-        self.value.setdefault("run", _run_name(self.name))
+        if "run" in model.model_fields:
+            self.value.setdefault("run", _run_name(self.name))
         for problem in reference_problems(model, self.value, stages):
             self.add(problem)
         if model is PipelineRecipe:
@@ -142,16 +170,18 @@ class _Source:
             self._check_stages()
         return recipe
 
-    def _model(self) -> type[Recipe] | None:
+    def _model(self) -> type[RecipeModel] | None:
         kind = self.value.get("kind")
-        kinds = ", ".join(KINDS)
+        kinds = ", ".join(self.kinds)
         if "kind" not in self.value:
             self.add(RecipeProblem(("kind",), f"missing: one of {kinds}", at_key=True))
-        elif not isinstance(kind, str) or kind not in KINDS:
-            guess = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+        elif _names_suite(self.value) and kind not in self.kinds:
+            self.add(RecipeProblem(("kind",), f"a {kind} file is not run by itself: pipo eval --suite {self.name}"))
+        elif not isinstance(kind, str) or kind not in self.kinds:
+            guess = did_you_mean(kind, self.kinds) if isinstance(kind, str) else ""
             self.add(RecipeProblem(("kind",), f"must be one of {kinds}; got {kind!r}{guess}"))
         else:
-            return KINDS[kind]
+            return self.kinds[kind]
         return None
 
     def _entries(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -209,11 +239,11 @@ def _check_stage(
         return None, [prefix + problem for problem in error.problems]
     if isinstance(recipe, PipelineRecipe):
         return None, [f"{prefix}{path} is a pipeline; a stage is a single job"]
-    return recipe, [prefix + problem for problem in problems]
+    return cast(JobKind | None, recipe), [prefix + problem for problem in problems]
 
 
-def _open(text: str, name: str, changes: list[Change | str]) -> _Source:
-    """Return the parsed text with changes applied.
+def _open(text: str, name: str, changes: list[Change | str], kinds: Mapping[str, type[RecipeModel]] = KINDS) -> _Source:
+    """Return the parsed text of a file of one of these kinds, with changes applied.
 
     Raises:
         RecipeError: if the text is not YAML that a recipe can be.
@@ -229,7 +259,7 @@ def _open(text: str, name: str, changes: list[Change | str]) -> _Source:
     rest, sent = _into_stages(document.value, changes)
     changed = apply_changes(document, rest)
     problems += [(None, problem) for problem in changed.problems]
-    return _Source(name, document, changed.value, changed.origins, problems, sent)
+    return _Source(name, document, changed.value, changed.origins, problems, sent, kinds)
 
 
 def _into_stages(value: Any, changes: list[Change | str]) -> tuple[list[Change | str], dict[str, dict[str, str]]]:
@@ -316,6 +346,6 @@ def known_model(kind: str) -> type[RecipeModel]:
     Raises:
         UsageError: if there is no such kind; the message has the nearest one.
     """
-    if kind not in KINDS:
-        raise UsageError(f"no recipe kind {kind!r}{did_you_mean(kind, KINDS)}; kinds: {', '.join(KINDS)}")
-    return KINDS[kind]
+    if kind not in FILE_KINDS:
+        raise UsageError(f"no recipe kind {kind!r}{did_you_mean(kind, FILE_KINDS)}; kinds: {', '.join(FILE_KINDS)}")
+    return FILE_KINDS[kind]

@@ -6,6 +6,8 @@ from pipo_core.errors import MissingInputError
 from pipo_core.recipes.catalog import CATALOG, entry
 from pipo_core.text import did_you_mean
 
+SUITES = "suites"
+"""The folder of suites, among the recipes."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -17,6 +19,16 @@ def recipe_folder() -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """Return the shipped recipes by name (`demo.yaml`, `tiny/sft.yaml`), sorted by name."""
+    return {name: path for name, path in shipped_files().items() if not name.startswith(f"{SUITES}/")}
+
+
+def shipped_suites() -> dict[str, Path]:
+    """Return the files of the shipped suites and groups by name (`math`), sorted by name."""
+    return {path.stem: path for path in sorted((recipe_folder() / SUITES).glob("*.yaml"))}
+
+
+def shipped_files() -> dict[str, Path]:
+    """Return the shipped recipes, suites and groups by name, sorted by name."""
     folder = recipe_folder()
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
@@ -32,7 +44,7 @@ def find_recipe(name: str) -> Path:
         return path
     if path.is_dir():
         raise MissingInputError(f"{name} is a folder, not a recipe file", hint="pipo recipes ls")
-    shipped = shipped_recipes()
+    shipped = shipped_files()
     # The documentation writes `recipes/demo.yaml`; outside the checkout this means the shipped recipe.
     short = name.removeprefix("./").removeprefix("recipes/")
     for candidate in (short, f"{short}.yaml"):

@@ -9,7 +9,7 @@ from pipo_core.decode.registry import open_method
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request
 from pipo_core.engine.torch_engine import TorchEngine
-from pipo_core.evaluate.scores import cut
+from pipo_core.evaluate.scores import ScoredAnswer, cut
 from pipo_core.model import Qwen3_5ForCausalPIPO
 
 
@@ -44,12 +44,14 @@ def test_a_cut_answer_is_the_one_of_the_smaller_limit(
         whole = long[short.id]
         assert short.slot_token_counts is not None
         row = {
+            "problem": "a",
+            "sample": 0,
             "slot_token_counts": whole.slot_token_counts,
             "finish_reason": whole.finish_reason,
             "drafts": whole.drafts,
             "correct": True,
         }
-        result = cut(row, "tokens" if unit == "tokens" else "slots", limit)
+        result = cut(ScoredAnswer.of(row), "tokens" if unit == "tokens" else "slots", limit)
         assert whole.token_ids[: len(short.token_ids)] == short.token_ids
         assert (result.tokens, result.slots) == (sum(short.slot_token_counts), short.slots)
         assert (result.drafts, result.kept) == (short.drafts, short.kept)

@@ -9,7 +9,7 @@ import pytest
 from pipo_core.data.answers import AnswerLog
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.evaluate.runner import both_budgets, limits, run_eval
-from pipo_core.evaluate.table import tables
+from pipo_core.evaluate.table import suite_results, tables
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.grade import MathGrader
 from pipo_core.recipes.common import Budget
@@ -26,6 +26,7 @@ def recipe(checkpoint: Make) -> EvalRecipe:
     return EvalRecipe.model_validate(
         {
             "problems": {"count": 30, "seed": 1},
+            "sampling": "paper",
             "samples": 3,
             "seed": 5,
             "budget": {"tokens": BUDGET, "slots": BUDGET},
@@ -42,19 +43,25 @@ def changed(recipe: EvalRecipe, **changes: Any) -> EvalRecipe:
     return EvalRecipe.model_validate({**recipe.model_dump(), **changes})
 
 
+def only(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of the only suite."""
+    (suite,) = suite_results(results)
+    return dict(suite)
+
+
 def arm(results: dict[str, Any], label: str) -> dict[str, Any]:
     found: dict[str, Any]
-    (found,) = [entry for entry in results["arms"] if entry["label"] == label]
+    (found,) = [entry for entry in only(results)["arms"] if entry["label"] == label]
     return found
 
 
 def test_every_answer_is_a_row_with_all_its_figures(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     assert read_json(tmp_path / "results.json") == results
-    assert [entry["label"] for entry in results["arms"]] == ["base", "pair@0", "pair@0.95"]
-    assert results["budget"] == {"tokens": BUDGET, "slots": BUDGET}
+    assert [entry["label"] for entry in only(results)["arms"]] == ["base", "pair@0", "pair@0.95"]
+    assert only(results)["budget"] == {"tokens": BUDGET, "slots": BUDGET}
     for label in ("base", "pair@0", "pair@0.95"):
-        lines = read_jsonl(tmp_path / "answers" / f"{label}.jsonl")
+        lines = read_jsonl(tmp_path / "answers" / "tiny" / f"{label}.jsonl")
         rows, verdicts = lines[:90], lines[90:]
         assert len({row["id"] for row in rows}) == 90
         assert set(rows[0]) == {
@@ -69,6 +76,8 @@ def test_every_answer_is_a_row_with_all_its_figures(recipe: EvalRecipe, opener: 
                 "level",
                 "instruction",
                 "asked",
+                "session",
+                "at_s",
             ),
         }
         assert len(verdicts) == 90
@@ -101,7 +110,7 @@ def test_each_budget_is_what_a_generation_under_that_limit_alone_gives(
             ended = alone.finish_reason == "stop"
             answer = next(
                 row["answer"]
-                for row in read_jsonl(tmp_path / "answers" / f"{label}.jsonl")
+                for row in read_jsonl(tmp_path / "answers" / "tiny" / f"{label}.jsonl")
                 if row.get("id") == request.id
             )
             finished += ended
@@ -149,7 +158,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         run_eval(recipe, out, open_engine=opener(stop_after=after))
     assert not (out / "results.json").exists()
-    path = out / "answers" / "base.jsonl"
+    path = out / "answers" / "tiny" / "base.jsonl"
     kept = {row["id"] for row in read_jsonl(path)}
     assert len(kept) == after
     with path.open("a") as file:
@@ -190,14 +199,14 @@ def test_answers_to_another_prompt_are_asked_again_with_a_warning(
     recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any, changes: dict[str, Any]
 ) -> None:
     run_eval(recipe, tmp_path, open_engine=opener())
-    old = (tmp_path / "answers" / "base.jsonl").read_text()
+    old = (tmp_path / "answers" / "tiny" / "base.jsonl").read_text()
     other, second = changed(recipe, **changes), opener()
     results = run_eval(other, tmp_path, open_engine=second, reporter=listener)
     assert len(second.asked) == 270
     if "problems" not in changes:  # other problems have other ids
         assert len(listener.warnings) == 3
         assert all("90 answers belong to another prompt" in warning for warning in listener.warnings)
-    assert (tmp_path / "answers" / "base.jsonl").read_text().startswith(old)
+    assert (tmp_path / "answers" / "tiny" / "base.jsonl").read_text().startswith(old)
     assert results == run_eval(other, tmp_path / "fresh", open_engine=opener())
 
 
@@ -218,7 +227,7 @@ def test_a_run_killed_while_grading_asks_nothing_again(
         run_eval(recipe, tmp_path / "killed", open_engine=opener())
     second = opener()
     assert run_eval(recipe, tmp_path / "killed", open_engine=second) == whole
-    assert len(second.asked) == 180  # the arms after the one that was being graded
+    assert second.asked == []
 
 
 def test_grading_is_tried_again_and_then_marked(
@@ -239,7 +248,7 @@ def test_grading_is_tried_again_and_then_marked(
     results = run_eval(
         changed(recipe, arms=arms, budget=wide), tmp_path, open_engine=opener(skills={"base": 1.0}), reporter=listener
     )
-    with AnswerLog(tmp_path / "answers" / "base.jsonl") as log:
+    with AnswerLog(tmp_path / "answers" / "tiny" / "base.jsonl") as log:
         rows = [log.row(key) for key in log.answers]
     assert {row["answer"] for row in rows if row["undecided"]} == {"3"}
     assert {row["answer"] for row in rows if not row["correct"]} == {"3"}
@@ -271,17 +280,17 @@ def test_answers_that_never_end_give_a_warning(recipe: EvalRecipe, opener: Any, 
     short = {"tokens": 3, "slots": 3}
     run_eval(changed(recipe, arms=arms, budget=short), tmp_path, open_engine=opener(), reporter=listener)
     (warning,) = listener.warnings
-    assert "eval base: only" in warning
+    assert "eval tiny base: only" in warning
     assert "of the answers ended by themselves" in warning
 
 
 def test_files_of_older_versions_are_read(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     """Older lines hold answer and verdict together, without a fingerprint of what was asked."""
     whole = run_eval(recipe, tmp_path / "new", open_engine=opener())
-    for path in (tmp_path / "new" / "answers").glob("*.jsonl"):
+    for path in (tmp_path / "new" / "answers" / "tiny").glob("*.jsonl"):
         with AnswerLog(path) as log:
             rows = [log.row(key) for key in log.answers]
-        old = tmp_path / "old" / "answers" / path.name
+        old = tmp_path / "old" / "answers" / "tiny" / path.name
         old.parent.mkdir(parents=True, exist_ok=True)
         dropped = ("asked", "undecided", "written", "prompt_tokens", "question", "level", "instruction")
         lines = [json.dumps({key: value for key, value in row.items() if key not in dropped}) for row in rows]
@@ -340,7 +349,7 @@ def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: P
 def test_budgets_with_the_same_figures_share_their_tables(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     assert len(tables(results)) == 4
-    for entry in results["arms"]:
+    for entry in only(results)["arms"]:
         entry["budgets"]["slots"] = dict(entry["budgets"]["tokens"])
     accuracy, cost = tables(results)
     assert "at most 24 tokens or 24 slots; the figures are the same at both budgets" in accuracy.title
@@ -360,7 +369,7 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
         assert f"24 {unit}" in cost.title
         for table in (accuracy, cost):
             assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
-        for right, paid, entry in zip(accuracy.rows, cost.rows, results["arms"], strict=True):
+        for right, paid, entry in zip(accuracy.rows, cost.rows, only(results)["arms"], strict=True):
             cells = dict(zip(accuracy.columns, right, strict=True)) | dict(zip(cost.columns, paid, strict=True))
             at = entry["budgets"][unit]
             value, low, high = (100 * at["avg"][name] for name in ("value", "low", "high"))
@@ -387,5 +396,5 @@ def test_a_blind_gate_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opene
     results = run_eval(changed(recipe, arms=arms), tmp_path, open_engine=opened)
     kept_by = [(decoding.tau, decoding.acceptance) for decoding in opened.opened]
     assert kept_by == [(None, None), (0.5, None), (None, 0.25), (None, 1.0)]
-    assert [entry["label"] for entry in results["arms"]] == ["base", "pair@0.5", "blind@25%", "blind@100%"]
+    assert [entry["label"] for entry in only(results)["arms"]] == ["base", "pair@0.5", "blind@25%", "blind@100%"]
     assert "25 % blindly" in markdown(tables(results)[0])

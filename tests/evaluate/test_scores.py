@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,18 +7,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipo_core.data.problems import Problem
-from pipo_core.evaluate.scores import Outcome, cut, figures, outcome
+from pipo_core.evaluate.scores import Outcome, ScoredAnswer, cut, figures, outcome
 
 counts = st.lists(st.integers(1, 2), min_size=1, max_size=40)
 
 
-def row(slots: Sequence[int], *, stop: bool = True, correct: bool = True, drafts: int = 0) -> dict[str, object]:
-    return {
-        "slot_token_counts": list(slots),
-        "drafts": drafts,
-        "finish_reason": "stop" if stop else "length",
-        "correct": correct,
-    }
+def row(
+    slots: Sequence[int],
+    *,
+    problem: str = "a",
+    sample: int = 0,
+    stop: bool = True,
+    correct: bool = True,
+    drafts: int = 0,
+    prompt_tokens: int | None = None,
+) -> ScoredAnswer:
+    return ScoredAnswer.of(
+        {
+            "problem": problem,
+            "sample": sample,
+            "slot_token_counts": list(slots),
+            "drafts": drafts,
+            "finish_reason": "stop" if stop else "length",
+            "correct": correct,
+            "prompt_tokens": prompt_tokens,
+        }
+    )
 
 
 @given(counts, st.integers(1, 90), st.booleans())
@@ -61,7 +76,7 @@ def test_figures_of_a_case_done_by_hand() -> None:
 
     def answers(plan: dict[str, list[bool]]) -> Outcome:
         rows = [
-            {"problem": name, "sample": sample, **row([2, 2, 1], correct=right)}
+            row([2, 2, 1], problem=name, sample=sample, correct=right)
             for name, rights in plan.items()
             for sample, right in enumerate(rights)
         ]
@@ -87,8 +102,8 @@ def test_figures_of_a_case_done_by_hand() -> None:
 
 def test_drafts_are_counted_within_each_budget() -> None:
     # Two answers to one problem: the first keeps only its early drafts, the second ends with a first token.
-    early = {"problem": "a", "sample": 0, **row([2, 2, 2, 1, 1, 1], drafts=6)}
-    ended = {"problem": "a", "sample": 1, **row([1, 2, 1], drafts=2)}
+    early = row([2, 2, 2, 1, 1, 1], drafts=6)
+    ended = row([1, 2, 1], sample=1, drafts=2)
     problems = [Problem("a", "?", "1")]
 
     def kept(limit: int, unit: str) -> tuple[int, float]:
@@ -102,7 +117,7 @@ def test_drafts_are_counted_within_each_budget() -> None:
     assert kept(1, "slots") == (2, 1 / 2)
     # Three tokens are two slots of each answer. The first answer has no budget left for its second draft.
     assert kept(3, "tokens") == (4, 2 / 4)
-    plain = [{"problem": "a", "sample": sample, **row([1, 1, 1])} for sample in range(2)]
+    plain = [row([1, 1, 1], sample=sample) for sample in range(2)]
     result = figures(outcome(plain, problems, 2, "slots", 2), problems, None, 0)
     assert (result["drafts"], result["drafts_kept"]) == (0, None)
 
@@ -112,7 +127,7 @@ def test_accuracy_by_the_parity_of_the_prompt() -> None:
     lengths = {"a": 7, "b": 8, "c": 9}
     rights = {"a": [True, True], "b": [False, True], "c": [True, False]}
     rows = [
-        {"problem": name, "sample": sample, "prompt_tokens": lengths[name], **row([1], correct=right)}
+        row([1], problem=name, sample=sample, prompt_tokens=lengths[name], correct=right)
         for name, both in rights.items()
         for sample, right in enumerate(both)
     ]
@@ -121,13 +136,13 @@ def test_accuracy_by_the_parity_of_the_prompt() -> None:
         "odd": (2, 0.75),
         "even": (1, 0.5),
     }
-    older = [{**one, "prompt_tokens": None} for one in rows[:1]] + rows[1:]
+    older = [replace(one, prompt_tokens=None) for one in rows[:1]] + rows[1:]
     assert figures(outcome(older, problems, 2, "slots", 1), problems, None, 0)["parity"] == {}
 
 
 def test_problems_without_levels_have_none() -> None:
     problems = [Problem("a", "?", "1"), Problem("b", "?", "1", "hard")]
-    rows = [{"problem": name, "sample": 0, **row([1], correct=name == "b")} for name in "ab"]
+    rows = [row([1], problem=name, correct=name == "b") for name in "ab"]
     assert figures(outcome(rows[:1], problems[:1], 1, "slots", 1), problems[:1], None, 0)["levels"] == {}
     levels = figures(outcome(rows, problems, 1, "slots", 1), problems, None, 0)["levels"]
     assert [(name, level["problems"], level["avg"]["value"]) for name, level in levels.items()] == [("hard", 1, 1.0)]
@@ -136,7 +151,7 @@ def test_problems_without_levels_have_none() -> None:
 def test_the_order_of_answers_on_disk_does_not_matter() -> None:
     problems = [Problem(str(i), "?", "1", "x") for i in range(5)]
     rows = [
-        {"problem": p.id, "sample": s, **row([1] * (1 + s), correct=(int(p.id) + s) % 3 == 0)}
+        row([1] * (1 + s), problem=p.id, sample=s, correct=(int(p.id) + s) % 3 == 0)
         for p in problems
         for s in range(3)
     ]

@@ -9,13 +9,17 @@ stands the range over the seeds, which three seeds are too few to make an interv
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipo_core.data.answers import Key, read_index, read_row
-from pipo_core.evaluate.scores import Cut, cut
+from pipo_core.evaluate.runner import answers_path
+from pipo_core.evaluate.scores import Cut, ScoredAnswer, cut
 from pipo_core.evaluate.statistics import Estimate, mean_with_interval, paired_difference, pass_at_k
+from pipo_core.evaluate.table import suite_results
 from pipo_core.files import read_json, write_json
 
 
@@ -26,7 +30,7 @@ def main() -> None:
     parser.add_argument("--baseline", required=True)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    arms = [arm["label"] for arm in read_json(given.runs[0] / "eval" / "results.json")["arms"]]
+    arms = [arm["label"] for arm in _results(given.runs[0])["arms"]]
     cuts = {label: [_cuts(run, label) for run in given.runs] for label in arms}  # [seeds][problems][k]
     scores = {label: np.array([[[one.correct for one in q] for q in seed] for seed in cuts[label]]) for label in arms}
     odd = np.array([q[0].odd_prompt for q in cuts[arms[0]][0]])
@@ -53,17 +57,23 @@ def main() -> None:
 
 def _cuts(run: Path, label: str) -> list[list[Cut]]:
     """Return the answers within the token budget, by problem and sample."""
-    results = read_json(run / "eval" / "results.json")
-    path = run / "eval" / "answers" / f"{label}.jsonl"
+    results = _results(run)
+    path = answers_path(run / "eval", results["suite"], label)
     index = read_index(path)
     limit, samples = results["budget"]["tokens"], range(results["samples"])
     problems = sorted({key.problem for key in index})
-    return [[cut(read_row(path, index[Key(problem, k)]), "tokens", limit) for k in samples] for problem in problems]
+    answers = {key: ScoredAnswer.of(read_row(path, answer)) for key, answer in index.items()}
+    return [[cut(answers[Key(problem, k)], "tokens", limit) for k in samples] for problem in problems]
+
+
+def _results(run: Path) -> Mapping[str, Any]:
+    """Return the results of a run's only suite."""
+    (results,) = suite_results(read_json(run / "eval" / "results.json"))
+    return results
 
 
 def _figure(run: Path, label: str) -> float:
-    arms = read_json(run / "eval" / "results.json")["arms"]
-    (arm,) = [arm for arm in arms if arm["label"] == label]
+    (arm,) = [arm for arm in _results(run)["arms"] if arm["label"] == label]
     figure: float = arm["budgets"]["tokens"]["tokens_per_slot"]
     return figure
 

@@ -1,16 +1,6 @@
-"""Benchmarks by name.
+"""Suites as files say them: their questions as prompts with references, and the graders that judge the answers."""
 
-To add one: a file in this folder, a line in `SUITES`, its name in `recipes.evaluate` (with the benchmark that it reads)
-and in the command line's choices, and a recipe `NAME/eval.yaml` with its standard settings.
-"""
+from pipo_core.evaluate.suites.graders import open_judge
+from pipo_core.evaluate.suites.questions import Questions, load_questions
 
-from collections.abc import Mapping
-
-from pipo_core.evaluate.suites.base import Suite, SuiteOpener
-from pipo_core.evaluate.suites.math import open_math
-from pipo_core.evaluate.suites.tiny import open_tiny
-from pipo_core.recipes.evaluate import SuiteName
-
-SUITES: Mapping[SuiteName, SuiteOpener] = {"tiny": open_tiny, "math": open_math}
-
-__all__ = ["SUITES", "Suite", "SuiteOpener"]
+__all__ = ["Questions", "load_questions", "open_judge"]

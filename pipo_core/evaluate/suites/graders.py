@@ -1,0 +1,39 @@
+"""Opens the grader that a suite names."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipo_core.data.asking import Judge
+from pipo_core.grade import MathGrader
+from pipo_core.recipes import suite as settings
+
+
+@contextmanager
+def open_judge(grader: settings.GraderSettings, workers: int) -> Iterator[Judge]:
+    """Yield what judges answers; leaving the context ends its processes.
+
+    Args:
+        grader: which one, and its settings.
+        workers: programs that are tested at once.
+
+    Raises:
+        MachineError: if a library is missing, or programs cannot be isolated here.
+    """
+    match grader:
+        case settings.BoxedGrader():
+            with MathGrader() as mathematics:
+                yield mathematics.grade
+        case settings.LetterGrader():
+            from pipo_core.grade.letters import LetterGrader
+
+            yield LetterGrader(grader.forms, text_counts=grader.text_counts).grade
+        case settings.InstructionsGrader():
+            from pipo_core.grade.instructions import InstructionGrader
+
+            with InstructionGrader() as instructions:
+                yield instructions.grade
+        case settings.CodeGrader():
+            from pipo_core.grade.code import CodeGrader
+
+            with CodeGrader(workers=workers, seconds=grader.seconds, memory_gib=grader.memory_gib) as code:
+                yield code.grade
