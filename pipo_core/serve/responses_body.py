@@ -81,7 +81,8 @@ class ResponsesBody(Strict):
     text: TextOptions = TextOptions()
     tools: Annotated[list[JsonObject], Field(default_factory=list, max_length=128)]
     tool_choice: Literal["none", "auto", "required"] | NamedFunction = "auto"
-    include: Annotated[list[Any], Field(default_factory=list, max_length=0)]
+    # Thoughts are sent as they are, so there is nothing encrypted to include; clients that keep no state ask for it.
+    include: Annotated[list[Literal["reasoning.encrypted_content"]], Field(default_factory=list, max_length=1)]
     truncation: Literal["disabled"] = "disabled"
     custom_params: PairOptions = PairOptions()
     stream: bool = False

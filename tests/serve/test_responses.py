@@ -78,6 +78,19 @@ def test_an_answer_may_be_sent_back(client: OpenAI) -> None:
     assert second.usage.input_tokens > first.usage.input_tokens
 
 
+def test_a_client_that_keeps_no_state_may_ask_for_encrypted_thoughts(client: OpenAI) -> None:
+    """Inspect and OpenAI's agents do so in every request; thoughts are sent as they are."""
+    answer = client.responses.create(
+        model=MODEL,
+        input=QUESTION,
+        max_output_tokens=20,
+        include=["reasoning.encrypted_content"],
+        store=False,
+        reasoning={"summary": "auto"},
+    )
+    assert [item.type for item in answer.output][0] == "reasoning"
+
+
 def test_calls_and_what_they_returned_are_read(client: OpenAI) -> None:
     function = CALL["function"]
     items: list[Any] = [
