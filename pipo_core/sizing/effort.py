@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.roofline import DEVICES, step_bytes
+from pipo_core.bench.roofline import DEVICES
 from pipo_core.decode.method import StepLoad
+from pipo_core.decode.traffic import step_bytes
 from pipo_core.model.sizes import ModelSizes, model_sizes
 from pipo_core.recipes.methods import PAIRS
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe, TrainingProcess

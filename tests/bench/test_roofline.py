@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, step_bytes, tpot_limit
+from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, tpot_limit
 from pipo_core.decode.method import StepLoad
+from pipo_core.decode.traffic import step_bytes
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import shape_config
 from pipo_core.model.sizes import model_sizes

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pipo_core.bench import runner
-from pipo_core.bench.roofline import step_bytes
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
 from pipo_core.decode.method import StepLoad
+from pipo_core.decode.traffic import step_bytes
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint

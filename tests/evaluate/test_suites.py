@@ -206,7 +206,7 @@ def test_a_file_that_holds_no_questions_is_refused(tmp_path: Path, listener: Any
 def test_groups_name_suites_and_names_are_guessed() -> None:
     assert [one.name for one in find_suites("paper")] == ["math", "science", "code", "long"]
     assert [one.name for one in find_suites("gates")] == ["mmlu-pro", "ifeval", "science"]
-    with pytest.raises(MissingInputError, match="mth: no such suite \(did you mean 'math'"):
+    with pytest.raises(MissingInputError, match=r"mth: no such suite \(did you mean 'math'"):
         find_suites("mth")
     (named,) = find_suites("math")
     with pytest.raises(UsageError, match=r"no profile 'oficial' \(did you mean 'official'\?\); profiles: paper, official"):

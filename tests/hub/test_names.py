@@ -28,11 +28,11 @@ def test_names_take_a_revision(name: str, revision: str) -> None:
 
 
 def test_the_command_says_what_a_hub_id_names() -> None:
-    tails: dict[Kind, str] = {"model": "", "data": " --kind data", "benchmark": " --kind data"}
+    tails: dict[Kind, str] = {"model": "a/b", "data": "a/b --kind data", "benchmark": "--suite a/b"}
     for kind, tail in tails.items():
         named = find_name("a/b", kind)
         assert named is not None
-        assert named.download_command == f"pipo download a/b{tail}"
+        assert named.download_command == f"pipo download {tail}"
     # A catalog name knows its kind, whatever is asked for.
     named = find_name("pipo-sft-data", "model")
     assert named is not None
@@ -65,9 +65,7 @@ def test_recipes_name_revisions_too() -> None:
     assert "did you mean 'qwen3.5-4b'?" in found[0]
     assert "'../x' is not a revision of 'pipo-sft-data'" in found[1]
     assert "bundled and has no revisions" in problems(model="tiny-student@main", train="pipo-sft-data")[0]
-    assert "is a data set in the catalog; a model is needed" in problems(model="aime25", train="x/y")[0].replace(
-        "benchmark", "data set"
-    )
+    assert "is a data set in the catalog; a model is needed" in problems(model="pipo-sft-data", train="x/y")[0]
 
 
 def test_every_entry_names_one_place() -> None:

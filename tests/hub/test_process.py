@@ -100,11 +100,11 @@ def test_stopped_in_mid_file_a_model_comes_and_recipes_find_it(
 
 
 def test_offline_and_lost_the_process_says_so_in_one_line(hub: LocalHub, tmp_path: Path) -> None:
-    out, err = (process := start(hub, tmp_path, "aime25", "--json", HF_HUB_OFFLINE="1")).communicate(timeout=60)
+    out, err = (process := start(hub, tmp_path, "pipo-sft-data", "--json", HF_HUB_OFFLINE="1")).communicate(timeout=60)
     assert process.returncode == 3
     assert err.splitlines() == [
-        "pipo: aime25 is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids fetching it",
-        "  try: HF_HUB_OFFLINE=0 pipo download aime25",
+        "pipo: pipo-sft-data is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids fetching it",
+        "  try: HF_HUB_OFFLINE=0 pipo download pipo-sft-data",
     ]
     assert json.loads(out)["exit_code"] == 3
     assert hub.requests == []
