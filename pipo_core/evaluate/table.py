@@ -1,4 +1,4 @@
-"""Tables of an evaluation's results: how accurate each arm is, and what its answers cost."""
+"""Tables of an evaluation's results: how accurate each arm is, by one answer and by several, and what answers cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,20 @@ from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of accuracy and of cost for each budget of the results of `run_eval`, tokens first.
+    """Return the tables of accuracy, pass@k and cost for each budget of the results of `run_eval`, tokens first.
 
-    Budgets whose figures are the same share their tables. Accuracies and intervals are in percent.
+    Budgets whose figures are the same share their tables. Without several answers to a problem there is no pass@k.
+    Accuracies and intervals are in percent.
     """
     found: list[Table] = []
     for units in budgets_alike(results):
         limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
         asked = f"{results['suite']}, {results['problems']} problems × {results['samples']} answers, at most {limit}"
         same = "; the figures are the same at both budgets" if len(units) > 1 else ""
-        found += [_accuracy(results, units[0], f"{asked}{same}"), _cost(results, units[0], asked)]
+        found.append(_accuracy(results, units[0], f"{asked}{same}"))
+        if results["samples"] > 1:
+            found.append(_passes(results, units[0], asked))
+        found.append(_cost(results, units[0], asked))
     return found
 
 
@@ -62,31 +66,56 @@ def budgets_alike(results: Mapping[str, Any]) -> list[list[str]]:
     return groups
 
 
+def detectable_note(results: Mapping[str, Any], unit: str) -> str:
+    """Return which differences an evaluation of this size cannot show; empty if the results do not say it.
+
+    With a baseline the others' observed differences to it tell; without one it is what one of these arms would show
+    against another whose answers vary alike.
+    """
+    arms = [arm["budgets"][unit] for arm in results["arms"]]
+    compared = [at for at in arms if at["difference"] is not None]
+    chosen = [at for at in compared or arms if "detectable" in at]
+    if not chosen:
+        return ""
+    size = f"{results['problems']} questions × {results['samples']} answers"
+    shown = [100 * at["detectable"] for at in chosen if at["detectable"] is not None]
+    if not shown:
+        return f"{size} cannot see any difference (80 % power, 5 % level)."
+    least, most = f"{min(shown):.1f}", f"{max(shown):.1f}"
+    points = least if least == most else f"{least} to {most}"
+    why = "" if compared else ", against an arm whose answers vary alike"
+    return f"{size} cannot see a difference below {points} points (80 % power, 5 % level{why})."
+
+
 def _accuracy(results: Mapping[str, Any], unit: str, asked: str) -> Table:
     samples, baseline = results["samples"], results["baseline"]
-    columns = [
-        "arm",
-        "τ",
-        f"avg@{samples} %",
-        f"pass@{samples} %",
-        f"Δ to {baseline}" if baseline else "Δ",
-        "finished %",
-    ]
+    columns = ["arm", "τ", f"avg@{samples} %", f"Δ to {baseline}" if baseline else "Δ", "finished %"]
     rows = []
     for arm in results["arms"]:
         at = arm["budgets"][unit]
-        passed = _percent(at["pass"][str(samples)]["value"]) if samples > 1 else ABSENT
         rows.append(
             [
                 arm["arm"],
                 _gate_text(arm),
                 _share_text(at["avg"]),
-                passed,
                 _difference_text(at["difference"]),
                 _percent(at["finished"]),
             ]
         )
-    return without_empty_columns(Table(f"{asked}; [ ] are 95 % intervals", columns, rows))
+    title = f"{asked}; [ ] are 95 % intervals"
+    return without_empty_columns(Table(title, columns, rows, note=detectable_note(results, unit)))
+
+
+def _passes(results: Mapping[str, Any], unit: str, asked: str) -> Table:
+    samples = results["samples"]
+    powers = [2**power for power in range(1, samples.bit_length()) if 2**power < samples]
+    shown = [*powers, samples]
+    rows = [
+        [arm["arm"], _gate_text(arm), *(_share_text(arm["budgets"][unit]["pass"][str(k)]) for k in shown)]
+        for arm in results["arms"]
+    ]
+    title = f"{asked}: problems that one of k answers solves; pass@1 is avg@{samples}"
+    return without_empty_columns(Table(title, ["arm", "τ", *(f"pass@{k} %" for k in shown)], rows))
 
 
 def _cost(results: Mapping[str, Any], unit: str, asked: str) -> Table:
@@ -132,7 +161,14 @@ def _difference_text(estimate: Mapping[str, float] | None) -> str:
     if estimate is None:
         return ABSENT
     value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]{_p_text(estimate)}"
+
+
+def _p_text(difference: Mapping[str, float]) -> str:
+    """Return the p-value behind a comma; empty for results of versions that had none."""
+    if "p" not in difference:
+        return ""
+    return ", p < 0.001" if difference["p"] < 0.001 else f", p = {difference['p']:.3f}"
 
 
 def _gate_text(arm: Mapping[str, Any]) -> str:

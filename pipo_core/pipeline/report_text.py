@@ -149,7 +149,7 @@ def duration(seconds: float) -> str:
 
 def _recommendation(results: Results, found: Recommendation, units: Sequence[str]) -> str:
     arm, at = found.arm, found.figures
-    difference = {name: 100 * value for name, value in at["difference"].items()}
+    difference = {name: 100 * at["difference"][name] for name in ("value", "low", "high")}
     limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
     accuracy = (
         f"avg@{results['samples']} {100 * at['avg']['value']:.1f} %, "

@@ -313,7 +313,7 @@ def test_equal_arms_differ_by_nothing_and_better_ones_by_their_skill(
     )
     assert arm(results, "one")["budgets"]["tokens"]["difference"] is None
     twin = arm(results, "twin")["budgets"]["tokens"]["difference"]
-    assert twin["value"] == 0
+    assert (twin["value"], twin["p"]) == (0, 1)
     expert = arm(results, "expert")["budgets"]["tokens"]["difference"]
     assert expert["low"] < 0.3 < expert["high"]
     assert expert["low"] > 0.15
@@ -330,19 +330,22 @@ def test_an_engine_that_loses_answers_is_an_error(recipe: EvalRecipe, opener: An
 
 def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
-    accuracy, cost = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[:2]
-    assert accuracy.columns == ["arm", "avg@3 %", "pass@3 %", "finished %"]
+    found = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))
+    accuracy, passes, cost = found[:3]
+    assert accuracy.columns == ["arm", "avg@3 %", "finished %"]
+    assert passes.columns == ["arm", "pass@2 %", "pass@3 %"]
     assert cost.columns == ["arm", "tokens a slot", "tokens an answer", "steps an answer", "steps a right answer"]
-    for table in (accuracy, cost):
+    for table in (accuracy, passes, cost):
         assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
 def test_budgets_with_the_same_figures_share_their_tables(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
-    assert len(tables(results)) == 4
+    assert len(tables(results)) == 6
     for entry in results["arms"]:
         entry["budgets"]["slots"] = dict(entry["budgets"]["tokens"])
-    accuracy, cost = tables(results)
+    accuracy, passes, cost = tables(results)
+    assert "at most 24 tokens or 24 slots: problems that one of k answers solves" in passes.title
     assert "at most 24 tokens or 24 slots; the figures are the same at both budgets" in accuracy.title
     assert "at most 24 tokens or 24 slots:" in cost.title
 
@@ -355,11 +358,20 @@ def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opene
 def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     found = tables(results)
-    for accuracy, cost, unit in ((found[0], found[1], "tokens"), (found[2], found[3], "slots")):
-        assert f"24 {unit}" in accuracy.title
-        assert f"24 {unit}" in cost.title
-        for table in (accuracy, cost):
+    assert len(found) == 6
+    for unit, (accuracy, passes, cost) in (("tokens", found[:3]), ("slots", found[3:])):
+        for table in (accuracy, passes, cost):
+            assert f"24 {unit}" in table.title
             assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
+        figures = [entry["budgets"][unit] for entry in results["arms"]]
+        shown = sorted((f"{100 * at['detectable']:.1f}" for at in figures[1:]), key=float)
+        points = " to ".join(dict.fromkeys(shown))
+        assert accuracy.note == (
+            f"30 questions × 3 answers cannot see a difference below {points} points (80 % power, 5 % level)."
+        )
+        for several, at in zip(passes.rows, figures, strict=True):
+            for k, cell in zip((2, 3), several[2:], strict=True):
+                assert float(cell.split()[0]) == pytest.approx(100 * at["pass"][str(k)]["value"], abs=0.05)
         for right, paid, entry in zip(accuracy.rows, cost.rows, results["arms"], strict=True):
             cells = dict(zip(accuracy.columns, right, strict=True)) | dict(zip(cost.columns, paid, strict=True))
             at = entry["budgets"][unit]
@@ -373,11 +385,14 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
                 assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
             else:
                 assert float(cells["drafts kept %"]) == pytest.approx(100 * at["drafts_kept"], abs=0.05)
-                assert float(cells["Δ to base"].split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
-        for table in (accuracy, cost):
+                difference, p = cells["Δ to base"].split(", p ")
+                assert float(difference.split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
+                assert p in ("< 0.001", f"= {at['difference']['p']:.3f}")
+        for table in (accuracy, passes, cost):
             lines = markdown(table).splitlines()
-            assert len(lines) == 2 + 2 + len(table.rows)
-            assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}
+            end = 4 + len(table.rows)
+            assert lines[end:] == (["", table.note] if table.note else [])
+            assert {line.count("|") for line in lines[2:end]} == {len(table.columns) + 1}
 
 
 def test_a_blind_gate_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
