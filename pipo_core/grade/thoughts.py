@@ -11,9 +11,10 @@ def answer_behind_thought(text: str, *, opened: bool = False) -> str | None:
         opened: whether the prompt has opened the thought, so that a text without `</think>` is a cut-off thought.
 
     Returns:
-        The answer; None if the text ends within a thought.
+        The answer, without the line breaks directly behind `</think>`, which belong to the layout; None if the text
+        ends within a thought.
     """
     _, closed, rest = text.rpartition(END_OF_THOUGHT)
     if rest.lstrip().startswith(THOUGHT) or (opened and not closed):
         return None
-    return rest
+    return rest.lstrip("\n") if closed else rest
