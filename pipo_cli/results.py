@@ -74,8 +74,9 @@ def show_result(kind: str, summary: Mapping[str, Any]) -> None:
     for table in _tables(kind, summary):
         show_table(table)
         say()
-    if summary.get("calibration"):
-        show_findings(summary["calibration"]["findings"])
+    findings = _findings(kind, summary)
+    if findings:
+        show_findings(findings)
         say()
 
 
@@ -108,6 +109,17 @@ def show_pipeline(result: "PipelineResult") -> None:
     pairs = [model for model in models if is_pair_model(model)]
     if pairs:
         say(f"next: {shlex.join(['pipo', 'chat', '--ckpt', str(pairs[-1])])}")
+
+
+def _findings(kind: str, summary: Mapping[str, Any]) -> list[str]:
+    """Return what the figures say in plain words."""
+    if kind == "eval":
+        from pipo_core.evaluate.table import suite_results
+        from pipo_core.evaluate.verdicts import verdicts
+
+        return [line for suite in suite_results(summary) for line in verdicts(suite)]
+    calibration = summary.get("calibration")
+    return list(calibration["findings"]) if calibration else []
 
 
 def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:

@@ -18,7 +18,7 @@ GAP = 2
 
 
 def show_table(table: "Table") -> None:
-    """Print a table under its title, if it has one.
+    """Print a table between its title and its note, if it has them.
 
     If it is too wide, its headers are wrapped, then its widest column of words; only between words. A table that is
     still too wide extends beyond the line: figures are never cut.
@@ -38,6 +38,8 @@ def show_table(table: "Table") -> None:
     for row in table.rows:
         drawn.add_row(*row)
     _print(console, drawn)
+    if table.note:
+        show_paragraph(table.note)
 
 
 def column_widths(table: "Table", max_width: int) -> list[int]:

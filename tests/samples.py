@@ -13,7 +13,8 @@ def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float =
     figures = {
         "avg": estimate(avg),
         "pass": {"1": estimate(avg), "2": estimate(min(1, avg + 0.02))},
-        "difference": None if tau is None else estimate(avg - 0.9, half),
+        "difference": None if tau is None else {**estimate(avg - 0.9, half), "p": 0.125},
+        "detectable": half,
         "levels": {},
         "tokens_per_slot": per_slot,
         "drafts": 0 if tau is None else 100,

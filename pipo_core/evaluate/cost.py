@@ -159,7 +159,10 @@ def curves(
         limits = _halves(budget)
         found[unit] = {
             "limits": limits,
-            "arms": {label: [_right_within(rows, _sizes(rows, unit), one) for one in limits] for label, rows in answers.items()},
+            "arms": {
+                label: [_right_within(rows, _sizes(rows, unit), one) for one in limits]
+                for label, rows in answers.items()
+            },
         }
     base = moved.get(reference)
     if base is not None and all(one is not None for one in moved.values()):

@@ -13,6 +13,7 @@ from pipo_core.data.problems import Problem
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
 from pipo_core.errors import MissingInputError, UsageError
+from pipo_core.evaluate.cost import Shape, answer_bytes, costs, curves, wall_seconds
 from pipo_core.evaluate.scores import Outcome, ScoredAnswer, Unit, figures, outcome
 from pipo_core.evaluate.suites import Questions, load_questions, open_judge
 from pipo_core.files import write_json
@@ -264,6 +265,13 @@ def _graded(recipe: EvalRecipe, plan: _Plan, out: Path, reporter: Reporter) -> d
                     answers[run.label] = [ScoredAnswer.of(log.row(answer.key)) for answer in wanted]
         found.append(_compare_arms(recipe, plan, suite, answers))
         undecided = sum(answer.undecided for rows in answers.values() for answer in rows)
+        for label, rows in answers.items():
+            failed = [answer for answer in rows if answer.error is not None]
+            if failed:
+                reporter.warn(
+                    f"{suite.name} {label}: {len(failed)} questions got no answer and count as wrong, e.g. "
+                    f"{failed[0].problem}#{failed[0].sample}: {failed[0].error}"
+                )
         if undecided:
             reporter.warn(f"{undecided} answers count as wrong because their grading broke off twice")
     results = {"kind": "eval", "seed": recipe.seed, "baseline": plan.baseline, "suites": found}
@@ -281,6 +289,8 @@ def _compare_arms(
     problems: list[Problem] = suite.questions.problems
     baseline = plan.baseline
     budgets = dict(suite.budgets)
+    moved = {run.label: answer_bytes(answers[run.label], _shape(recipe, run)) for run in plan.runs}
+    seconds = {label: wall_seconds(rows) for label, rows in answers.items()}
     if not all(answer.steps is not None for rows in answers.values() for answer in rows):
         del budgets["slots"]
     outcomes: dict[tuple[str, Unit], Outcome] = {
@@ -308,12 +318,15 @@ def _compare_arms(
                 ],
             },
             "budgets": {
-                unit: figures(
-                    outcomes[run.label, unit],
-                    problems,
-                    None if baseline in (None, run.label) else outcomes[baseline, unit],
-                    recipe.seed,
-                )
+                unit: {
+                    **figures(
+                        outcomes[run.label, unit],
+                        problems,
+                        None if baseline in (None, run.label) else outcomes[baseline, unit],
+                        recipe.seed,
+                    ),
+                    "cost": costs(outcomes[run.label, unit], answers[run.label], seconds[run.label], moved[run.label]),
+                }
                 for unit in budgets
             },
         }
@@ -327,8 +340,14 @@ def _compare_arms(
         "samples": suite.samples,
         "budget": budgets,
         "baseline": baseline,
+        "cost_batch": recipe.cost_batch,
+        "curves": curves(answers, moved, budgets, baseline or plan.runs[0].label),
         "arms": [arm(run) for run in plan.runs],
     }
+
+
+def _shape(recipe: EvalRecipe, run: ArmRun) -> Shape | None:
+    return Shape.of(None if run.arm.ckpt is None else Path(run.arm.ckpt), run.decoding, recipe.cost_batch)
 
 
 def _engine_words(settings: EngineSettings) -> dict[str, Any]:

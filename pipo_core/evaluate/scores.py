@@ -20,6 +20,8 @@ from pipo_core.evaluate.statistics import (
     Estimate,
     Floats,
     average_at_k,
+    detectable_difference,
+    detectable_difference_alike,
     mean_with_interval,
     means_with_intervals,
     paired_difference,
@@ -144,9 +146,13 @@ class Outcome:
 
     cuts: list[list[Cut]]
 
+    def correct(self) -> NDArray[np.bool_]:
+        """Return which answers are right, ``[Q, n]``."""
+        return np.array([[answer.correct for answer in samples] for samples in self.cuts], dtype=bool)
+
     def average(self) -> Floats:
         """Return the share of right answers of each problem, ``[Q]``."""
-        return average_at_k(np.array([[answer.correct for answer in samples] for samples in self.cuts], dtype=bool))
+        return average_at_k(self.correct())
 
     def answers(self) -> Iterator[Cut]:
         """Yield all answers, problem by problem."""
@@ -175,7 +181,11 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
 
     Returns:
         - ``avg``, and ``pass`` by k: estimates {value, low, high};
-        - ``difference``: estimate of avg minus the baseline's avg, paired by problem; None without a baseline;
+        - ``difference``: estimate of avg minus the baseline's avg, paired by problem, with its p-value {value, low,
+          high, p}; None without a baseline;
+        - ``detectable``: the smallest true difference of avg that a comparison of this size shows with 80 % power at
+          the 5 % level; from the differences to the baseline, without one from this arm's answers; None if there is
+          none;
         - ``levels``: number of problems and avg of each named level;
         - ``parity``: the same for prompts with an odd and an even number of tokens; empty if that is not known;
         - ``tokens_per_slot``: real tokens over slots of all answers; None if slots are not reported;
@@ -196,6 +206,11 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
         "avg": by_k[0].as_dict(),  # pass@1 of one problem is its share of right answers
         "pass": {str(k): estimate.as_dict() for k, estimate in enumerate(by_k, start=1)},
         "difference": _difference_to_baseline(average, baseline, seed),
+        "detectable": (
+            detectable_difference_alike(result.correct())
+            if baseline is None
+            else detectable_difference(average - baseline.average(), samples)
+        ),
         "levels": _level_averages(average, problems, seed),
         "parity": _parity_averages(result, average, seed),
         "tokens_per_slot": tokens / slots if slots else None,
@@ -208,7 +223,7 @@ def figures(result: Outcome, problems: Sequence[Problem], baseline: Outcome | No
 
 
 def _difference_to_baseline(average: Floats, baseline: Outcome | None, seed: int) -> dict[str, float] | None:
-    """Return the estimate of the mean paired difference; None without a baseline."""
+    """Return the mean paired difference with its interval and p-value; None without a baseline."""
     if baseline is None:
         return None
     return paired_difference(average, baseline.average(), seed=seed).as_dict()

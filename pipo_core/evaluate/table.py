@@ -1,8 +1,10 @@
-"""Tables of an evaluation's results: how accurate each arm is, and what its answers cost."""
+"""Tables of an evaluation's results: how accurate each arm is, by one answer and by several, and what answers cost."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipo_core.evaluate.cost_table import cost_table, curve_tables
+from pipo_core.evaluate.words import gate_text, percent
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 
@@ -38,7 +40,7 @@ def overall_table(suites: Sequence[Mapping[str, Any]]) -> Table:
             },
             max(suite["samples"] for suite in suites),
         )
-        rows.append([arm["arm"], _gate_text(arm), *cells, means])
+        rows.append([arm["arm"], gate_text(arm), *cells, means])
     title = f"all suites, avg / pass of all answers in %, each at its budget of {unit}"
     return without_empty_columns(Table(title, columns, rows))
 
@@ -49,22 +51,26 @@ def _pass_at_all(figures: Mapping[str, Any]) -> float:
 
 
 def _avg_and_pass(figures: Mapping[str, Any], samples: int) -> str:
-    avg = _percent(figures["avg"]["value"])
-    return avg if samples == 1 else f"{avg} / {_percent(_pass_at_all(figures))}"
+    avg = percent(figures["avg"]["value"])
+    return avg if samples == 1 else f"{avg} / {percent(_pass_at_all(figures))}"
 
 
 def suite_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of accuracy and of cost for each budget of one suite's results, tokens first.
+    """Return the tables of accuracy, pass@k and cost at each budget of a suite, tokens first, and its curves.
 
-    Budgets whose figures are the same share their tables. Accuracies and intervals are in percent.
+    Budgets whose figures are the same share their tables. Without several answers to a problem there is no pass@k.
+    Accuracies and intervals are in percent.
     """
     found: list[Table] = []
     for units in budgets_alike(results):
         limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
         asked = f"{results['suite']}, {results['problems']} problems × {results['samples']} answers, at most {limit}"
         same = "; the figures are the same at both budgets" if len(units) > 1 else ""
-        found += [_accuracy(results, units[0], f"{asked}{same}"), _cost(results, units[0], asked)]
-    return found
+        found.append(_accuracy(results, units[0], f"{asked}{same}"))
+        if results["samples"] > 1:
+            found.append(_passes(results, units[0], asked))
+        found.append(cost_table(results, units[0], asked))
+    return [*found, *curve_tables(results)]
 
 
 def parity_table(results: Mapping[str, Any]) -> Table | None:
@@ -84,7 +90,7 @@ def parity_table(results: Mapping[str, Any]) -> Table | None:
     )
     columns = ["arm", "τ", *(f"{name} ({parities[0][name]['problems']} problems)" for name in names)]
     rows = [
-        [arm["arm"], _gate_text(arm), *(_share_text(parity[name]["avg"]) for name in names)]
+        [arm["arm"], gate_text(arm), *(_share_text(parity[name]["avg"]) for name in names)]
         for arm, parity in zip(results["arms"], parities, strict=True)
     ]
     return without_empty_columns(Table(title, columns, rows))
@@ -109,69 +115,60 @@ def budgets_alike(results: Mapping[str, Any]) -> list[list[str]]:
     return groups
 
 
+def detectable_note(results: Mapping[str, Any], unit: str) -> str:
+    """Return which differences an evaluation of this size cannot show; empty if the results do not say it.
+
+    With a baseline the others' observed differences to it tell; without one it is what one of these arms would show
+    against another whose answers vary alike.
+    """
+    arms = [arm["budgets"][unit] for arm in results["arms"]]
+    compared = [at for at in arms if at["difference"] is not None]
+    chosen = [at for at in compared or arms if "detectable" in at]
+    if not chosen:
+        return ""
+    size = f"{results['problems']} questions × {results['samples']} answers"
+    shown = [100 * at["detectable"] for at in chosen if at["detectable"] is not None]
+    if not shown:
+        return f"{size} cannot see any difference (80 % power, 5 % level)."
+    least, most = f"{min(shown):.1f}", f"{max(shown):.1f}"
+    points = least if least == most else f"{least} to {most}"
+    why = "" if compared else ", against an arm whose answers vary alike"
+    return f"{size} cannot see a difference below {points} points (80 % power, 5 % level{why})."
+
+
 def _accuracy(results: Mapping[str, Any], unit: str, asked: str) -> Table:
     samples, baseline = results["samples"], results["baseline"]
-    columns = [
-        "arm",
-        "τ",
-        f"avg@{samples} %",
-        f"pass@{samples} %",
-        f"Δ to {baseline}" if baseline else "Δ",
-        "finished %",
-    ]
+    columns = ["arm", "τ", f"avg@{samples} %", f"Δ to {baseline}" if baseline else "Δ", "finished %"]
     rows = []
     for arm in results["arms"]:
         at = arm["budgets"][unit]
-        passed = _percent(at["pass"][str(samples)]["value"]) if samples > 1 else ABSENT
         rows.append(
             [
                 arm["arm"],
-                _gate_text(arm),
+                gate_text(arm),
                 _share_text(at["avg"]),
-                passed,
                 _difference_text(at["difference"]),
-                _percent(at["finished"]),
+                percent(at["finished"]),
             ]
         )
-    return without_empty_columns(Table(f"{asked}; [ ] are 95 % intervals", columns, rows))
+    title = f"{asked}; [ ] are 95 % intervals"
+    return without_empty_columns(Table(title, columns, rows, note=detectable_note(results, unit)))
 
 
-def _cost(results: Mapping[str, Any], unit: str, asked: str) -> Table:
-    columns = [
-        "arm",
-        "τ",
-        "tokens a slot",
-        "drafts kept %",
-        "tokens an answer",
-        "steps an answer",
-        "steps a right answer",
+def _passes(results: Mapping[str, Any], unit: str, asked: str) -> Table:
+    samples = results["samples"]
+    powers = [2**power for power in range(1, samples.bit_length()) if 2**power < samples]
+    shown = [*powers, samples]
+    rows = [
+        [arm["arm"], gate_text(arm), *(_share_text(arm["budgets"][unit]["pass"][str(k)]) for k in shown)]
+        for arm in results["arms"]
     ]
-    rows = []
-    for arm in results["arms"]:
-        at = arm["budgets"][unit]
-        per_slot, kept, steps = at["tokens_per_slot"], at["drafts_kept"], steps_of_an_answer(at)
-        right = at["avg"]["value"]
-        rows.append(
-            [
-                arm["arm"],
-                _gate_text(arm),
-                ABSENT if per_slot is None else f"{per_slot:.2f}",
-                ABSENT if kept is None else _percent(kept),
-                f"{at['mean_tokens']:.1f}",
-                ABSENT if steps is None else f"{steps:.1f}",
-                ABSENT if steps is None or right == 0 else f"{steps / right:.1f}",
-            ]
-        )
-    title = f"{asked}: what an answer costs; a right answer carries the steps of the wrong ones"
-    return without_empty_columns(Table(title, columns, rows))
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    title = f"{asked}: problems that one of k answers solves; pass@1 is avg@{samples}"
+    return without_empty_columns(Table(title, ["arm", "τ", *(f"pass@{k} %" for k in shown)], rows))
 
 
 def _share_text(estimate: Mapping[str, float]) -> str:
-    value, low, high = (_percent(estimate[name]) for name in ("value", "low", "high"))
+    value, low, high = (percent(estimate[name]) for name in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
@@ -179,11 +176,11 @@ def _difference_text(estimate: Mapping[str, float] | None) -> str:
     if estimate is None:
         return ABSENT
     value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
-    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]{_p_text(estimate)}"
 
 
-def _gate_text(arm: Mapping[str, Any]) -> str:
-    """Return what decided which drafts were kept: the threshold, or a share that is kept without looking."""
-    if arm.get("acceptance") is not None:
-        return f"{100 * arm['acceptance']:.3g} % blindly"
-    return ABSENT if arm["tau"] is None else f"{arm['tau']:g}"
+def _p_text(difference: Mapping[str, float]) -> str:
+    """Return the p-value behind a comma; empty for results of versions that had none."""
+    if "p" not in difference:
+        return ""
+    return ", p < 0.001" if difference["p"] < 0.001 else f", p = {difference['p']:.3f}"

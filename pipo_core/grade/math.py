@@ -1,30 +1,18 @@
 r"""Grade mathematics: compare the last `\boxed{…}` of a text with a reference answer.
 
 Equal strings and plain integers are decided here at once. Everything else goes to math-verify in a separate process
-(`math_worker.py`) with a deadline, because comparing hostile expressions can take unlimited time or memory. If the
-worker exceeds the deadline or dies, it is replaced and the answer is undecided.
+(`worker.py`, `math_worker.py`) with a deadline. If that process exceeds the deadline or dies, the answer is undecided.
 """
 
-import json
 import re
-import subprocess
-import sys
-import threading
 from collections import deque
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
 
 from pipo_core.errors import MachineError
+from pipo_core.grade.thoughts import answer_behind_thought
+from pipo_core.grade.worker import WorkerGrader
 
 MAX_ANSWER_LENGTH = 2_000
 """Characters. A longer answer is wrong and is not parsed; reference answers of benchmarks are far shorter."""
-
-START_SECONDS = 120.0
-"""The worker may take this long to import math-verify (about one second on an idle machine)."""
-
-KILL_GRACE = 1.0
-"""Seconds after its own deadline at which the worker is killed from outside, since a stopped process gets no alarm."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])[ \t]*(?:\r?\n[ \t]*(?=\{))?")
 _BARE = re.compile(r"[^\s$]+")
@@ -94,94 +82,25 @@ def _compare_plainly(answer: str, gold: str) -> bool | None:
     return None
 
 
-class _MathWorker:
-    """One running `math_worker.py`."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            # -P: the worker's folder contains a math.py, which must not shadow the standard library's.
-            [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="ascii",
-            process_group=0,  # only the parent handles a Ctrl-C at the terminal
-        )
-        if self._reply_within(START_SECONDS) != "ready":
-            self.close()
-            raise MachineError(
-                "the grading process did not start: math-verify cannot be imported",
-                hint="pip install 'math-verify>=0.9'",
-            )
-
-    def _pipes(self) -> tuple[IO[str], IO[str]]:
-        """Return the worker's standard input and output."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("the worker was started without pipes")
-        return self._process.stdin, self._process.stdout
-
-    def _reply_within(self, seconds: float, line: str | None = None) -> object:
-        """Write `line`, if any, and return the next reply; None if the worker dies or is killed after `seconds`."""
-        requests, replies = self._pipes()
-        timer = threading.Timer(seconds, self._process.kill)
-        timer.start()
-        try:
-            if line is not None:
-                requests.write(line)
-                requests.flush()
-            reply = replies.readline()
-        except OSError:  # nobody reads the pipe any more
-            return None
-        finally:
-            timer.cancel()
-            timer.join()  # a kill under way must not hit the next job
-        return json.loads(reply) if reply.endswith("\n") else None
-
-    def compare(self, answer: str, gold: str, seconds: float) -> bool | None:
-        """Return whether the two are equal; None if the worker died or exceeded `seconds`."""
-        job = json.dumps({"answer": answer, "gold": gold, "seconds": seconds})
-        verdict = self._reply_within(seconds + KILL_GRACE, job + "\n")
-        return verdict if isinstance(verdict, bool) else None
-
-    def close(self) -> None:
-        """Kill the process and wait for its end."""
-        self._process.kill()
-        for pipe in self._pipes():
-            try:
-                pipe.close()
-            except OSError:  # closing flushes bytes that a dead worker can no longer read
-                continue
-        self._process.wait()
-
-
-class MathGrader:
+class MathGrader(WorkerGrader):
     r"""Grades texts against reference answers; a context manager, because it can own a process.
 
-    The process starts with the first answer that needs mathematics and ends with the context. Calls from several
-    threads run one after another. No text makes the grader raise or hang.
+    The process starts with the first answer that needs mathematics.
     """
 
-    def __init__(self, deadline: float = 5.0) -> None:
-        """Set the deadline, in seconds, for each answer."""
-        self.deadline = deadline
-        self._worker: _MathWorker | None = None
-        self._lock = threading.Lock()
+    def __init__(self, deadline: float = 5.0, *, thoughts_count: bool = True) -> None:
+        """Set how answers are graded.
 
-    def __enter__(self) -> Self:
-        """Return the grader; its process starts later."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End the worker if one runs."""
-        self.close()
-
-    def close(self) -> None:
-        """End the worker if one runs; the grader can be used again."""
-        with self._lock:
-            self._stop_worker()
+        Args:
+            deadline: seconds for each answer.
+            thoughts_count: whether a box in a thought counts, as in the PIPO authors' script; else only the text behind
+                the last `</think>` does, and a thought that was cut off has no answer.
+        """
+        failure = MachineError(
+            "the grading process did not start: math-verify cannot be imported", hint="pip install 'math-verify>=0.9'"
+        )
+        super().__init__("math_worker.py", failure, deadline)
+        self._thoughts_count = thoughts_count
 
     def grade(self, text: str, answer: object) -> bool | None:
         r"""Return whether the content of the last box of `text` equals `answer`.
@@ -199,29 +118,14 @@ class MathGrader:
         """
         if not isinstance(answer, str):
             raise TypeError(f"the reference answer must be a text, not {answer!r}")
-        given = extract_boxed(text)
+        said = text if self._thoughts_count else answer_behind_thought(text)
+        given = None if said is None else extract_boxed(said)
         if given is None:
             return False
         boxed = extract_boxed(answer)
         given, gold = _normalise(given), _normalise(answer if boxed is None else boxed)
         decided = _compare_plainly(given, gold)
-        return self._ask_worker(given, gold) if decided is None else decided
-
-    def _ask_worker(self, given: str, gold: str) -> bool | None:
-        """Return the worker's verdict on two normalised answers; a worker without one is ended."""
-        with self._lock:
-            if self._worker is None:
-                self._worker = _MathWorker()
-            verdict = None
-            try:
-                verdict = self._worker.compare(given, gold, self.deadline)
-            finally:  # also when interrupted: the next answer must not receive this reply
-                if verdict is None:
-                    self._stop_worker()
-        return verdict
-
-    def _stop_worker(self) -> None:
-        """End the worker if one runs; the lock is held."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.close()
+        if decided is not None:
+            return decided
+        reply = self._ask_worker({"answer": given, "gold": gold})
+        return reply if isinstance(reply, bool) else None

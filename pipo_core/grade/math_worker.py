@@ -1,28 +1,17 @@
-"""The process that runs math-verify: it reads JSON lines `{"answer", "gold", "seconds"}` and writes true or false.
+"""What `worker_process.py` runs for `MathGrader`: math-verify, for jobs `{"answer", "gold"}`."""
 
-`MathGrader` starts it by file path, so it imports nothing of pipo. A model wrote its input, which can be hostile:
+from collections.abc import Callable, Mapping
+from typing import Any
 
-- Time: each job arms a timer whose signal keeps its default action. So the kernel ends this process even inside a long
-  multiplication in C, and even if the parent is gone. math-verify's own limit is off: its handler waits for the
-  interpreter, and it would replace this timer.
-- Memory: the address space is limited, so `10^{10^{10}}` raises a MemoryError.
-- End of input, when the parent closes the pipe or dies, ends the process.
-"""
-
-import json
-import os
-import resource
-import signal
-import sys
-from collections.abc import Callable
-
-ADDRESS_SPACE = 2 << 30  # bytes
 TOLERANCE = 5e-6
 """Relative difference up to which two numbers count as equal: that of six significant digits."""
 
 
-def load_comparison() -> Callable[[str, str], bool]:
-    """Import math-verify and return a function `(answer, gold)` that tells whether two expressions are equal."""
+def load() -> Callable[[Mapping[str, Any]], bool]:
+    """Import math-verify and return a function that tells whether a job's two expressions are equal.
+
+    math-verify's own time limit is off: its handler waits for the interpreter, and would replace the process's timer.
+    """
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
     from sympy import Abs, Expr  # type: ignore[import-untyped]
 
@@ -43,29 +32,10 @@ def load_comparison() -> Callable[[str, str], bool]:
                 return False
         return bool(verify(reference, given, timeout_seconds=None))
 
-    return are_equal
-
-
-def main() -> None:
-    """Write `"ready"`, then answer jobs until the input ends."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="ascii")
-    os.dup2(2, 1)  # what a library prints must not be taken for a reply
-    are_equal = load_comparison()
-    replies.write('"ready"\n')
-    for line in sys.stdin:
-        job = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, job["seconds"])
+    def compare(job: Mapping[str, Any]) -> bool:
         try:
-            equal = are_equal(job["answer"], job["gold"])
+            return are_equal(job["answer"], job["gold"])
         except Exception:  # noqa: BLE001 - any error of the parser on hostile text means: not shown to be equal
-            equal = False
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        replies.write("true\n" if equal else "false\n")
+            return False
 
-
-if __name__ == "__main__":
-    main()
+    return compare

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from pipo_core.evaluate.table import budgets_alike, steps_of_an_answer
+from pipo_core.evaluate.verdicts import verdicts
 from pipo_core.pipeline.answer_time import answer_seconds
 from pipo_core.pipeline.recommend import Recommendation, recommend
 from pipo_core.recipes.methods import METHODS
@@ -27,6 +28,7 @@ def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) ->
             elif results["baseline"] is None:
                 lines.append("No baseline was named, so no threshold can be recommended.")
         lines.extend(_pair_against_pair(results))
+        lines.extend(verdicts(results))
         lines.extend(_against_verified(results, chosen, list(benches.values())))
     for results in benches.values():
         lines.extend(_speed_lines(results, chosen))
@@ -149,7 +151,7 @@ def duration(seconds: float) -> str:
 
 def _recommendation(results: Results, found: Recommendation, units: Sequence[str]) -> str:
     arm, at = found.arm, found.figures
-    difference = {name: 100 * value for name, value in at["difference"].items()}
+    difference = {name: 100 * at["difference"][name] for name in ("value", "low", "high")}
     limit = " or ".join(f"{results['budget'][unit]:,} {unit}" for unit in units)
     accuracy = (
         f"avg@{results['samples']} {100 * at['avg']['value']:.1f} %, "

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
-from pipo_core.recipes.base import Finding, JobRecipe, ModelRef, RecipeModel, Seed, unique
+from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, ModelRef, RecipeModel, Seed, unique
 from pipo_core.recipes.common import Budget, EngineSettings, SamplingChoice, TorchSettings
 from pipo_core.recipes.methods import PAIRS
 
@@ -74,7 +74,12 @@ class EvalRecipe(JobRecipe):
     )
     baseline: str | None = Field(default=None, description="Name of the arm that paired differences are taken against.")
     engine: EngineSettings = Field(default=TorchSettings(), description="What answers: torch here, or servers.")
-    code_workers: int | None = Field(
+    cost_batch: int = Field(
+        default=1,
+        ge=1,
+        description="Sequences that share a step's weights, for the estimate of bytes that answers read.",
+    )
+    code_workers: Annotated[int | None, NEUTRAL] = Field(
         default=None, ge=1, description="Programs that are tested at once; null: the number of cores."
     )
 

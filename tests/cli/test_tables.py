@@ -77,6 +77,14 @@ def test_a_long_reason_is_wrapped_between_words(capsys: pytest.CaptureFixture[st
     assert set(out.split()) >= set(reason.split())
 
 
+def test_a_note_is_printed_under_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(Table("title", ["a"], [["1"]], note="30 questions are few. " * 8))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "title"
+    assert " ".join(lines[4:]) == ("30 questions are few. " * 8).strip()
+    assert max(len(line) for line in lines) <= 100
+
+
 def test_markup_in_names_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(Table("[red]t", ["[bold]a", ":smile:"], [["[/]", "1"]]))
     out = capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 The columns are those of the data sets' own cards and files at the pinned revisions (recipes/suites): math-ai/aime25 and
 aime26 (JSON lines), MathArena/hmmt_feb_2026 (parquet), simple-evals' gpqa_diamond.csv, livecodebench's test6.jsonl,
-zai-org/LongBench-v2's data.json, TIGER-Lab/MMLU-Pro (parquet) and google/IFEval (JSON lines). The questions are made up.
+zai-org/LongBench-v2's data.json, TIGER-Lab/MMLU-Pro (parquet) and google/IFEval (JSON lines). All rows are made up.
 """
 
 import base64

@@ -49,6 +49,16 @@ def only(results: dict[str, Any]) -> dict[str, Any]:
     return dict(suite)
 
 
+def timeless(results: dict[str, Any]) -> dict[str, Any]:
+    """Return results without the times, which differ from run to run."""
+    found: dict[str, Any] = json.loads(json.dumps(results))
+    for entry in only(found)["arms"]:
+        for at in entry["budgets"].values():
+            for cost in (at["cost"]["answer"], at["cost"]["right"]):
+                del cost["seconds"]
+    return found
+
+
 def arm(results: dict[str, Any], label: str) -> dict[str, Any]:
     found: dict[str, Any]
     (found,) = [entry for entry in only(results)["arms"] if entry["label"] == label]
@@ -164,7 +174,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     with path.open("a") as file:
         file.write('{"id": "half a ro')  # what a killed process may leave
     second = opener()
-    assert run_eval(recipe, out, open_engine=second) == whole
+    assert timeless(run_eval(recipe, out, open_engine=second)) == timeless(whole)
     first_arm = {request.id for request in second.engines[0].seen}
     assert first_arm.isdisjoint(kept)
     assert len(first_arm) == 90 - after
@@ -174,7 +184,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 def test_a_finished_run_opens_no_checkpoint(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     again = opener()
-    assert run_eval(recipe, tmp_path, open_engine=again) == results
+    assert timeless(run_eval(recipe, tmp_path, open_engine=again)) == timeless(results)
     assert again.engines == []
 
 
@@ -183,7 +193,8 @@ def test_more_samples_add_to_those_there(recipe: EvalRecipe, opener: Any, tmp_pa
     more = opener()
     grown = run_eval(changed(recipe, samples=5), tmp_path, open_engine=more)
     assert len(more.asked) == 3 * 30 * 2
-    assert grown == run_eval(changed(recipe, samples=5), tmp_path / "fresh", open_engine=opener())
+    fresh = run_eval(changed(recipe, samples=5), tmp_path / "fresh", open_engine=opener())
+    assert timeless(grown) == timeless(fresh)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +218,7 @@ def test_answers_to_another_prompt_are_asked_again_with_a_warning(
         assert len(listener.warnings) == 3
         assert all("90 answers belong to another prompt" in warning for warning in listener.warnings)
     assert (tmp_path / "answers" / "tiny" / "base.jsonl").read_text().startswith(old)
-    assert results == run_eval(other, tmp_path / "fresh", open_engine=opener())
+    assert timeless(results) == timeless(run_eval(other, tmp_path / "fresh", open_engine=opener()))
 
 
 def test_a_run_killed_while_grading_asks_nothing_again(
@@ -226,7 +237,7 @@ def test_a_run_killed_while_grading_asks_nothing_again(
     with pytest.raises(KeyboardInterrupt):
         run_eval(recipe, tmp_path / "killed", open_engine=opener())
     second = opener()
-    assert run_eval(recipe, tmp_path / "killed", open_engine=second) == whole
+    assert timeless(run_eval(recipe, tmp_path / "killed", open_engine=second)) == timeless(whole)
     assert second.asked == []
 
 
@@ -272,7 +283,7 @@ def test_a_grader_that_fails_names_the_answer_and_loses_nothing(
         patch.setattr(MathGrader, "grade", failing)
         with pytest.raises(PipoError, match=r"the grader failed on .*#\d with reference answer '3': out of order"):
             run_eval(recipe, tmp_path / "failed", open_engine=opener())
-    assert run_eval(recipe, tmp_path / "failed", open_engine=opener()) == whole
+    assert timeless(run_eval(recipe, tmp_path / "failed", open_engine=opener())) == timeless(whole)
 
 
 def test_answers_that_never_end_give_a_warning(recipe: EvalRecipe, opener: Any, tmp_path: Path, listener: Any) -> None:
@@ -296,7 +307,7 @@ def test_files_of_older_versions_are_read(recipe: EvalRecipe, opener: Any, tmp_p
         lines = [json.dumps({key: value for key, value in row.items() if key not in dropped}) for row in rows]
         old.write_text("\n".join(lines) + "\n")
     second = opener()
-    assert run_eval(recipe, tmp_path / "old", open_engine=second) == whole
+    assert timeless(run_eval(recipe, tmp_path / "old", open_engine=second)) == timeless(whole)
     assert second.engines == []
 
 
@@ -322,7 +333,7 @@ def test_equal_arms_differ_by_nothing_and_better_ones_by_their_skill(
     )
     assert arm(results, "one")["budgets"]["tokens"]["difference"] is None
     twin = arm(results, "twin")["budgets"]["tokens"]["difference"]
-    assert twin["value"] == 0
+    assert (twin["value"], twin["p"]) == (0, 1)
     expert = arm(results, "expert")["budgets"]["tokens"]["difference"]
     assert expert["low"] < 0.3 < expert["high"]
     assert expert["low"] > 0.15
@@ -339,19 +350,23 @@ def test_an_engine_that_loses_answers_is_an_error(recipe: EvalRecipe, opener: An
 
 def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
-    accuracy, cost = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))[:2]
-    assert accuracy.columns == ["arm", "avg@3 %", "pass@3 %", "finished %"]
-    assert cost.columns == ["arm", "tokens a slot", "tokens an answer", "steps an answer", "steps a right answer"]
-    for table in (accuracy, cost):
+    found = tables(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))
+    accuracy, passes, cost = found[:3]
+    assert accuracy.columns == ["arm", "avg@3 %", "finished %"]
+    assert passes.columns == ["arm", "pass@2 %", "pass@3 %"]
+    costs = [f"{what} {whose} answer" for whose in ("an", "a right") for what in ("tokens", "steps", "s")]
+    assert cost.columns == ["arm", "tokens a slot", "cut off", *costs]
+    for table in (accuracy, passes, cost):
         assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
 def test_budgets_with_the_same_figures_share_their_tables(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
-    assert len(tables(results)) == 4
+    assert len(tables(results)) == 6 + 2  # and two curves
     for entry in only(results)["arms"]:
         entry["budgets"]["slots"] = dict(entry["budgets"]["tokens"])
-    accuracy, cost = tables(results)
+    accuracy, passes, cost = tables(results)[:3]
+    assert "at most 24 tokens or 24 slots: problems that one of k answers solves" in passes.title
     assert "at most 24 tokens or 24 slots; the figures are the same at both budgets" in accuracy.title
     assert "at most 24 tokens or 24 slots:" in cost.title
 
@@ -364,11 +379,20 @@ def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opene
 def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     found = tables(results)
-    for accuracy, cost, unit in ((found[0], found[1], "tokens"), (found[2], found[3], "slots")):
-        assert f"24 {unit}" in accuracy.title
-        assert f"24 {unit}" in cost.title
-        for table in (accuracy, cost):
+    assert len(found) == 8
+    for unit, (accuracy, passes, cost) in (("tokens", found[:3]), ("slots", found[3:6])):
+        for table in (accuracy, passes, cost):
+            assert f"24 {unit}" in table.title
             assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
+        figures = [entry["budgets"][unit] for entry in only(results)["arms"]]
+        shown = sorted((f"{100 * at['detectable']:.1f}" for at in figures[1:]), key=float)
+        points = " to ".join(dict.fromkeys(shown))
+        assert accuracy.note == (
+            f"30 questions × 3 answers cannot see a difference below {points} points (80 % power, 5 % level)."
+        )
+        for several, at in zip(passes.rows, figures, strict=True):
+            for k, cell in zip((2, 3), several[2:], strict=True):
+                assert float(cell.split()[0]) == pytest.approx(100 * at["pass"][str(k)]["value"], abs=0.05)
         for right, paid, entry in zip(accuracy.rows, cost.rows, only(results)["arms"], strict=True):
             cells = dict(zip(accuracy.columns, right, strict=True)) | dict(zip(cost.columns, paid, strict=True))
             at = entry["budgets"][unit]
@@ -382,11 +406,14 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
                 assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
             else:
                 assert float(cells["drafts kept %"]) == pytest.approx(100 * at["drafts_kept"], abs=0.05)
-                assert float(cells["Δ to base"].split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
-        for table in (accuracy, cost):
+                difference, p = cells["Δ to base"].split(", p ")
+                assert float(difference.split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
+                assert p in ("< 0.001", f"= {at['difference']['p']:.3f}")
+        for table in (accuracy, passes, cost):
             lines = markdown(table).splitlines()
-            assert len(lines) == 2 + 2 + len(table.rows)
-            assert {line.count("|") for line in lines[2:]} == {len(table.columns) + 1}
+            end = 4 + len(table.rows)
+            assert lines[end:] == (["", table.note] if table.note else [])
+            assert {line.count("|") for line in lines[2:end]} == {len(table.columns) + 1}
 
 
 def test_a_blind_gate_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:

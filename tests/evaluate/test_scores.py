@@ -151,9 +151,7 @@ def test_problems_without_levels_have_none() -> None:
 def test_the_order_of_answers_on_disk_does_not_matter() -> None:
     problems = [Problem(str(i), "?", "1", "x") for i in range(5)]
     rows = [
-        row([1] * (1 + s), problem=p.id, sample=s, correct=(int(p.id) + s) % 3 == 0)
-        for p in problems
-        for s in range(3)
+        row([1] * (1 + s), problem=p.id, sample=s, correct=(int(p.id) + s) % 3 == 0) for p in problems for s in range(3)
     ]
     shuffled = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
     assert outcome(rows, problems, 3, "slots", 2) == outcome(shuffled, problems, 3, "slots", 2)

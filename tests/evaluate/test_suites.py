@@ -117,7 +117,9 @@ def test_mmlu_pro_keeps_the_order_and_takes_ten_letters(tmp_path: Path) -> None:
     asked = questions("mmlu-pro", tmp_path)
     assert "about math." in asked.problems[0].question
     assert "\nA. 1\nB. 2\n" in asked.problems[0].question
-    answers = {problem.id: f"So the answer is ({letter})." for problem, letter in zip(asked.problems, "ABC", strict=True)}
+    answers = {
+        problem.id: f"So the answer is ({letter})." for problem, letter in zip(asked.problems, "ABC", strict=True)
+    }
     assert verdicts("mmlu-pro", asked, answers) == [True] * 3
     assert {problem.level for problem in asked.problems} == {"math", "law"}
 
@@ -192,7 +194,10 @@ def test_a_column_that_is_not_there_is_named_with_its_nearest(tmp_path: Path) ->
     [
         ("", "holds no questions"),
         ("[1, 2]\n", ":1: not a JSON object"),
-        ('{"problem": "a", "answer": "1", "id": "0"}\n{"problem": "b", "ans', r"jsonl:2: not JSON, or a line that was cut"),
+        (
+            '{"problem": "a", "answer": "1", "id": "0"}\n{"problem": "b", "ans',
+            r"jsonl:2: not JSON, or a line that was cut",
+        ),
     ],
 )
 def test_a_file_that_holds_no_questions_is_refused(tmp_path: Path, listener: Any, text: str, words: str) -> None:
@@ -209,7 +214,9 @@ def test_groups_name_suites_and_names_are_guessed() -> None:
     with pytest.raises(MissingInputError, match=r"mth: no such suite \(did you mean 'math'"):
         find_suites("mth")
     (named,) = find_suites("math")
-    with pytest.raises(UsageError, match=r"no profile 'oficial' \(did you mean 'official'\?\); profiles: paper, official"):
+    with pytest.raises(
+        UsageError, match=r"no profile 'oficial' \(did you mean 'official'\?\); profiles: paper, official"
+    ):
         named.profile("oficial")
 
 

@@ -153,5 +153,5 @@ def arm(plan: dict[str, Any], role: str) -> Fault:
 
 
 _command = " ".join(sys.orig_argv)
-if PLAN in os.environ and "math_worker.py" not in _command:  # that one ends with its parent and writes nothing
+if PLAN in os.environ and "worker_process.py" not in _command:  # that one ends with its parent and writes nothing
     arm(json.loads(os.environ[PLAN]), "worker" if "pipo_core.train.worker" in _command else "pipo")

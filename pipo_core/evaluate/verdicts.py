@@ -1,0 +1,79 @@
+"""Sentences about an evaluation: who is cheaper where, and where pairs do not pay."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipo_core.evaluate.words import limit_text, percent
+from pipo_core.recipes.methods import METHODS
+
+_NAMES = {"steps": "steps", "bytes": "bytes read", "seconds": "seconds"}
+_EQUAL = 0.005
+"""Accuracies that differ by less, in shares, are not called ahead."""
+
+
+def verdicts(results: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each arm against the baseline, and one about equal bytes; none without a baseline.
+
+    Args:
+        results: of one suite.
+    """
+    return [*_against_baseline(results), *_at_equal_bytes(results)]
+
+
+def _against_baseline(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a right answer costs by each arm, as ratios to the baseline's.
+
+    An arm pays if a right answer takes fewer bytes, or fewer steps where bytes are not known.
+    """
+    unit = "slots" if "slots" in results["budget"] else "tokens"
+    base = next((arm for arm in results["arms"] if arm["label"] == results["baseline"]), None)
+    if base is None:
+        return
+    ground = base["budgets"][unit]["cost"]["right"]
+    where = f"{results['suite']}, at most {limit_text(results['budget'][unit])} {unit}"
+    for arm in results["arms"]:
+        at = arm["budgets"][unit]
+        if arm is base or not METHODS[arm["method"]].uses_mtp:
+            continue
+        own = at["cost"]["right"]
+        ratios = {name: own[name] / ground[name] for name in _NAMES if own[name] and ground[name]}
+        if not ratios:
+            yield f"{where}: `{arm['label']}` or `{base['label']}` gave no right answer, so nothing can be said of cost."
+            continue
+        told = ", ".join(f"{ratio:.2f}× the {_NAMES[name]}" for name, ratio in ratios.items())
+        decisive = ratios.get("bytes", ratios.get("steps", ratios.get("seconds", 1.0)))
+        pays = f"**`{arm['label']}` pays here**" if decisive < 1 else f"**`{arm['label']}` does not pay here**"
+        difference = at["difference"]
+        lossy = difference is not None and difference["high"] < 0
+        loss = f" It is less accurate by {-100 * difference['value']:.1f} points." if lossy else ""
+        yield f"{where}: {pays}: a right answer takes {told} of one by `{base['label']}`.{loss}"
+
+
+def _at_equal_bytes(results: Mapping[str, Any]) -> Iterator[str]:
+    """Yield who is most accurate at each limit of bytes, neighbouring limits with the same arms together."""
+    curve = results["curves"].get("bytes")
+    if curve is None or len(curve["arms"]) < 2:
+        return
+    spans: list[tuple[int, int, list[str], float]] = []
+    for place, limit in enumerate(curve["limits"]):
+        values = {label: accuracies[place] for label, accuracies in curve["arms"].items()}
+        best = max(values.values())
+        ahead = [label for label, value in values.items() if best - value < _EQUAL]
+        if spans and spans[-1][2] == ahead:
+            spans[-1] = (spans[-1][0], limit, ahead, best)
+        else:
+            spans.append((limit, limit, ahead, best))
+    told = [
+        f"{_span(first, last)}: {' and '.join(f'`{label}`' for label in ahead)} ({percent(best)} %)"
+        for first, last, ahead, best in spans
+        if best > 0
+    ]
+    if told:
+        yield (
+            f"{results['suite']}: most accurate at the bytes that `{curve['of']}` reads for so many tokens — "
+            f"{'; '.join(told)}."
+        )
+
+
+def _span(first: int, last: int) -> str:
+    return limit_text(first) if first == last else f"{limit_text(first)} to {limit_text(last)}"
