@@ -21,6 +21,11 @@ def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float =
         "drafts_kept": None if tau is None else 0.9,
         "mean_tokens": 40.0,
         "finished": 0.99,
+        "cost": {
+            "answer": {"tokens": 40.0, "steps": 40 / per_slot, "seconds": 0.5, "bytes": 1e9},
+            "right": {"tokens": 40 / avg, "steps": 40 / per_slot / avg, "seconds": 0.5 / avg, "bytes": 1e9 / avg},
+            "cut": 5,
+        },
     }
     return {
         "arm": name,
@@ -28,12 +33,15 @@ def arm(name: str, tau: float | None, avg: float, per_slot: float, half: float =
         "method": "regular" if tau is None else "pipo",
         "tau": tau,
         "ckpt": "model",
+        "engine": {"kind": "torch", "at_once": 64},
         "budgets": {"tokens": figures, "slots": figures},
     }
 
 
 def evaluation(*arms: dict[str, Any]) -> dict[str, Any]:
-    """What `run_eval` returns, of the baseline and `arms`."""
+    """What `run_eval` returns of one suite, of the baseline and `arms`."""
+    entries = [arm("regular", None, 0.9, 1.0), *arms]
+    accuracies = {entry["label"]: [0.1, entry["budgets"]["tokens"]["avg"]["value"]] for entry in entries}
     return {
         "kind": "eval",
         "suite": "tiny",
@@ -43,7 +51,9 @@ def evaluation(*arms: dict[str, Any]) -> dict[str, Any]:
         "sampling": {},
         "budget": {"tokens": 256, "slots": 128},
         "baseline": "regular",
-        "arms": [arm("regular", None, 0.9, 1.0), *arms],
+        "cost_batch": 1,
+        "curves": {"tokens": {"limits": [128, 256], "arms": accuracies}},
+        "arms": entries,
     }
 
 

@@ -11,34 +11,30 @@ _UNITS = {"tokens": "tokens", "steps": "steps", "seconds": "s", "bytes": "GB rea
 _CURVES = {"tokens": "tokens", "slots": "steps", "bytes": "bytes read"}
 
 
-def cost_table(results: Mapping[str, Any], unit: str, asked: str) -> Table:
-    """Return what an answer and a right answer cost, one row an arm; a right answer carries the cost of the wrong ones.
+def cost_tables(results: Mapping[str, Any], unit: str, asked: str) -> list[Table]:
+    """Return what an answer costs, and what a right answer costs, one row an arm.
 
     Args:
         results: of one suite.
         unit: of the budget.
-        asked: the beginning of the title.
+        asked: the beginning of the titles.
     """
-    columns = ["arm", "τ", "tokens a slot", "drafts kept %", "cut off"]
-    columns += [f"{_UNITS[name]} an answer" for name in _SHOWN]
-    columns += [f"{_UNITS[name]} a right answer" for name in _SHOWN]
-    rows = []
+    answers, rights = [], []
     for arm in results["arms"]:
-        at = arm["budgets"][unit]
+        at, named = arm["budgets"][unit], [arm["arm"], gate_text(arm)]
         per_slot, kept, cost = at["tokens_per_slot"], at["drafts_kept"], at["cost"]
-        rows.append(
-            [
-                arm["arm"],
-                gate_text(arm),
-                ABSENT if per_slot is None else f"{per_slot:.2f}",
-                ABSENT if kept is None else percent(kept),
-                f"{cost['cut']:,}",
-                *(show(cost["answer"][name]) for name, show in _SHOWN.items()),
-                *(show(cost["right"][name]) for name, show in _SHOWN.items()),
-            ]
-        )
-    title = f"{asked}: what an answer costs; a right answer carries the cost of the wrong ones"
-    return without_empty_columns(Table(title, columns, rows, note=_note(results)))
+        drafts = [ABSENT if per_slot is None else f"{per_slot:.2f}", ABSENT if kept is None else percent(kept)]
+        answers.append([*named, *drafts, f"{cost['cut']:,}", *_cells(cost["answer"])])
+        rights.append([*named, *_cells(cost["right"])])
+    columns = ["arm", "τ", "tokens a slot", "drafts kept %", "cut off", *_UNITS.values()]
+    each = Table(f"{asked}: what an answer costs on average", columns, answers)
+    title = f"{asked}: what a right answer costs; it carries the cost of the wrong ones"
+    right = Table(title, ["arm", "τ", *_UNITS.values()], rights, note=_note(results))
+    return [without_empty_columns(each), without_empty_columns(right)]
+
+
+def _cells(cost: Mapping[str, float | None]) -> list[str]:
+    return [show(cost[name]) for name, show in _SHOWN.items()]
 
 
 def curve_tables(results: Mapping[str, Any]) -> list[Table]:

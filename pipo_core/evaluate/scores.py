@@ -105,7 +105,7 @@ class ScoredAnswer:
             ended=row["finish_reason"] == "stop",
             correct=bool(row["correct"]),
             undecided=bool(row.get("undecided")),
-            tokens=int(row.get("written", row["tokens"])) if steps is None else int(steps[-1]) if len(steps) else 0,
+            tokens=_written(row) if steps is None else int(steps[-1]) if len(steps) else 0,
             steps=steps,
             drafts=None if counts is None else row["drafts"],
             prompt_tokens=row.get("prompt_tokens"),
@@ -113,6 +113,11 @@ class ScoredAnswer:
             session=row.get("session"),
             at_s=float(row.get("at_s") or 0.0),
         )
+
+
+def _written(row: AnswerRow) -> int:
+    """Return the number of real tokens; older versions did not count the end token apart."""
+    return int(row["written"] if "written" in row else row["tokens"])
 
 
 def cut(answer: ScoredAnswer, unit: Unit, limit: int) -> Cut:

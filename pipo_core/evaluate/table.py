@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipo_core.evaluate.cost_table import cost_table, curve_tables
+from pipo_core.evaluate.cost_table import cost_tables, curve_tables
 from pipo_core.evaluate.words import gate_text, percent
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
@@ -69,7 +69,7 @@ def suite_tables(results: Mapping[str, Any]) -> list[Table]:
         found.append(_accuracy(results, units[0], f"{asked}{same}"))
         if results["samples"] > 1:
             found.append(_passes(results, units[0], asked))
-        found.append(cost_table(results, units[0], asked))
+        found += cost_tables(results, units[0], asked)
     return [*found, *curve_tables(results)]
 
 

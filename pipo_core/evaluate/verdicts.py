@@ -38,7 +38,7 @@ def _against_baseline(results: Mapping[str, Any]) -> Iterator[str]:
         own = at["cost"]["right"]
         ratios = {name: own[name] / ground[name] for name in _NAMES if own[name] and ground[name]}
         if not ratios:
-            yield f"{where}: `{arm['label']}` or `{base['label']}` gave no right answer, so nothing can be said of cost."
+            yield f"{where}: `{arm['label']}` or `{base['label']}` gave no right answer: nothing can be said of cost."
             continue
         told = ", ".join(f"{ratio:.2f}× the {_NAMES[name]}" for name, ratio in ratios.items())
         decisive = ratios.get("bytes", ratios.get("steps", ratios.get("seconds", 1.0)))
@@ -54,19 +54,21 @@ def _at_equal_bytes(results: Mapping[str, Any]) -> Iterator[str]:
     curve = results["curves"].get("bytes")
     if curve is None or len(curve["arms"]) < 2:
         return
-    spans: list[tuple[int, int, list[str], float]] = []
+    spans: list[tuple[list[str], list[int], list[float]]] = []  # who is ahead, at which limits, how accurate
     for place, limit in enumerate(curve["limits"]):
         values = {label: accuracies[place] for label, accuracies in curve["arms"].items()}
         best = max(values.values())
         ahead = [label for label, value in values.items() if best - value < _EQUAL]
-        if spans and spans[-1][2] == ahead:
-            spans[-1] = (spans[-1][0], limit, ahead, best)
-        else:
-            spans.append((limit, limit, ahead, best))
+        if best == 0:
+            continue
+        if not spans or spans[-1][0] != ahead:
+            spans.append((ahead, [], []))
+        spans[-1][1].append(limit)
+        spans[-1][2].append(best)
     told = [
-        f"{_span(first, last)}: {' and '.join(f'`{label}`' for label in ahead)} ({percent(best)} %)"
-        for first, last, ahead, best in spans
-        if best > 0
+        f"{_span([limit_text(limit) for limit in limits])}: {', '.join(f'`{label}`' for label in ahead)} "
+        f"({_span([percent(best) for best in bests])} %)"
+        for ahead, limits, bests in spans
     ]
     if told:
         yield (
@@ -75,5 +77,5 @@ def _at_equal_bytes(results: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _span(first: int, last: int) -> str:
-    return limit_text(first) if first == last else f"{limit_text(first)} to {limit_text(last)}"
+def _span(texts: list[str]) -> str:
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"

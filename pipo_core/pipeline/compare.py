@@ -11,7 +11,7 @@ from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 RESULTS = "results.json"
 _ROWS = {"eval": ("arms", "suites"), "bench": ("lengths", "throughput", "training", "raw", "raw_throughput")}
-_ASIDE = {"definitions", "command", "limits_of"}
+_ASIDE = {"definitions", "command", "limits_of", "curves"}
 """Keys of results that are not compared as settings. `limits_of` has a bandwidth that a CPU's bench measures anew."""
 
 

@@ -29,10 +29,10 @@ def regrade(folder: Path, reporter: Reporter) -> StageResult:
     """
     folder = _stage_of(folder)
     with FolderLock(lock_of(folder), about=folder):
-        record = dict(stage_record(folder))
         state = stage_state(folder)
-        if record["kind"] != "eval":
-            raise UsageError(f"{folder} is a stage of kind {record['kind']}, not eval")
+        record = dict(stage_record(folder))
+        if record.get("kind") != "eval":
+            raise UsageError(f"{folder} is a stage of kind {record.get('kind')}, not eval")
         if state != "done":
             raise MissingInputError(
                 f"{folder} is not finished (state: {state})", hint="give its command again; it goes on where it stopped"
@@ -52,7 +52,8 @@ def regrade(folder: Path, reporter: Reporter) -> StageResult:
 def _stage_of(folder: Path) -> Path:
     if (folder / RECORD).is_file():
         return folder
-    found = sorted(path.parent for path in folder.glob(f"*/{RECORD}") if stage_record(path.parent)["kind"] == "eval")
+    stages = sorted(path.parent for path in folder.glob(f"*/{RECORD}"))
+    found = [stage for stage in stages if stage_record(stage).get("kind") == "eval"]
     if len(found) == 1:
         return found[0]
     what = f"holds {len(found)} evaluations, such as {found[0].name}" if found else "holds no evaluation"

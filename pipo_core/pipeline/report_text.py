@@ -28,8 +28,8 @@ def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) ->
             elif results["baseline"] is None:
                 lines.append("No baseline was named, so no threshold can be recommended.")
         lines.extend(_pair_against_pair(results))
-        lines.extend(verdicts(results))
         lines.extend(_against_verified(results, chosen, list(benches.values())))
+        lines.extend(verdicts(results))
     for results in benches.values():
         lines.extend(_speed_lines(results, chosen))
     return list(dict.fromkeys(lines)) if evals or benches else []

@@ -1,7 +1,9 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipo_core.recipes.locate import shipped_suites
 from tests.cli.calls import BENCH, EVAL, TRAIN, Calls
 
 
@@ -23,7 +25,9 @@ def standard(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> Calls:
     """The shipped recipes that eval and bench begin with, as small ones."""
     folder = Path("shipped/tiny").absolute()
     folder.mkdir(parents=True)
-    (folder / "eval.yaml").write_text(EVAL)
+    (folder.parent / "eval.yaml").write_text(EVAL)
+    (folder.parent / "suites").mkdir()
+    shutil.copy(shipped_suites()["tiny"], folder.parent / "suites")
     (folder / "bench.yaml").write_text(BENCH)
     monkeypatch.setattr("pipo_core.recipes.locate.recipe_folder", lambda: folder.parent)
     return calls

@@ -16,6 +16,7 @@ from pipo_core.recipes.common import Budget
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 from pipo_core.tables import markdown
+from tests.evaluate.timeless import timeless
 
 BUDGET = 24
 Make = Callable[[str], str]
@@ -47,16 +48,6 @@ def only(results: dict[str, Any]) -> dict[str, Any]:
     """Return the results of the only suite."""
     (suite,) = suite_results(results)
     return dict(suite)
-
-
-def timeless(results: dict[str, Any]) -> dict[str, Any]:
-    """Return results without the times, which differ from run to run."""
-    found: dict[str, Any] = json.loads(json.dumps(results))
-    for entry in only(found)["arms"]:
-        for at in entry["budgets"].values():
-            for cost in (at["cost"]["answer"], at["cost"]["right"]):
-                del cost["seconds"]
-    return found
 
 
 def arm(results: dict[str, Any], label: str) -> dict[str, Any]:
@@ -354,18 +345,17 @@ def test_empty_columns_are_left_out(recipe: EvalRecipe, opener: Any, tmp_path: P
     accuracy, passes, cost = found[:3]
     assert accuracy.columns == ["arm", "avg@3 %", "finished %"]
     assert passes.columns == ["arm", "pass@2 %", "pass@3 %"]
-    costs = [f"{what} {whose} answer" for whose in ("an", "a right") for what in ("tokens", "steps", "s")]
-    assert cost.columns == ["arm", "tokens a slot", "cut off", *costs]
+    assert cost.columns == ["arm", "tokens a slot", "cut off", "tokens", "steps", "s"]
     for table in (accuracy, passes, cost):
         assert {len(row) for row in table.rows} == {len(table.columns)}
 
 
 def test_budgets_with_the_same_figures_share_their_tables(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
-    assert len(tables(results)) == 6 + 2  # and two curves
+    assert len(tables(results)) == 8 + 2  # and two curves
     for entry in only(results)["arms"]:
         entry["budgets"]["slots"] = dict(entry["budgets"]["tokens"])
-    accuracy, passes, cost = tables(results)[:3]
+    accuracy, passes, cost, _ = tables(results)[:4]
     assert "at most 24 tokens or 24 slots: problems that one of k answers solves" in passes.title
     assert "at most 24 tokens or 24 slots; the figures are the same at both budgets" in accuracy.title
     assert "at most 24 tokens or 24 slots:" in cost.title
@@ -379,9 +369,9 @@ def test_a_baseline_with_several_thresholds_is_refused(recipe: EvalRecipe, opene
 def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path) -> None:
     results = run_eval(recipe, tmp_path, open_engine=opener())
     found = tables(results)
-    assert len(found) == 8
-    for unit, (accuracy, passes, cost) in (("tokens", found[:3]), ("slots", found[3:6])):
-        for table in (accuracy, passes, cost):
+    assert len(found) == 10
+    for unit, (accuracy, passes, cost, right_cost) in (("tokens", found[:4]), ("slots", found[4:8])):
+        for table in (accuracy, passes, cost, right_cost):
             assert f"24 {unit}" in table.title
             assert [row[:2] for row in table.rows] == [["base", "–"], ["pair", "0"], ["pair", "0.95"]]
         figures = [entry["budgets"][unit] for entry in only(results)["arms"]]
@@ -393,15 +383,17 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
         for several, at in zip(passes.rows, figures, strict=True):
             for k, cell in zip((2, 3), several[2:], strict=True):
                 assert float(cell.split()[0]) == pytest.approx(100 * at["pass"][str(k)]["value"], abs=0.05)
-        for right, paid, entry in zip(accuracy.rows, cost.rows, only(results)["arms"], strict=True):
+        rows = zip(accuracy.rows, cost.rows, right_cost.rows, only(results)["arms"], strict=True)
+        for right, paid, dear, entry in rows:
             cells = dict(zip(accuracy.columns, right, strict=True)) | dict(zip(cost.columns, paid, strict=True))
             at = entry["budgets"][unit]
             value, low, high = (100 * at["avg"][name] for name in ("value", "low", "high"))
             assert cells["avg@3 %"] == f"{value:.1f} [{low:.1f}, {high:.1f}]"
             assert float(cells["tokens a slot"]) == pytest.approx(at["tokens_per_slot"], abs=0.005)
             steps = at["mean_tokens"] / at["tokens_per_slot"]
-            assert float(cells["steps an answer"]) == pytest.approx(steps, abs=0.05)
-            assert float(cells["steps a right answer"]) == pytest.approx(100 * steps / value, abs=0.05)
+            assert float(cells["steps"]) == pytest.approx(steps, abs=0.05)
+            carried = dict(zip(right_cost.columns, dear, strict=True))
+            assert float(carried["steps"]) == pytest.approx(100 * steps / value, abs=0.05)
             if entry["label"] == "base":
                 assert (cells["Δ to base"], cells["drafts kept %"]) == ("–", "–")
             else:
@@ -409,7 +401,7 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
                 difference, p = cells["Δ to base"].split(", p ")
                 assert float(difference.split()[0]) == pytest.approx(100 * at["difference"]["value"], abs=0.05)
                 assert p in ("< 0.001", f"= {at['difference']['p']:.3f}")
-        for table in (accuracy, passes, cost):
+        for table in (accuracy, passes, cost, right_cost):
             lines = markdown(table).splitlines()
             end = 4 + len(table.rows)
             assert lines[end:] == (["", table.note] if table.note else [])

@@ -185,7 +185,7 @@ def test_every_reference_of_every_recipe_kind_is_resolved_here() -> None:
         "rollout": {"model": "x/y"},
         "build": {"rollouts": "x/y"},
         "merge": {"source": "x/y", "base": "x/y"},
-        "eval": {**arms, "benchmark": "x/y"},
+        "eval": {**arms, "suite": "tiny"},
         "bench": arms,
     }
     assert recipes.keys() == KINDS.keys() - {"pipeline"}

@@ -88,7 +88,7 @@ def test_a_client_that_keeps_no_state_may_ask_for_encrypted_thoughts(client: Ope
         store=False,
         reasoning={"summary": "auto"},
     )
-    assert [item.type for item in answer.output][0] == "reasoning"
+    assert answer.output[0].type == "reasoning"
 
 
 def test_calls_and_what_they_returned_are_read(client: OpenAI) -> None:
