@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipo_core.recipes.base import RecipeModel
 
 app = typer.Typer(
-    help="List, show, copy and check recipes.",
+    help="List, show, copy and check recipes and suites.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -24,10 +24,10 @@ app = typer.Typer(
 
 @app.command("ls", epilog="Example: pipo recipes ls")
 def ls(ctx: typer.Context, json_output: Json = False, debug: Debug = False) -> None:
-    """List the shipped recipes."""
-    from pipo_core.recipes.locate import shipped_recipes
+    """List the shipped recipes, and the suites that pipo eval takes."""
+    from pipo_core.recipes.locate import shipped_files
 
-    rows = [{"name": name, **_about(path)} for name, path in shipped_recipes().items()]
+    rows = [{"name": name, **_about(path)} for name, path in shipped_files().items()]
     if session(ctx).json:
         emit_json(rows)
         return
@@ -52,10 +52,10 @@ def show(
     if not resolved and not overrides and not session(ctx).json:
         typer.echo(path.read_text(encoding="utf-8"), nl=False)
         return
-    from pipo_core.recipes.load import load_recipe
+    from pipo_core.recipes.load import load_file
     from pipo_core.recipes.write import to_yaml
 
-    values = load_recipe(path, overrides or ()).model_dump(mode="json")
+    values = load_file(path, overrides or ()).model_dump(mode="json")
     if session(ctx).json:
         emit_json(values)
     else:
@@ -122,8 +122,10 @@ def validate(
         except PipoError as error:
             failed.append(error)
     if not session(ctx).json:
+        from pipo_core.recipes.kinds import KINDS
+
         for row in valid:
-            say(f"{row['recipe']}: a valid {row['kind']} recipe")
+            say(f"{row['recipe']}: a valid {row['kind']} {'recipe' if row['kind'] in KINDS else 'file'}")
     if failed:
         raise _together(failed, len(names))
     if session(ctx).json:
@@ -133,7 +135,12 @@ def validate(
 @app.command("schema", epilog="Example: pipo recipes schema train")
 def schema(
     ctx: typer.Context,
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="train, rollout, build, merge, eval, bench or pipeline.")],
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND", help="train, distill, rollout, build, merge, eval, bench, pipeline, suite or suites."
+        ),
+    ],
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -151,11 +158,12 @@ def schema(
 
 
 def _checked(name: str, changes: Sequence[str]) -> dict[str, Any]:
-    from pipo_core.recipes.load import load_recipe
+    from pipo_core.recipes.load import load_file
     from pipo_core.recipes.locate import find_recipe
 
     path = find_recipe(name)
-    return {"recipe": str(path), "kind": load_recipe(path, changes).kind, "problems": []}
+    kind = load_file(path, changes).model_dump()["kind"]
+    return {"recipe": str(path), "kind": kind, "problems": []}
 
 
 def _together(failed: "Sequence[PipoError]", checked: int) -> "PipoError":

@@ -7,9 +7,9 @@ from pipo_cli.reference.fields import limits, type_words
 from pipo_cli.reference.markdown import anchor, code, plain, table, value
 from pipo_core.recipes.base import JobRecipe, RecipeModel
 from pipo_core.recipes.catalog import CATALOG, Entry
-from pipo_core.recipes.kinds import KINDS
-from pipo_core.recipes.load import load_recipe
-from pipo_core.recipes.locate import shipped_recipes
+from pipo_core.recipes.kinds import FILE_KINDS, KINDS
+from pipo_core.recipes.load import load_recipe, load_suite_file
+from pipo_core.recipes.locate import shipped_recipes, shipped_suites
 from pipo_core.recipes.schema import neutral_keys, references
 
 Model = type[RecipeModel]
@@ -21,13 +21,13 @@ def recipe_reference() -> str:
     places = _places()
     headings = {model: _heading(found) + _kind_of(model) for model, found in places.items()}
     sections = [_overview()]
-    for kind, model in KINDS.items():
+    for kind, model in FILE_KINDS.items():
         sections.append(_kind_section(kind, model, headings))
         own = [inner for inner, found in places.items() if {where for where, _ in found} == {kind}]
         sections += [_part_section(inner, headings) for inner in own]
     shared = [model for model, found in places.items() if len({where for where, _ in found}) > 1]
     sections += ["## Parts of several kinds\n", *(_part_section(model, headings) for model in shared)]
-    return "\n".join([*sections, _catalog(), _shipped()])
+    return "\n".join([*sections, _catalog(), _shipped(), _suites()])
 
 
 def models_in(annotation: Any) -> list[Model]:
@@ -40,7 +40,7 @@ def models_in(annotation: Any) -> list[Model]:
 def _places() -> dict[Model, list[tuple[str, str]]]:
     """Return, for each model inside the kinds' schemas, the places where it occurs: kind and dotted key."""
     places: dict[Model, list[tuple[str, str]]] = {}
-    for kind, root in KINDS.items():
+    for kind, root in FILE_KINDS.items():
         for model, key in _inside(root, ""):
             places.setdefault(model, []).append((kind, key))
     return places
@@ -69,8 +69,8 @@ def _kind_of(model: Model) -> str:
 
 def _overview() -> str:
     rows = []
-    for kind, model in KINDS.items():
-        command = f"pipo {'run' if kind == 'pipeline' else kind}"
+    for kind, model in FILE_KINDS.items():
+        command = f"pipo {'run' if kind == 'pipeline' else kind if kind in KINDS else 'eval'}"
         rows.append([f"[{code(kind)}](#kind-{kind})", f"[{code(command)}](cli.md#{anchor(command)})", _about(model)])
     return "## Kinds\n\n" + table(["kind", "command", "does"], rows)
 
@@ -114,7 +114,7 @@ def _field_row(model: Model, name: str, headings: Headings) -> list[str]:
 
 def _default(model: Model, name: str) -> str:
     field = model.model_fields[name]
-    whole = model in KINDS.values()
+    whole = model in FILE_KINDS.values()
     # A file must say what it is, though Python fills it in.
     if field.is_required() or (whole and name == "kind"):
         return "**needed**"
@@ -147,6 +147,16 @@ def _shipped() -> str:
         kind = load_recipe(path).kind
         rows.append([f"[{code(name)}](../recipes/{name})", f"[{kind}](#kind-{kind})", plain(first.lstrip("# "))])
     return "## Shipped recipes\n\n" + table(["recipe", "kind", "does"], rows)
+
+
+def _suites() -> str:
+    rows = []
+    for name, path in shipped_suites().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        kind = load_suite_file(path).kind
+        link = f"[{code(name)}](../recipes/suites/{path.name})"
+        rows.append([link, f"[{kind}](#kind-{kind})", plain(first.lstrip("# "))])
+    return "## Shipped suites\n\n" + table(["suite", "kind", "asks"], rows)
 
 
 def _about(model: Model) -> str:

@@ -39,7 +39,6 @@ class HubSource(RecipeModel):
         description="The file in the repository: .jsonl, .json (a list), .parquet or .csv.",
         examples=["test.jsonl"],
     )
-    gated: bool = Field(default=False, description="Whether the hub asks for HF_TOKEN and consent to conditions.")
 
     @property
     def text(self) -> str:
@@ -215,7 +214,7 @@ class SuiteFile(RecipeModel):
         description="Where the questions are.", examples=[{"kind": "file", "path": "mine.jsonl"}]
     )
     rows: int | None = Field(
-        default=None, ge=1, description="How many questions it has; another number is an error. Null: not checked."
+        default=None, ge=1, description="How many questions it has; it is told if a file holds another number. Null: not checked."
     )
     where: list[Condition] = Field(default=[], description="Which rows are asked; all conditions must hold.")
     columns: dict[Name, str] = Field(

@@ -154,6 +154,7 @@ COPIES: dict[str, tuple[list[dict[str, Any]], str, Callable[[list[dict[str, Any]
     "aime26": (AIME, "test.jsonl", _jsonl),
     "hmmt": (HMMT, "train-00000-of-00001.parquet", _parquet),
     "science": (GPQA, "gpqa_diamond.csv", _csv),
+    "science-gated": (GPQA, "gpqa_diamond.csv", _csv),
     "code": (CODE, "test6.jsonl", _jsonl),
     "long": (LONG, "data.json", _json),
     "mmlu-pro": (MMLU_PRO, "test-00000-of-00001.parquet", _parquet),
