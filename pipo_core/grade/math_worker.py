@@ -24,9 +24,11 @@ def load() -> Callable[[Mapping[str, Any]], bool]:
         reference, given = (
             parse(f"\\boxed{{{text}}}", extraction_config=targets, parsing_timeout=None) for text in (gold, answer)
         )
-        # math-verify rounds to six decimal places, and then all very small numbers are zero.
+        # math-verify rounds to six decimal places, and then all very small numbers are zero. Percentages are left to
+        # it: to it 50 % equals both 50 and 1/2, and it does not evaluate them.
         left, right = (next((one for one in found if isinstance(one, Expr)), None) for found in (reference, given))
-        if left is not None and right is not None and are_finite(left, right):
+        percent = "%" in answer + gold
+        if not percent and left is not None and right is not None and are_finite(left, right):
             largest = max(Abs(left).evalf(), Abs(right).evalf())
             if Abs(left - right).evalf() > TOLERANCE * largest:
                 return False

@@ -214,7 +214,9 @@ class SuiteFile(RecipeModel):
         description="Where the questions are.", examples=[{"kind": "file", "path": "mine.jsonl"}]
     )
     rows: int | None = Field(
-        default=None, ge=1, description="How many questions it has; it is told if a file holds another number. Null: not checked."
+        default=None,
+        ge=1,
+        description="How many questions it has; it is told if a file holds another number. Null: not checked.",
     )
     where: list[Condition] = Field(default=[], description="Which rows are asked; all conditions must hold.")
     columns: dict[Name, str] = Field(

@@ -9,7 +9,7 @@ import pytest
 from pipo_core.data.answers import AnswerLog
 from pipo_core.errors import PipoError, UsageError
 from pipo_core.evaluate.runner import both_budgets, limits, run_eval
-from pipo_core.evaluate.table import suite_results, tables
+from pipo_core.evaluate.table import detectable_note, suite_results, tables
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.grade import MathGrader
 from pipo_core.recipes.common import Budget
@@ -378,7 +378,7 @@ def test_tables_show_the_results(recipe: EvalRecipe, opener: Any, tmp_path: Path
         shown = sorted((f"{100 * at['detectable']:.1f}" for at in figures[1:]), key=float)
         points = " to ".join(dict.fromkeys(shown))
         assert accuracy.note == (
-            f"30 questions × 3 answers cannot see a difference below {points} points (80 % power, 5 % level)."
+            f"30 problems × 3 answers cannot see a difference below {points} points (80 % power, 5 % level)."
         )
         for several, at in zip(passes.rows, figures, strict=True):
             for k, cell in zip((2, 3), several[2:], strict=True):
@@ -417,3 +417,20 @@ def test_a_blind_gate_keeps_the_share_that_it_is_given(recipe: EvalRecipe, opene
     assert kept_by == [(None, None), (0.5, None), (None, 0.25), (None, 1.0)]
     assert [entry["label"] for entry in only(results)["arms"]] == ["base", "pair@0.5", "blind@25%", "blind@100%"]
     assert "25 % blindly" in markdown(tables(results)[0])
+
+
+def test_what_an_evaluation_cannot_see_is_said_as_far_as_it_is_known(
+    recipe: EvalRecipe, opener: Any, tmp_path: Path
+) -> None:
+    arms = [arm.model_dump() for arm in recipe.arms if arm.method == "regular"]
+    results = only(run_eval(changed(recipe, arms=arms, baseline=None), tmp_path, open_engine=opener()))
+    at = results["arms"][0]["budgets"]["tokens"]
+    points = f"{100 * at['detectable']:.1f}"
+    assert detectable_note(results, "tokens") == (
+        f"30 problems × 3 answers cannot see a difference below {points} points "
+        "(80 % power, 5 % level, against an arm whose answers vary alike)."
+    )
+    at["detectable"] = None
+    assert "cannot see any difference (80 % power" in detectable_note(results, "tokens")
+    del at["detectable"]  # as in results of earlier versions
+    assert detectable_note(results, "tokens") == ""

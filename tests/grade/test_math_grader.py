@@ -295,3 +295,71 @@ def test_emphasis_and_gaps_are_layout(grader: MathGrader, spelt: str) -> None:
 )
 def test_a_line_break_before_the_brace_is_a_blank(grader: MathGrader, text: str, right: bool) -> None:
     assert grader.grade(text, "73") is right
+
+
+# Text, reference, verdict: what texts look like, rather than what is equal.
+TEXTS = [
+    (r"\boxed{\dfrac{\sqrt{3}}{2^{\frac{1}{2}}}}", r"\frac{\sqrt{3}}{\sqrt{2}}", True),
+    (r"\boxed{\left\{\frac{1}{2}, \left(3\right)\right\}}", r"\{3, 0.5\}", True),
+    (r"\boxed{\frac{\frac{1}{2}}{\frac{3}{4}}}", r"\frac{2}{3}", True),
+    (r"\boxed{\frac{\frac{1}{2}}{\frac{3}{4}}}", r"\frac{3}{8}", False),
+    (r"\boxed{{{{7}}}}", "7", True),
+    (r"\boxed{\text{7}}", "7", True),
+    (r"\boxed{-\frac{3}{4}}", r"\frac{-3}{4}", True),
+    (r"\boxed{\frac{3}{-4}}", r"\frac{3}{4}", False),
+    (r"\boxed{3 \text{ m}}", "3", True),
+    (r"\boxed{3\,\mathrm{cm}^2}", "3", True),
+    (r"\boxed{90^\circ}", "90", True),
+    (r"\boxed{50\%}", r"50\%", True),
+    (r"\boxed{50\%}", "0.5", True),
+    (r"\boxed{50\%}", "50", True),
+    (r"\boxed{50}", r"50\%", True),
+    (r"\boxed{12.5\%}", r"\frac{1}{8}", True),
+    (r"\boxed{50\%}", "5", False),
+    (r"\boxed{\$1,250}", "1250", True),
+    (r"\boxed{4 \text{ m}}", "3", False),
+    (r"\boxed{1} is the case $n=1$. In all: \boxed{2}", "2", True),
+    (r"\boxed{1} is the case $n=1$. In all: \boxed{2}", "1", False),
+    ("$$\\boxed{1}$$\n\nCheck:\n\n$$x = \\boxed{\\frac{1}{2}}$$\n\nThis is the answer.", "0.5", True),
+    ("```latex\n\\boxed{5}\n```\nand\n```latex\n\\boxed{6}\n```", "6", True),
+    ("\\[\r\n\\boxed{\r\n  73\r\n}\r\n\\]\r\n", "73", True),
+    ("\\boxed{\\frac{1}{2}}\r\n", r"\frac{1}{2}", True),
+    (r"So A is 5 and B is \boxed{B}.", "5", False),
+    (r"A good answer is 5.", "5", False),
+    (r"\boxed{\text{A}}", "A", True),
+    (r"\boxed{E}", "5", False),
+    (r"\boxed{5", "5", False),
+    (r"\boxed{4} \boxed{5", "5", False),
+    (r"\boxed{4} \boxed{5", "4", False),
+    ("\\boxed{\N{FULLWIDTH DIGIT SEVEN}}", "7", False),
+    ("\\boxed{\N{MINUS SIGN}7}", "-7", True),
+    ("\ud800\\boxed{7}\udfff", "7", True),
+    ("\\boxed{7\ud800}", "7", False),
+    ("\\boxed{7\N{REPLACEMENT CHARACTER}}", "7", False),
+    ("\N{REPLACEMENT CHARACTER}" * 1000 + "\\boxed{7}", "7", True),
+    ("\\boxed{\N{RIGHT-TO-LEFT OVERRIDE}12}", "21", False),
+    ("x" * 1_000_000 + r"\boxed{7}", "7", True),
+    (r"\boxed{7}" + "x" * 1_000_000, "7", True),
+    (r"\boxed{7" + "0" * 1_000_000 + "}", "7", False),
+]
+
+
+@pytest.mark.parametrize(("text", "reference", "verdict"), TEXTS, ids=range(len(TEXTS)))
+def test_texts_as_models_write_them(grader: MathGrader, text: str, reference: str, verdict: bool) -> None:
+    assert grader.grade(text, reference) is verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "counting", "not_counting"),
+    [
+        (r"<think>\boxed{5}</think>\boxed{6}", False, False),
+        (r"<think>\boxed{6}</think>\boxed{5}", True, True),
+        (r"<think>\boxed{5}</think>It is 5.", True, False),
+        (r"<think>So it is \boxed{5}", True, False),  # a thought that was cut off
+        ("It is five.\n</think>\n\n\\boxed{5}", True, True),
+        (r"\boxed{5}", True, True),
+    ],
+)
+def test_boxes_in_thoughts_count_only_where_that_is_wanted(text: str, counting: bool, not_counting: bool) -> None:
+    with MathGrader() as usual, MathGrader(thoughts_count=False) as strict:
+        assert (usual.grade(text, "5"), strict.grade(text, "5")) == (counting, not_counting)

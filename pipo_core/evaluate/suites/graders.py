@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipo_core.data.asking import Judge
-from pipo_core.grade import MathGrader
+from pipo_core.grade import InstructionGrader, LetterGrader, MathGrader
 from pipo_core.recipes import suite as settings
 
 
@@ -24,12 +24,8 @@ def open_judge(grader: settings.GraderSettings, workers: int) -> Iterator[Judge]
             with MathGrader() as mathematics:
                 yield mathematics.grade
         case settings.LetterGrader():
-            from pipo_core.grade.letters import LetterGrader
-
             yield LetterGrader(grader.forms, text_counts=grader.text_counts).grade
         case settings.InstructionsGrader():
-            from pipo_core.grade.instructions import InstructionGrader
-
             with InstructionGrader() as instructions:
                 yield instructions.grade
         case settings.CodeGrader():
