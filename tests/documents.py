@@ -168,7 +168,11 @@ def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
                 yield f"{name} is neither in the catalog nor a hub id"
     names = [word for word in words if not is_change(word)]
     changes = [word for word in words if is_change(word) and word.partition("=")[0].upper() != "KEY"]
-    own = [name for name in (values.get("suites") or [values.get("suite")]) if name and not name.endswith(".yaml")]
+    own = [
+        name
+        for name in (values.get("suites") or [values.get("suite")])
+        if name and not (name.isupper() or name.endswith(".yaml"))
+    ]
     for name in own:
         find_suites(name)
     if not names and path in ("pipo eval", "pipo bench"):
