@@ -158,9 +158,11 @@ def test_if_every_question_is_refused_the_settings_are_wrong_and_nothing_is_grad
     questions: Path, tmp_path: Path
 ) -> None:
     refuse: Callable[..., Answer] = lambda *_: (400, {"error": {"message": "no such field"}})  # noqa: E731
-    with scripted(ScriptedServer(post=refuse, get={"/v1/models": MODELS})) as server:
-        with pytest.raises(PipoError, match=r"no answer to 60 of 60 requests.*no such field"):
-            run_eval(recipe("math", questions, remote(server.url)), tmp_path / "out")
+    with (
+        scripted(ScriptedServer(post=refuse, get={"/v1/models": MODELS})) as server,
+        pytest.raises(PipoError, match=r"no answer to 60 of 60 requests.*no such field"),
+    ):
+        run_eval(recipe("math", questions, remote(server.url)), tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
 
 
