@@ -1,0 +1,323 @@
+"""A sandbox as the process outside sees it: it starts the driver, hands it runs, and reads what programs write.
+
+Nothing that comes from inside is believed to be more than bytes of the program that runs: outputs come through pipes
+made for one run, and are bounded here. What is right is decided outside.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from pipo_core.errors import MachineError
+from pipo_core.sandbox import seccomp
+from pipo_core.sandbox.isolation import Isolation, as_settings, check_sandbox
+from pipo_core.sandbox.limits import Limits, Outcome, Reason
+
+_START_SECONDS = 60.0
+"""The driver starts in well under a second on an idle machine."""
+_DRAIN_SECONDS = 5.0
+"""The pipes of an ended program end with it."""
+_PIECE = 1 << 16
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE if hasattr(fcntl, "F_SEAL_SEAL") else 0
+
+
+class SandboxFailure(MachineError):
+    """The sandbox itself broke off: nothing is known of the program."""
+
+
+class Sandbox:
+    """Runs programs of one origin, one after another, each from a fresh start; a context manager.
+
+    The sandbox starts with its first run. After a run that was killed, or that left a file, the next one starts
+    another. Calls from several threads run one after another: give each thread a sandbox of its own. If the thread
+    that made the first run ends, Linux ends the sandbox, and the next run starts another.
+    """
+
+    def __init__(self, limits: Limits | None = None, *, prelude: str = "", isolation: Isolation | None = None) -> None:
+        """Keep the settings.
+
+        Args:
+            limits: of each run.
+            prelude: trusted source that is run once; each program begins with its names and imported modules.
+            isolation: how to isolate; by default the way that works on this machine.
+        """
+        self.limits = limits or Limits()
+        self._prelude = prelude
+        self._isolation = isolation
+        self._running: _Running | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Return the sandbox; it starts with the first run."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End everything inside."""
+        self.close()
+
+    def close(self) -> None:
+        """End everything inside; the sandbox can be used again."""
+        with self._lock:
+            self._stop()
+
+    def run(
+        self,
+        source: str,
+        stdin: str | bytes = b"",
+        *,
+        function: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> Outcome:
+        """Run a Python program and return how it ended; nothing of it is alive then.
+
+        Args:
+            source: the program.
+            stdin: its standard input; of a function, the arguments, one JSON value a line.
+            function: call this one, of the program's class `Solution` if it has one, and return its value.
+            files: written to the work directory before the program starts.
+            arguments: the program's `sys.argv[1:]`.
+
+        Raises:
+            MachineError: if this machine cannot isolate programs.
+            SandboxFailure: if the sandbox itself broke off.
+            ValueError: if there are files but no work directory.
+        """
+        files = files or {}
+        if files and not self.limits.work_bytes:
+            raise ValueError("files need a work directory: set work_bytes")
+        inputs = [_as_bytes(source), _as_bytes(stdin)]
+        job = {"function": function, "files": list(files), "arguments": list(arguments)}
+        with self._lock:
+            if self._running is not None and self._running.ended():
+                self._stop()
+            if self._running is None:
+                self._running = _Running(self._isolation or check_sandbox(), self.limits, self._prelude)
+            outcome, reusable = None, False
+            try:
+                outcome, reusable = self._running.run(job, [*inputs, *files.values()])
+            finally:
+                if not reusable:
+                    self._stop()
+        return outcome
+
+    def namespaces(self) -> int | None:
+        """Return the driver's process id, outside; None if nothing runs."""
+        return self._running.driver if self._running else None
+
+    def _stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+
+class _Running:
+    """One started sandbox."""
+
+    def __init__(self, isolation: Isolation, limits: Limits, prelude: str) -> None:
+        self._limits = limits
+        self.driver: int | None = None
+        self._handle: int | None = None
+        with contextlib.ExitStack() as theirs:
+            self._control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            theirs.callback(inner.close)
+            filter_descriptor = _memory_file(seccomp.sandbox_filter())
+            theirs.callback(os.close, filter_descriptor)
+            info, info_write = os.pipe()
+            theirs.callback(os.close, info)
+            with os.fdopen(info_write, "wb"), os.fdopen(os.memfd_create("errors"), "rb", buffering=0) as errors:
+                self._process = subprocess.Popen(
+                    isolation.command(
+                        limits, filter_descriptor=filter_descriptor, info_descriptor=info_write, control=inner.fileno()
+                    ),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    pass_fds=(filter_descriptor, info_write, inner.fileno()),
+                    env={},
+                    cwd="/",
+                    process_group=0,  # only this process handles a Ctrl-C at the terminal
+                )
+                self._errors = os.dup(errors.fileno())
+            inner.close()
+            try:
+                self._meet_driver(info)
+                self._control.send(as_settings(limits, prelude, isolation.user()))
+                if self._reply(_START_SECONDS).get("ready") != 1:
+                    raise SandboxFailure("the sandbox's first process is not process 1")
+            except BaseException as error:
+                said = self._said()
+                self.close()
+                if isinstance(error, OSError | SandboxFailure):
+                    raise SandboxFailure(f"the sandbox did not start: {said or error}") from error
+                raise
+
+    def _meet_driver(self, info: int) -> None:
+        """Learn the driver's process id from bwrap, and hold the process."""
+        text = b""
+        deadline = time.monotonic() + _START_SECONDS
+        while b"}" not in text:
+            if not select.select([info], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise SandboxFailure("bwrap does not answer")
+            piece = os.read(info, _PIECE)
+            if not piece:
+                raise SandboxFailure("bwrap ended")
+            text += piece
+        self.driver = int(json.loads(text)["child-pid"])
+        self._handle = os.pidfd_open(self.driver)
+
+    def ended(self) -> bool:
+        """Return whether the sandbox has ended by itself."""
+        return self._process.poll() is not None
+
+    def run(self, job: Mapping[str, object], inputs: Sequence[bytes]) -> tuple[Outcome, bool]:
+        """Run a program; return how it ended, and whether the sandbox is as fresh as before."""
+        began = time.monotonic()
+        names = ["stdout", "stderr", *(["value"] if job["function"] is not None else [])]
+        with contextlib.ExitStack() as open_descriptors:
+
+            def kept(descriptor: int) -> int:
+                open_descriptors.callback(os.close, descriptor)
+                return descriptor
+
+            # stdin and source, then the pipes' ends for writing, then files
+            sent = [kept(_memory_file(data)) for data in inputs]
+            reading: dict[int, str] = {}
+            with contextlib.ExitStack() as their_ends:
+                ends = []
+                for name in ("stdout", "stderr", "value"):
+                    ours, end = os.pipe()
+                    their_ends.callback(os.close, end)
+                    reading[kept(ours)] = name
+                    ends.append(end)
+                self._send(job, [*sent[:2], *ends, *sent[2:]])
+            captured = {name: bytearray() for name in reading.values()}
+            status, reason, clean = self._follow(reading, captured, began)
+        if reason is None:
+            reason = _reason(status, bytes(captured["stderr"][-4096:]))
+        outcome = Outcome(
+            stdout=bytes(captured["stdout"]),
+            stderr=bytes(captured["stderr"]),
+            value=bytes(captured["value"]) if "value" in names else None,
+            status=status,
+            reason=reason,
+            seconds=time.monotonic() - began,
+        )
+        return outcome, clean
+
+    def _send(self, job: Mapping[str, object], descriptors: Sequence[int]) -> None:
+        try:
+            socket.send_fds(self._control, [json.dumps(job).encode()], descriptors)
+        except OSError as error:
+            raise SandboxFailure(f"the sandbox has ended: {self._said() or error}") from error
+
+    def _follow(
+        self, reading: dict[int, str], captured: Mapping[str, bytearray], began: float
+    ) -> tuple[int, Reason | None, bool]:
+        """Read what the program writes until it ends or oversteps a limit.
+
+        Returns:
+            Its status, the limit that it overstepped, and whether the sandbox can be used again.
+        """
+        deadline = began + self._limits.seconds
+        control = self._control.fileno()
+        poll = select.poll()
+        for descriptor in (*reading, control):
+            poll.register(descriptor, select.POLLIN)
+        unread, reply = set(reading), None
+        while unread or reply is None:
+            left = deadline - time.monotonic()
+            ready = poll.poll(max(0.0, left) * 1000) if left > 0 else []
+            if not ready:
+                return -signal.SIGKILL, "time", False
+            for descriptor, _ in ready:
+                if descriptor == control:
+                    reply = self._reply(0)
+                    poll.unregister(control)
+                    deadline = time.monotonic() + _DRAIN_SECONDS
+                    continue
+                piece = os.read(descriptor, _PIECE)
+                kept = captured[reading[descriptor]]
+                if not piece:
+                    poll.unregister(descriptor)
+                    unread.discard(descriptor)
+                elif len(kept) + len(piece) > self._limits.output:
+                    kept += piece[: self._limits.output - len(kept)]
+                    return -signal.SIGKILL, "output", False
+                else:
+                    kept += piece
+        return int(reply["status"]), None, bool(reply["clean"])
+
+    def _reply(self, seconds: float) -> dict[str, int]:
+        if not select.select([self._control], [], [], seconds)[0]:
+            raise SandboxFailure("the sandbox does not answer")
+        message = self._control.recv(_PIECE)
+        if not message:
+            raise SandboxFailure(f"the sandbox has ended: {self._said()}")
+        try:
+            reply = json.loads(message)
+        except ValueError as error:
+            raise SandboxFailure("the sandbox answers with something else than JSON") from error
+        if not isinstance(reply, dict) or not all(isinstance(value, int) for value in reply.values()):
+            raise SandboxFailure("the sandbox answers with something else than numbers")
+        return reply
+
+    def _said(self) -> str:
+        """Return the last line that bwrap or the driver wrote to standard error."""
+        text = os.pread(self._errors, 1 << 20, 0).decode("utf-8", "replace").strip()
+        return text.splitlines()[-1] if text else ""
+
+    def close(self) -> None:
+        """End everything inside and wait until it is gone."""
+        # Process 1 becomes a zombie only when all others of its namespace are gone, and only then bwrap ends.
+        with contextlib.suppress(ProcessLookupError):
+            if self._handle is None:
+                self._process.kill()
+            else:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        try:
+            self._process.wait(_START_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._control.close()
+        for descriptor in (self._errors, self._handle):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _as_bytes(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "replace") if isinstance(text, str) else text
+
+
+def _memory_file(data: bytes) -> int:
+    """Return the descriptor of a file in memory, at its beginning, that nobody can change."""
+    descriptor = os.memfd_create("input", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    return descriptor
+
+
+def _reason(status: int, errors: bytes) -> Reason:
+    if status == 0:
+        return "ok"
+    if status == -signal.SIGXCPU:
+        return "time"
+    last = errors.strip().splitlines()[-1:] or [b""]
+    if status > 0:
+        return "memory" if last[0].startswith(b"MemoryError") else "error"
+    return "signal"

@@ -1,0 +1,196 @@
+"""The first process inside a sandbox: it forks one process for each run of the untrusted program.
+
+It is started by file path and imports nothing of pipo. It is process 1 of its process namespace, so nothing inside can
+kill or stop it, and everything inside dies with it. Inputs come as files in memory and outputs leave through pipes,
+both made for one run by the process outside; the driver never sees them. It never knows a right answer.
+
+Over the socket that its argument names come, as JSON: the settings, once; then one job a message, with its descriptors.
+It answers `ready`, and after each run how that ended.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+_LONGEST_MESSAGE = 1 << 20
+_MOST_DESCRIPTORS = 16
+_VALUE = 3
+"""The descriptor for the called function's value."""
+_STACK = 120 << 20
+"""Bytes of the first thread's stack; Linux leaves at least 128 MiB of addresses for it."""
+_WORK = "/tmp"  # noqa: S108 - the sandbox's own
+_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
+
+
+def main() -> None:
+    """Answer jobs until the socket is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 only hears signals that it handles
+    control = socket.socket(fileno=int(sys.argv[1]))
+    settings = json.loads(control.recv(_LONGEST_MESSAGE))
+    names: dict[str, Any] = {}
+    exec(settings["prelude"], names)  # noqa: S102 - the caller's own imports
+    call = ctypes.CDLL(None, use_errno=True).prctl
+    gc.freeze()
+    control.send(json.dumps({"ready": os.getpid()}).encode())
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, _LONGEST_MESSAGE, _MOST_DESCRIPTORS)
+        if not message:
+            return
+        child = os.fork()
+        if child == 0:
+            _begin(json.loads(message), descriptors, settings, names, call)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _, status = os.waitpid(child, 0)
+        _end_all_others()
+        ended = {"status": os.waitstatus_to_exitcode(status), "clean": not settings["work"] or not os.listdir(_WORK)}
+        control.send(json.dumps(ended).encode())
+
+
+def _end_all_others() -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def _begin(
+    job: dict[str, Any],
+    descriptors: list[int],
+    settings: dict[str, Any],
+    names: dict[str, Any],
+    call: Callable[..., int],
+) -> NoReturn:
+    """Become the untrusted program. Its descriptors: source, input, output, errors, value, then files by name."""
+    status = 1
+    try:
+        source, *standard = descriptors[:5]
+        with open(source, "rb", closefd=False) as file:
+            text = file.read().decode()
+        os.chdir(_WORK if settings["work"] else "/")
+        if settings["user"] is not None:
+            os.setgroups([])
+            os.setresgid(*[settings["user"]] * 3)
+            os.setresuid(*[settings["user"]] * 3)
+        for name, descriptor in zip(job["files"], descriptors[5:], strict=True):
+            with open(name, "wb") as copy, open(descriptor, "rb", closefd=False) as file:
+                copy.write(file.read())
+        high = [os.dup(descriptor) for descriptor in standard]
+        for target, descriptor in enumerate(high):
+            os.dup2(descriptor, target)
+        os.closerange(_VALUE + 1, 1 << 16)
+        _limit(settings)
+        _filter(bytes.fromhex(settings["filter"]), call)
+        _open_standard_files()
+        sys.argv = ["program.py", *job["arguments"]]
+        status = _run(text, job["function"], names)
+    except BaseException:  # noqa: BLE001 - whatever it was, the program did not run
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.__stderr__.flush()  # type: ignore[union-attr] - set a few lines above
+        os._exit(status)
+
+
+def _limit(settings: dict[str, Any]) -> None:
+    bounds = {
+        resource.RLIMIT_AS: settings["memory"],
+        resource.RLIMIT_NPROC: settings["threads"],
+        resource.RLIMIT_NOFILE: settings["open_files"],
+        resource.RLIMIT_FSIZE: settings["work"],
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+    }
+    for kind, bound in bounds.items():
+        resource.setrlimit(kind, (bound, bound))
+    # The soft limit's signal can be ignored; the hard one, a second later, cannot.
+    resource.setrlimit(resource.RLIMIT_CPU, (settings["cpu_seconds"], settings["cpu_seconds"] + 1))
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (_STACK if most < 0 else min(most, _STACK), most))
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+
+def _filter(code: bytes, call: Callable[..., int]) -> None:
+    program = _Filter(len(code) // 8, code)
+    if call(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or call(
+        _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0
+    ):
+        raise OSError(ctypes.get_errno(), "the kernel takes no filter")
+
+
+def _open_standard_files() -> None:
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8", "surrogateescape")  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), "utf-8", "backslashreplace")  # type: ignore[misc]
+
+
+def _run(text: str, function: str | None, names: dict[str, Any]) -> int:
+    """Run the program, and call its function if one is named; return the exit status."""
+    module = types.ModuleType("__main__" if function is None else "solution")
+    module.__dict__.update(names, __name__=module.__name__)
+    for name in {"argv", "stdin", "stdout", "stderr"} & names.keys():  # `from sys import *` took those of process 1
+        module.__dict__[name] = getattr(sys, name)
+    sys.modules[module.__name__] = module
+    output = sys.stdout
+    status = 0
+    try:
+        exec(compile(text, "program.py", "exec"), module.__dict__)  # noqa: S102 - what this process is for
+        if function is not None:
+            value = _called(module, function)
+            # Its own tuples and numpy's numbers are numbers and lists to whoever compares.
+            with open(_VALUE, "wb", closefd=False) as file:
+                file.write(json.dumps(value, default=lambda other: other.tolist()).encode())
+    except SystemExit as end:
+        status = _exit_status(end.code)
+    except BaseException:  # noqa: BLE001 - every kind ends a program
+        sys.excepthook(*sys.exc_info())
+        status = 1
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - wait for threads as the interpreter does
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for file_ in (sys.stdout, output):
+        try:
+            file_.flush()
+        except Exception:  # noqa: BLE001 - it may be closed, or anything
+            status = status or (1 if file_ is output and not output.closed else 0)
+    return status
+
+
+def _called(module: types.ModuleType, function: str) -> object:
+    """Return the value of the function for the arguments on standard input, one JSON value a line."""
+    arguments = [json.loads(line) for line in sys.__stdin__.read().strip().split("\n") if line.strip()]  # type: ignore[union-attr]
+    solution = module.__dict__.get("Solution")
+    owner = module if solution is None else solution()
+    return getattr(owner, function)(*arguments)
+
+
+def _exit_status(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    with contextlib.suppress(Exception):
+        print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return 1
+
+
+if __name__ == "__main__":
+    main()
