@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +29,7 @@ _START_SECONDS = 60.0
 _DRAIN_SECONDS = 5.0
 """The pipes of an ended program end with it."""
 _PIECE = 1 << 16
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE if hasattr(fcntl, "F_SEAL_SEAL") else 0
+_SEALS = ("F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_GROW", "F_SEAL_WRITE")
 
 
 class SandboxFailure(MachineError):
@@ -87,7 +88,7 @@ class Sandbox:
             source: the program.
             stdin: its standard input; of a function, the arguments, one JSON value a line.
             function: call this one, of the program's class `Solution` if it has one, and return its value.
-            files: written to the work directory before the program starts.
+            files: written to the work directory before the program starts, by plain names, and removed after it.
             arguments: the program's `sys.argv[1:]`.
 
         Raises:
@@ -113,8 +114,9 @@ class Sandbox:
                     self._stop()
         return outcome
 
-    def namespaces(self) -> int | None:
-        """Return the driver's process id, outside; None if nothing runs."""
+    @property
+    def driver(self) -> int | None:
+        """The process id, outside, of the first process inside; None if the sandbox is not running."""
         return self._running.driver if self._running else None
 
     def _stop(self) -> None:
@@ -175,8 +177,13 @@ class _Running:
             if not piece:
                 raise SandboxFailure("bwrap ended")
             text += piece
-        self.driver = int(json.loads(text)["child-pid"])
-        self._handle = os.pidfd_open(self.driver)
+        driver = int(json.loads(text)["child-pid"])
+        self._handle = os.pidfd_open(driver)
+        if _parent_of(driver) != self._process.pid:  # it has ended, and its number may be another process's
+            os.close(self._handle)
+            self._handle = None
+            raise SandboxFailure("bwrap ended")
+        self.driver = driver
 
     def ended(self) -> bool:
         """Return whether the sandbox has ended by itself."""
@@ -298,6 +305,13 @@ class _Running:
                 os.close(descriptor)
 
 
+def _parent_of(process: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
 def _as_bytes(text: str | bytes) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else text
 
@@ -308,7 +322,7 @@ def _memory_file(data: bytes) -> int:
     with open(descriptor, "wb", closefd=False) as file:
         file.write(data)
     os.lseek(descriptor, 0, os.SEEK_SET)
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, sum(getattr(fcntl, name) for name in _SEALS))
     return descriptor
 
 

@@ -48,14 +48,19 @@ def main() -> None:
         message, descriptors, _, _ = socket.recv_fds(control, _LONGEST_MESSAGE, _MOST_DESCRIPTORS)
         if not message:
             return
+        job = json.loads(message)
         child = os.fork()
         if child == 0:
-            _begin(json.loads(message), descriptors, settings, names, call)
+            _begin(job, descriptors, settings, names, call)
         for descriptor in descriptors:
             os.close(descriptor)
         _, status = os.waitpid(child, 0)
         _end_all_others()
-        ended = {"status": os.waitstatus_to_exitcode(status), "clean": not settings["work"] or not os.listdir(_WORK)}
+        for name in job["files"]:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{_WORK}/{name}")  # noqa: PTH108 - pathlib is not imported: it takes longer than a run
+        clean = not settings["work"] or not any(os.scandir(_WORK))
+        ended = {"status": os.waitstatus_to_exitcode(status), "clean": clean}
         control.send(json.dumps(ended).encode())
 
 
@@ -86,11 +91,11 @@ def _begin(
             os.setresgid(*[settings["user"]] * 3)
             os.setresuid(*[settings["user"]] * 3)
         for name, descriptor in zip(job["files"], descriptors[5:], strict=True):
-            with open(name, "wb") as copy, open(descriptor, "rb", closefd=False) as file:
-                copy.write(file.read())
+            with io.FileIO(name, "w") as copy, io.FileIO(descriptor, closefd=False) as given:
+                copy.write(given.read())
         high = [os.dup(descriptor) for descriptor in standard]
-        for target, descriptor in enumerate(high):
-            os.dup2(descriptor, target)
+        for number, descriptor in enumerate(high):
+            os.dup2(descriptor, number)
         os.closerange(_VALUE + 1, 1 << 16)
         _limit(settings)
         _filter(bytes.fromhex(settings["filter"]), call)
@@ -101,7 +106,7 @@ def _begin(
         sys.excepthook(*sys.exc_info())
     finally:
         with contextlib.suppress(BaseException):
-            sys.__stderr__.flush()  # type: ignore[union-attr] - set a few lines above
+            sys.stderr.flush()
         os._exit(status)
 
 
@@ -136,9 +141,12 @@ def _filter(code: bytes, call: Callable[..., int]) -> None:
 
 
 def _open_standard_files() -> None:
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(open(0, "rb", closefd=False), "utf-8", "surrogateescape")  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(open(1, "wb", closefd=False), "utf-8")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(open(2, "wb", closefd=False), "utf-8", "backslashreplace")  # type: ignore[misc]
+    for number, name, errors in ((0, "stdin", "surrogateescape"), (1, "stdout", "strict"), (2, "stderr", "replace")):
+        raw = io.FileIO(number, "wb" if number else "rb", closefd=False)
+        buffered = io.BufferedWriter(raw) if number else io.BufferedReader(raw)
+        file = io.TextIOWrapper(buffered, "utf-8", errors)
+        setattr(sys, name, file)
+        setattr(sys, f"__{name}__", file)
 
 
 def _run(text: str, function: str | None, names: dict[str, Any]) -> int:
@@ -165,7 +173,7 @@ def _run(text: str, function: str | None, names: dict[str, Any]) -> int:
     with contextlib.suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - wait for threads as the interpreter does
     with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001
     for file_ in (sys.stdout, output):
         try:
             file_.flush()
@@ -176,7 +184,7 @@ def _run(text: str, function: str | None, names: dict[str, Any]) -> int:
 
 def _called(module: types.ModuleType, function: str) -> object:
     """Return the value of the function for the arguments on standard input, one JSON value a line."""
-    arguments = [json.loads(line) for line in sys.__stdin__.read().strip().split("\n") if line.strip()]  # type: ignore[union-attr]
+    arguments = [json.loads(line) for line in sys.stdin.read().strip().split("\n") if line.strip()]
     solution = module.__dict__.get("Solution")
     owner = module if solution is None else solution()
     return getattr(owner, function)(*arguments)

