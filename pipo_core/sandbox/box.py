@@ -102,7 +102,7 @@ class Sandbox:
         inputs = [_as_bytes(source), _as_bytes(stdin)]
         job = {"function": function, "files": list(files), "arguments": list(arguments)}
         with self._lock:
-            if self._running is not None and self._running.ended():
+            if self._running is not None and not self._running.goes_on():
                 self._stop()
             if self._running is None:
                 self._running = _Running(self._isolation or check_sandbox(), self.limits, self._prelude)
@@ -130,6 +130,7 @@ class _Running:
 
     def __init__(self, isolation: Isolation, limits: Limits, prelude: str) -> None:
         self._limits = limits
+        self._starter = threading.current_thread()
         self.driver: int | None = None
         self._handle: int | None = None
         with contextlib.ExitStack() as theirs:
@@ -185,9 +186,9 @@ class _Running:
             raise SandboxFailure("bwrap ended")
         self.driver = driver
 
-    def ended(self) -> bool:
-        """Return whether the sandbox has ended by itself."""
-        return self._process.poll() is not None
+    def goes_on(self) -> bool:
+        """Return whether the sandbox runs, and will not end by itself."""
+        return self._process.poll() is None and self._starter.is_alive()
 
     def run(self, job: Mapping[str, object], inputs: Sequence[bytes]) -> tuple[Outcome, bool]:
         """Run a program; return how it ended, and whether the sandbox is as fresh as before."""
@@ -270,9 +271,12 @@ class _Running:
     def _reply(self, seconds: float) -> dict[str, int]:
         if not select.select([self._control], [], [], seconds)[0]:
             raise SandboxFailure("the sandbox does not answer")
-        message = self._control.recv(_PIECE)
+        try:
+            message = self._control.recv(_PIECE)
+        except OSError:  # it ended before it had read what was sent
+            message = b""
         if not message:
-            raise SandboxFailure(f"the sandbox has ended: {self._said()}")
+            raise SandboxFailure(f"the sandbox has ended: {self._said() or 'it was killed'}")
         try:
             reply = json.loads(message)
         except ValueError as error:

@@ -89,6 +89,7 @@ class Isolation:
 
 
 _USERS = itertools.count()
+_SETTINGS = Path("/proc/sys")
 
 
 def _interpreter() -> Path:
@@ -200,7 +201,7 @@ def _what_to_set() -> str:
         ("user/max_user_namespaces", "0", "user.max_user_namespaces=15000"),
     )
     for name, forbids, setting in settings:
-        file = Path("/proc/sys", name)
+        file = _SETTINGS / name
         if file.is_file() and file.read_text(encoding="ascii").strip() == forbids:
             return f"sudo sysctl {setting}"
     return "in a container: start it with --cap-add SYS_ADMIN and --security-opt seccomp=unconfined; or " + _INSTALL

@@ -28,8 +28,9 @@ def start_threads():
         stop.set()
 
 def overfill():
-    with open("full", "wb") as file:
-        file.write(bytes(2 << 20))
+    for name in "123":
+        with open(name, "wb") as file:
+            file.write(bytes(700_000))
 
 print(json.dumps({
     "starts a process": succeeds(os.fork),
@@ -48,31 +49,40 @@ print(json.dumps({
 
 def weakness(isolation: Isolation) -> str | None:
     """Return what is wrong with a way to isolate, in a line; None if everything that was tried is kept apart."""
+    try:
+        found = breaches(isolation)
+    except (SandboxFailure, OSError) as error:
+        return str(error)
+    return f"a program inside {found[0]}" if found else None
+
+
+def breaches(isolation: Isolation) -> list[str]:
+    """Return what a program inside can do and must not.
+
+    Raises:
+        SandboxFailure: if the sandbox does not start, or a harmless program fails in it.
+    """
     view = isolation.command(_LIMITS, filter_descriptor=0, info_descriptor=0, control=0)
-    seen = {word.split("/")[1] for word in view[1:] if word.startswith("/")}
     source = _PROGRAM % {
         "threads": _LIMITS.threads + 1,
         "memory": _LIMITS.memory,
-        "seen": sorted(seen),
+        "seen": sorted({word.split("/")[1] for word in view[1:] if word.startswith("/")}),
         "environment": [*ENVIRONMENT, "LC_CTYPE", "PWD"],
     }
     with Sandbox(_LIMITS, isolation=isolation) as sandbox:
-        try:
-            outcome = sandbox.run(source)
-            driver = sandbox.driver
-            shared = [] if driver is None else _shared_namespaces(driver)
-        except (SandboxFailure, OSError) as error:
-            return str(error)
+        sandbox.run("")
+        if sandbox.driver is None:
+            raise SandboxFailure("a harmless program leaves something behind")
+        shared = _shared_namespaces(sandbox.driver)
+        outcome = sandbox.run(source)
     if outcome.reason != "ok":
         lines = outcome.stderr.decode("utf-8", "replace").strip().splitlines()
-        return f"a harmless program ends with {outcome.reason}: {lines[-1] if lines else outcome.status}"
-    try:
-        found = json.loads(outcome.stdout)
-    except ValueError:
-        return "a harmless program's output does not arrive"
-    breaches = [what for what, breached in found.items() if breached]
-    breaches += [f"shares the {kind} namespace" for kind in shared]
-    return f"a program inside {breaches[0]}" if breaches else None
+        raise SandboxFailure(f"a harmless program ends with {outcome.reason}: {lines[-1] if lines else outcome.status}")
+    found = json.loads(outcome.stdout)
+    return [
+        *(what for what, breached in found.items() if breached),
+        *(f"shares the {kind} namespace" for kind in shared),
+    ]
 
 
 def _shared_namespaces(process: int) -> list[str]:
