@@ -136,24 +136,29 @@ class _Running:
         with contextlib.ExitStack() as theirs:
             self._control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.callback(inner.close)
+            self._errors = os.memfd_create("errors")
             filter_descriptor = _memory_file(seccomp.sandbox_filter())
             theirs.callback(os.close, filter_descriptor)
             info, info_write = os.pipe()
             theirs.callback(os.close, info)
-            with os.fdopen(info_write, "wb"), os.fdopen(os.memfd_create("errors"), "rb", buffering=0) as errors:
+            passed = (filter_descriptor, info_write, inner.fileno())
+            try:
                 self._process = subprocess.Popen(
-                    isolation.command(
-                        limits, filter_descriptor=filter_descriptor, info_descriptor=info_write, control=inner.fileno()
-                    ),
+                    isolation.command(limits, *passed),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    pass_fds=(filter_descriptor, info_write, inner.fileno()),
+                    stderr=self._errors,
+                    pass_fds=passed,
                     env={},
                     cwd="/",
                     process_group=0,  # only this process handles a Ctrl-C at the terminal
                 )
-                self._errors = os.dup(errors.fileno())
+            except OSError as error:
+                self._control.close()
+                os.close(self._errors)
+                raise SandboxFailure(f"bwrap did not start: {error}") from error
+            finally:
+                os.close(info_write)
             inner.close()
             try:
                 self._meet_driver(info)
@@ -185,6 +190,8 @@ class _Running:
             self._handle = None
             raise SandboxFailure("bwrap ended")
         self.driver = driver
+        with contextlib.suppress(OSError):  # if memory runs out, the kernel ends programs first, and not pipo
+            Path(f"/proc/{driver}/oom_score_adj").write_text("1000", encoding="ascii")
 
     def goes_on(self) -> bool:
         """Return whether the sandbox runs, and will not end by itself."""
@@ -298,11 +305,10 @@ class _Running:
                 self._process.kill()
             else:
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-        try:
-            self._process.wait(_START_SECONDS)
-        except subprocess.TimeoutExpired:
+        if self._handle is not None:
+            select.select([self._handle], [], [], _START_SECONDS)
             self._process.kill()
-            self._process.wait()
+        self._process.wait()
         self._control.close()
         for descriptor in (self._errors, self._handle):
             if descriptor is not None:

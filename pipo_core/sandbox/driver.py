@@ -31,7 +31,7 @@ _VALUE = 3
 _STACK = 120 << 20
 """Bytes of the first thread's stack; Linux leaves at least 128 MiB of addresses for it."""
 _WORK = "/tmp"  # noqa: S108 - the sandbox's own
-_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 4, 38, 22, 2
 
 
 def main() -> None:
@@ -134,10 +134,13 @@ class _Filter(ctypes.Structure):
 
 def _filter(code: bytes, call: Callable[..., int]) -> None:
     program = _Filter(len(code) // 8, code)
-    if call(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or call(
-        _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0
+    for arguments in (
+        (_PR_SET_DUMPABLE, 0, 0, 0, 0),  # a crash would start the machine's handler of core dumps, outside
+        (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        (_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0),
     ):
-        raise OSError(ctypes.get_errno(), "the kernel takes no filter")
+        if call(*arguments):
+            raise OSError(ctypes.get_errno(), "the kernel does not restrict the process")
 
 
 def _open_standard_files() -> None:

@@ -62,7 +62,7 @@ class Isolation:
             return None
         return _FIRST_USER + (os.getpid() & 0x3FFFFF) * 256 + next(_USERS) % 256
 
-    def command(self, limits: Limits, *, filter_descriptor: int, info_descriptor: int, control: int) -> list[str]:
+    def command(self, limits: Limits, filter_descriptor: int, info_descriptor: int, control: int) -> list[str]:
         """Return the command that starts the driver in a sandbox.
 
         Args:

@@ -62,7 +62,7 @@ def breaches(isolation: Isolation) -> list[str]:
     Raises:
         SandboxFailure: if the sandbox does not start, or a harmless program fails in it.
     """
-    view = isolation.command(_LIMITS, filter_descriptor=0, info_descriptor=0, control=0)
+    view = isolation.command(_LIMITS, 0, 0, 0)
     source = _PROGRAM % {
         "threads": _LIMITS.threads + 1,
         "memory": _LIMITS.memory,

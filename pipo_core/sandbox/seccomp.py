@@ -100,10 +100,10 @@ _PROGRAM: dict[str, tuple[int | None, int | None]] = {
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 """Of each machine: the place of its numbers above, and `AUDIT_ARCH_…` of its system calls."""
-_CLONE, _CLONE3, _PRLIMIT64 = (56, 220), (435, 435), (302, 261)
+_CLONE, _CLONE3, _PRCTL, _PRLIMIT64 = (56, 220), (435, 435), (157, 167), (302, 261)
 _LAST = 450
 """Newer system calls do not exist for a program: whether they are harmless was not known when this was written."""
-_CLONE_THREAD = 0x00010000
+_CLONE_THREAD, _PR_SET_DUMPABLE = 0x00010000, 4
 
 _LOAD, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x15, 0x25, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
@@ -149,6 +149,12 @@ def _assemble(denied: dict[str, tuple[int | None, int | None]], *, may_start_pro
             (_EQUAL, 0, 4, _CLONE[column]),
             (_LOAD, 0, 0, _FIRST_ARGUMENT),
             (_ANY_BIT, 1, 0, _CLONE_THREAD),
+            (_RETURN, 0, 0, _ERROR | errno.EPERM),
+            (_RETURN, 0, 0, _ALLOW),
+            # With it, a crash would start the machine's handler of core dumps, outside of the sandbox.
+            (_EQUAL, 0, 4, _PRCTL[column]),
+            (_LOAD, 0, 0, _FIRST_ARGUMENT),
+            (_EQUAL, 0, 1, _PR_SET_DUMPABLE),
             (_RETURN, 0, 0, _ERROR | errno.EPERM),
             (_RETURN, 0, 0, _ALLOW),
             # Limits of other processes: the driver has the program's user where no root starts the sandbox.

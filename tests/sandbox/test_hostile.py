@@ -17,7 +17,7 @@ ENDS = {
     "busy_threads": "time signal",  # the kernel's limit of processor time may come first
     **dict.fromkeys(["endless_output", "endless_errors"], "output"),
     "memory_bomb": "memory time",  # a slow machine does not come to the limit
-    **dict.fromkeys(["crash", "endless_recursion", "kill_all"], "signal"),
+    **dict.fromkeys(["core_dump", "crash", "endless_recursion", "kill_all"], "signal"),
     **dict.fromkeys(["fork_bomb", "daemon", "thread_bomb"], "error"),
 }
 """How those end for which there is one right way."""

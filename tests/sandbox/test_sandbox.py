@@ -1,9 +1,14 @@
 import ast
+import hashlib
 import importlib.util
 import json
 import os
 import platform
+import re
+import select
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -98,7 +103,7 @@ def test_a_large_input_arrives_whole() -> None:
     data = os.urandom(1 << 20) * 20
     with Sandbox(Limits(seconds=60.0, output=1 << 20)) as sandbox:
         outcome = sandbox.run("import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())", data)
-    assert outcome.stdout.decode().strip() == __import__("hashlib").sha256(data).hexdigest()
+    assert outcome.stdout.decode().strip() == hashlib.sha256(data).hexdigest()
 
 
 def test_runs_do_not_know_of_each_other() -> None:
@@ -239,11 +244,15 @@ print(sandbox.driver, flush=True)
     namespace = str(Path(f"/proc/{driver}/ns/pid").readlink())
     process.kill()
     process.communicate()
-    import select
-
     assert select.select([handle], [], [], 60)[0], "the sandbox outlives its starter"
     os.close(handle)
     assert processes_in(namespace) == set()
+
+
+def test_if_memory_runs_out_the_kernel_ends_programs_first(isolation: Isolation) -> None:
+    with Sandbox(SMALL, isolation=isolation) as sandbox:
+        sandbox.run("")
+        assert Path(f"/proc/{sandbox.driver}/oom_score_adj").read_text() == "1000\n"
 
 
 def test_many_at_once() -> None:
@@ -310,8 +319,6 @@ def test_limits_under_which_nothing_runs_are_refused(limits: dict[str, Any]) -> 
 
 def run_filter(code: bytes, number: int, argument: int = 0, architecture: int = 0xC000003E) -> int:
     """Interpret a filter as the kernel does; return what it decides."""
-    import struct
-
     data = struct.pack("=iIQ6Q", number, architecture, 0, argument, 0, 0, 0, 0, 0)
     program = [struct.unpack_from("=HBBI", code, place) for place in range(0, len(code), 8)]
     accumulator = place = 0
@@ -341,6 +348,8 @@ def test_filters_decide_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_filter(program, 56, threads) == ALLOW
     assert run_filter(program, 56, 17) == run_filter(program, 57) == run_filter(program, 59) == NOT_PERMITTED
     assert run_filter(program, 435) == NO_SUCH_CALL
+    assert run_filter(program, 157, 4) == NOT_PERMITTED
+    assert run_filter(program, 157, 3) == run_filter(program, 157, 15) == ALLOW
     assert run_filter(program, 302, 0) == ALLOW
     assert run_filter(program, 302, 1) == NOT_PERMITTED
     for code in (inside, program):
@@ -366,13 +375,12 @@ def test_filters_of_arm_have_its_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     [("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", 0), ("/usr/include/asm-generic/unistd.h", 1)],
 )
 def test_numbers_of_system_calls_are_linuxs(header: str, column: int) -> None:
-    import re
-
     file = Path(header)
     if not file.is_file():
         pytest.skip("no headers of the kernel here")
     defined = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", file.read_text()))
-    special = {"clone": seccomp._CLONE, "clone3": seccomp._CLONE3, "prlimit64": seccomp._PRLIMIT64}
+    special = {"clone": seccomp._CLONE, "clone3": seccomp._CLONE3, "prctl": seccomp._PRCTL}
+    special["prlimit64"] = seccomp._PRLIMIT64
     for name, numbers in (seccomp._EVERYWHERE | seccomp._PROGRAM | special).items():
         if name in defined or numbers[column] is not None:
             assert str(numbers[column]) == defined.get(name, str(numbers[column])), name
@@ -524,8 +532,6 @@ def test_an_ordinary_user_can_isolate(tmp_path: Path) -> None:
     version = "import sys; print(sys.version_info >= (3, 11))"
     if not python.is_file() or subprocess.run([python, "-c", version], capture_output=True).stdout != b"True\n":
         pytest.skip("there is no Python that everybody can start")
-    import shutil
-
     shutil.copytree(Path(isolation.__file__).parent, tmp_path / "pipo_core" / "sandbox")
     for name in ("__init__", "errors", "text"):
         shutil.copy(Path(isolation.__file__).parent.parent / f"{name}.py", tmp_path / "pipo_core")
