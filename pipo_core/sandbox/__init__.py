@@ -4,8 +4,9 @@
 `docs/sandbox.md`.
 """
 
-from pipo_core.sandbox.box import Sandbox, SandboxFailure
+from pipo_core.sandbox.box import Sandbox
 from pipo_core.sandbox.isolation import check_sandbox
 from pipo_core.sandbox.limits import Limits, Outcome, Reason
+from pipo_core.sandbox.running import SandboxFailure
 
 __all__ = ["Limits", "Outcome", "Reason", "Sandbox", "SandboxFailure", "check_sandbox"]

@@ -2,9 +2,10 @@
 
 import json
 
-from pipo_core.sandbox.box import Sandbox, SandboxFailure
+from pipo_core.sandbox.box import Sandbox
 from pipo_core.sandbox.isolation import ENVIRONMENT, Isolation, namespaces_of
 from pipo_core.sandbox.limits import Limits
+from pipo_core.sandbox.running import SandboxFailure
 
 _LIMITS = Limits(seconds=20.0, memory=256 << 20, threads=8, output=1 << 20, work_bytes=1 << 20)
 

@@ -16,6 +16,7 @@ while frame:
     found += [repr(value) for value in (*frame.f_locals.values(), *frame.f_globals.values())]
     frame = frame.f_back
 found += [repr(inspect.stack())]
+gc.unfreeze()
 for thing in gc.get_objects():
     try:
         found.append(repr(thing))
