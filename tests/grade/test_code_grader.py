@@ -14,18 +14,11 @@ from pipo_core.grade import CodeGrader, code, packed_tests
 from pipo_core.grade.code_reference import CodeTest, read_reference
 from pipo_core.grade.packed_tests import unpack_tests
 from pipo_core.grade.programs import extract_program, same_text, same_value
-from pipo_core.sandbox import Sandbox, SandboxFailure, check_sandbox
+from pipo_core.sandbox import Sandbox, SandboxFailure
+from tests.isolation import lacks_isolation
 
 
-def _machine_lacks() -> str | None:
-    try:
-        check_sandbox()
-    except MachineError as error:
-        return error.message
-    return None
-
-
-needs_sandbox = pytest.mark.skipif(_machine_lacks() is not None, reason="this machine cannot isolate programs")
+needs_sandbox = pytest.mark.skipif(lacks_isolation() is not None, reason="this machine cannot isolate programs")
 
 
 @pytest.fixture(scope="module")

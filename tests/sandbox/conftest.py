@@ -11,20 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipo_core.errors import MachineError
-from pipo_core.sandbox import check_sandbox
 from pipo_core.sandbox.isolation import Isolation, ways
+from tests.isolation import lacks_isolation
 
 
-def _machine_lacks() -> str | None:
-    try:
-        check_sandbox()
-    except MachineError as error:
-        return error.message
-    return None
-
-
-LACKS = _machine_lacks()
+LACKS = lacks_isolation()
 WAYS = [] if LACKS else list(ways())
 
 
