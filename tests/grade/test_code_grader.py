@@ -17,7 +17,6 @@ from pipo_core.grade.programs import extract_program, same_text, same_value
 from pipo_core.sandbox import Sandbox, SandboxFailure
 from tests.isolation import lacks_isolation
 
-
 needs_sandbox = pytest.mark.skipif(lacks_isolation() is not None, reason="this machine cannot isolate programs")
 
 

@@ -14,7 +14,6 @@ import pytest
 from pipo_core.sandbox.isolation import Isolation, ways
 from tests.isolation import lacks_isolation
 
-
 LACKS = lacks_isolation()
 WAYS = [] if LACKS else list(ways())
 
