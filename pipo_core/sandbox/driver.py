@@ -9,6 +9,7 @@ It answers `ready`, and after each run how that ended.
 """
 
 import atexit
+import builtins
 import contextlib
 import ctypes
 import gc
@@ -24,6 +25,7 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+_python_open = open
 _LONGEST_MESSAGE = 1 << 20
 _MOST_DESCRIPTORS = 16
 _VALUE = 3
@@ -40,6 +42,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(control.recv(_LONGEST_MESSAGE))
     names: dict[str, Any] = {}
+    builtins.open = io.open = _open  # before the prelude takes its names
     exec(settings["prelude"], names)  # noqa: S102 - the caller's own imports
     call = ctypes.CDLL(None, use_errno=True).prctl
     gc.freeze()
@@ -62,6 +65,11 @@ def main() -> None:
         clean = not settings["work"] or not any(os.scandir(_WORK))
         ended = {"status": os.waitstatus_to_exitcode(status), "clean": clean}
         control.send(json.dumps(ended).encode())
+
+
+def _open(file: Any, *given: Any, **named: Any) -> Any:
+    """Open a file as Python does; `/dev/stdin` too, which is a link into `/proc` elsewhere, and there is none here."""
+    return _python_open(0 if file == "/dev/stdin" else file, *given, **named)
 
 
 def _end_all_others() -> None:
@@ -121,11 +129,18 @@ def _limit(settings: dict[str, Any]) -> None:
         resource.RLIMIT_MSGQUEUE: 0,
     }
     for kind, bound in bounds.items():
-        resource.setrlimit(kind, (bound, bound))
+        _lower(kind, bound, bound)
     # The soft limit's signal can be ignored; the hard one, a second later, cannot.
-    resource.setrlimit(resource.RLIMIT_CPU, (settings["cpu_seconds"], settings["cpu_seconds"] + 1))
-    _, most = resource.getrlimit(resource.RLIMIT_STACK)
-    resource.setrlimit(resource.RLIMIT_STACK, (_STACK if most < 0 else min(most, _STACK), most))
+    _lower(resource.RLIMIT_CPU, settings["cpu_seconds"], settings["cpu_seconds"] + 1)
+    _lower(resource.RLIMIT_STACK, _STACK, resource.RLIM_INFINITY)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, or leave the one that pipo itself has if that is lower; -1 is none."""
+    _, most = resource.getrlimit(kind)
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), most if hard == resource.RLIM_INFINITY else min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
 
 
 class _Filter(ctypes.Structure):

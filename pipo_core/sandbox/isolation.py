@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import site
 import sys
 import sysconfig
 import threading
@@ -34,6 +33,7 @@ _OLDEST_KERNEL = (5, 14)
 """Since then the number of processes is counted for each user namespace, and not only for each user."""
 _SYSTEM_FOLDERS = ("/usr/lib", "/usr/lib32", "/usr/lib64", "/lib", "/lib32", "/lib64")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
+_INSTALLED = ("*-packages", "python*/*-packages")
 _PACKAGES = ("numpy", "numpy.libs")
 ENVIRONMENT = {
     "HOME": "/",
@@ -118,10 +118,9 @@ def _view() -> tuple[str, ...]:
     words = [word for folder in sorted(folders) for word in ("--dir", folder)]
     words += [word for mount in mounts for word in mount]
     # What is installed beside the standard library is none of a program's business, pipo's own files least of all.
-    installed = [*site.getsitepackages([str(base), sys.base_prefix]), "/usr/lib/python3/dist-packages"]
-    for path in sorted({Path(folder).resolve() for folder in installed}):
-        if path.is_dir() and any(path.is_relative_to(folder) for folder in seen):
-            words += ["--tmpfs", str(path), "--remount-ro", str(path)]
+    installed = {found.resolve() for folder in seen for form in _INSTALLED for found in folder.glob(form)}
+    for path in sorted(installed):
+        words += ["--tmpfs", str(path), "--remount-ro", str(path)]
     return tuple(words)
 
 

@@ -1,6 +1,7 @@
 import base64
 import json
 import pickle
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ TWICE: dict[str, Any] = {**io_tests(("[1, 2]", "[2, 4]"), ("[]", "[]")), "functi
 TWICE_METHOD = "class Solution:\n    def twice(self, xs: List[int]) -> List[int]:\n        return [2 * x for x in xs]"
 PAIR: dict[str, Any] = {**io_tests(("3\n4", "12"), ('"ab"\n2', '"abab"')), "function": "multiply"}
 RATIO = io_tests(("1 4", "0.25"), ("1 2", "0.5"))
+DEEP = 20_000 if sys.version_info < (3, 12) else 300  # newer ones have a limit of their own for recursion in C
 MAIN = "def main():\n    print(sum(map(int, input().split())))"
 IN_A_THREAD = "import threading\nthreading.stack_size(1 << 27)\nt = threading.Thread(target=main)\nt.start()\nt.join()"
 LINES = io_tests(("3", "1\n2\n3\n"))
@@ -83,6 +85,7 @@ ANSWERS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "sys.stdin by lines": (fenced("import sys\nfor line in sys.stdin: print(sum(map(int, line.split())))"), SUM, True),
     "stdin.buffer": (fenced("import sys\nprint(sum(map(int, sys.stdin.buffer.readline().split())))"), SUM, True),
     "open(0)": (fenced("print(sum(map(int, open(0).read().split())))"), SUM, True),
+    "/dev/stdin": (fenced("print(sum(map(int, open('/dev/stdin').read().split())))"), SUM, True),
     "names of the prelude": (fenced("print(sum(map(int, stdin.readline().split())))"), SUM, True),
     "input replaced": (fenced("import sys\ninput = sys.stdin.readline\n" + ADD), SUM, True),
     "reads too much": (fenced(ADD + "\ninput()"), SUM, False),
@@ -104,7 +107,7 @@ ANSWERS: dict[str, tuple[str, dict[str, Any], bool]] = {
         True,
     ),
     "deep recursion through a cache": (
-        fenced("@lru_cache(None)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\n" + ADD + "\nf(20_000)"),
+        fenced("@lru_cache(None)\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)\n" + f"{ADD}\nf({DEEP})"),
         SUM,
         True,
     ),

@@ -37,6 +37,8 @@ SMALL = Limits(seconds=20.0, memory=512 << 20, output=1 << 20, work_bytes=1 << 2
         ("import sys; print(sys.stdin.read(), end='')", "ok", 0, b"world"),
         ("import sys; print(sys.stdin.buffer.read())", "ok", 0, b"b'world'\n"),
         ("print(open(0).read())", "ok", 0, b"world\n"),
+        ("print(open('/dev/stdin').read())", "ok", 0, b"world\n"),
+        ("with open('/dev/null', 'w') as file: print(file.write('x'))", "ok", 0, b"1\n"),
         ("import os; print(os.read(0, 99))", "ok", 0, b"b'world'\n"),
         ("import sys; sys.exit(3)", "error", 3, b""),
         ("import sys; sys.exit()", "ok", 0, b""),
@@ -253,6 +255,21 @@ def test_if_memory_runs_out_the_kernel_ends_programs_first(isolation: Isolation)
     with Sandbox(SMALL, isolation=isolation) as sandbox:
         sandbox.run("")
         assert Path(f"/proc/{sandbox.driver}/oom_score_adj").read_text() == "1000\n"
+
+
+def test_limits_of_pipo_itself_hold_inside_too() -> None:
+    """The kernel lets nobody raise them, and a program that cannot start would be taken for a wrong one."""
+    code = """
+import resource
+from pipo_core.sandbox import Limits, Sandbox
+for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_STACK):
+    resource.setrlimit(kind, (8 << 20, 8 << 20))
+with Sandbox(Limits(work_bytes=16 << 20)) as sandbox:
+    found = sandbox.run("import resource; print(*map(resource.getrlimit, (resource.RLIMIT_FSIZE, resource.RLIMIT_STACK)))")
+print(found.stdout.decode(), found.stderr.decode())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == f"({8 << 20}, {8 << 20}) ({8 << 20}, {8 << 20})", run.stderr
 
 
 def test_many_at_once() -> None:
