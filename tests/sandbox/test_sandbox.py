@@ -265,7 +265,7 @@ from pipo_core.sandbox import Limits, Sandbox
 for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_STACK):
     resource.setrlimit(kind, (8 << 20, 8 << 20))
 with Sandbox(Limits(work_bytes=16 << 20)) as sandbox:
-    found = sandbox.run("import resource; print(*map(resource.getrlimit, (resource.RLIMIT_FSIZE, resource.RLIMIT_STACK)))")
+    found = sandbox.run("from resource import *; print(getrlimit(RLIMIT_FSIZE), getrlimit(RLIMIT_STACK))")
 print(found.stdout.decode(), found.stderr.decode())
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
