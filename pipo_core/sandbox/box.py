@@ -9,6 +9,8 @@ from pipo_core.sandbox.isolation import Isolation, check_sandbox
 from pipo_core.sandbox.limits import Limits, Outcome
 from pipo_core.sandbox.running import Running
 
+_MOST_FILES = 8
+
 
 class Sandbox:
     """Runs programs of one origin, one after another, each from a fresh start; a context manager.
@@ -68,11 +70,13 @@ class Sandbox:
         Raises:
             MachineError: if this machine cannot isolate programs.
             SandboxFailure: if the sandbox itself broke off.
-            ValueError: if there are files but no work directory.
+            ValueError: if there are files but no work directory, or more than 8, or one that has no plain name.
         """
         files = files or {}
         if files and not self.limits.work_bytes:
             raise ValueError("files need a work directory: set work_bytes")
+        if len(files) > _MOST_FILES or any("/" in name or name in ("", ".", "..") for name in files):
+            raise ValueError(f"at most {_MOST_FILES} files with plain names, not {list(files)}")
         inputs = [_as_bytes(source), _as_bytes(stdin)]
         job = {"function": function, "files": list(files), "arguments": list(arguments)}
         with self._lock:

@@ -62,7 +62,7 @@ def main() -> None:
         for name in job["files"]:
             with contextlib.suppress(OSError):
                 os.unlink(f"{_WORK}/{name}")  # noqa: PTH108 - pathlib is not imported: it takes longer than a run
-        clean = not settings["work"] or not any(os.scandir(_WORK))
+        clean = not settings["work"] or _is_empty(_WORK)
         ended = {"status": os.waitstatus_to_exitcode(status), "clean": clean}
         control.send(json.dumps(ended).encode())
 
@@ -70,6 +70,13 @@ def main() -> None:
 def _open(file: Any, *given: Any, **named: Any) -> Any:
     """Open a file as Python does; `/dev/stdin` too, which is a link into `/proc` elsewhere, and there is none here."""
     return _python_open(0 if file == "/dev/stdin" else file, *given, **named)
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        return not any(os.scandir(folder))
+    except OSError:  # where the program has the driver's user, it may have forbidden to look
+        return False
 
 
 def _end_all_others() -> None:
@@ -99,7 +106,7 @@ def _begin(
             os.setresgid(*[settings["user"]] * 3)
             os.setresuid(*[settings["user"]] * 3)
         for name, descriptor in zip(job["files"], descriptors[5:], strict=True):
-            with io.FileIO(name, "w") as copy, io.FileIO(descriptor, closefd=False) as given:
+            with _python_open(name, "wb") as copy, _python_open(descriptor, "rb", closefd=False) as given:
                 copy.write(given.read())
         high = [os.dup(descriptor) for descriptor in standard]
         for number, descriptor in enumerate(high):

@@ -145,6 +145,20 @@ def test_files_and_arguments() -> None:
         sandbox.run("", files={"a": b""})
 
 
+@pytest.mark.anywhere
+@pytest.mark.parametrize("names", [["a/b"], [".."], [""], [f"{number}" for number in range(9)]])
+def test_files_need_plain_names_and_are_few(names: list[str]) -> None:
+    with pytest.raises(ValueError, match="at most 8 files with plain names"):
+        Sandbox().run("", files=dict.fromkeys(names, b""))
+
+
+def test_a_file_that_does_not_fit_ends_the_program_before_it_begins() -> None:
+    with Sandbox(SMALL) as sandbox:
+        outcome = sandbox.run("print(1)", files={"large": bytes(SMALL.work_bytes + 1)})
+        assert (outcome.reason, outcome.stdout) == ("error", b"")
+        assert sandbox.run("print(1)").stdout == b"1\n"
+
+
 def test_without_a_work_directory_there_is_no_place_to_write_to() -> None:
     source = """
 import os
