@@ -114,7 +114,7 @@ class CodeGrader:
 def _is_right(outcome: Outcome, test: CodeTest, reference: CodeReference, checkers: Sandbox) -> bool:
     """Return whether a test's outcome is right: as a value, as a text, or by the problem's checker."""
     if reference.function is not None:
-        return same_value(outcome.value or b"", test.value)
+        return same_value(outcome.value or b"", test.expected)
     output = outcome.stdout.decode("utf-8", "replace")
     if same_text(output, test.expected):
         return True

@@ -12,11 +12,10 @@ _KINDS = {"stdin": False, "functional": True}
 
 @dataclass(frozen=True, slots=True)
 class CodeTest:
-    """One test: what the program gets, what it should write, and of a function the expected value."""
+    """One test: what the program gets, and what it should write or, as JSON, its function return."""
 
     given: str
     expected: str
-    value: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +80,13 @@ def _read_test(test: object, number: int, function: str | None) -> CodeTest:
     kind = test.get("testtype")
     if kind is not None and (kind not in _KINDS or _KINDS[kind] is not bool(function)):
         raise ValueError(f"{where} has testtype {_short(kind)}, which does not fit function {function!r}")
-    if function is None:
-        return CodeTest(test["input"], test["output"])
-    try:
-        for line in filter(str.strip, test["input"].split("\n")):
-            json.loads(line)
-        return CodeTest(test["input"], test["output"], json.loads(test["output"]))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} calls a function, and is no JSON: {error}") from None
+    if function is not None:
+        try:
+            for text in (*filter(str.strip, test["input"].split("\n")), test["output"]):
+                json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{where} calls a function, and is no JSON: {error}") from None
+    return CodeTest(test["input"], test["output"])
 
 
 def _short(value: object) -> str:

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a sandbox where there can be none; refusing is tested everywhere."""
     for item in items:
-        if LACKS and "sandbox" in item.nodeid and item.get_closest_marker("anywhere") is None:
+        if LACKS and item.path.parent == Path(__file__).parent and item.get_closest_marker("anywhere") is None:
             item.add_marker(pytest.mark.skip(reason=LACKS))
 
 
