@@ -161,7 +161,9 @@ def _search() -> Isolation:
         failures.append(reason)
     if not failures:
         raise MachineError("bubblewrap is not installed: generated programs run only inside its sandbox", hint=_INSTALL)
-    raise MachineError(f"bubblewrap cannot isolate programs here: {one_line(failures[0])}", hint=_what_to_set())
+    raise MachineError(
+        f"bubblewrap cannot isolate programs here: {one_line(failures[0])}", hint=_what_to_set(failures[0])
+    )
 
 
 def _refuse_machine() -> None:
@@ -193,7 +195,9 @@ def _find_bwraps() -> list[str]:
     return [path for path in found if path]
 
 
-def _what_to_set() -> str:
+def _what_to_set(failure: str) -> str:
+    if "Unknown option" in failure:
+        return f"a newer bubblewrap: {_INSTALL}"
     settings = (
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"),
         ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"),
@@ -203,7 +207,7 @@ def _what_to_set() -> str:
         file = _SETTINGS / name
         if file.is_file() and file.read_text(encoding="ascii").strip() == forbids:
             return f"sudo sysctl {setting}"
-    return "in a container: start it with --cap-add SYS_ADMIN and --security-opt seccomp=unconfined; or " + _INSTALL
+    return "in a container: start it with --cap-add SYS_ADMIN and --security-opt seccomp=unconfined (docs/sandbox.md)"
 
 
 def namespaces_of(process: int | str) -> dict[str, str]:

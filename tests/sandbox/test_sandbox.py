@@ -452,7 +452,11 @@ def test_without_bubblewrap_it_refuses_and_says_what_to_install(
 @pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize(
     "says",
-    ["bwrap: No permissions to create new namespace", "bwrap: setting up uid map: Permission denied"],
+    [
+        "bwrap: No permissions to create new namespace",
+        "bwrap: setting up uid map: Permission denied",
+        "bwrap: Unknown option --size",
+    ],
 )
 def test_where_bubblewrap_fails_it_refuses_with_its_words(
     says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -462,6 +466,7 @@ def test_where_bubblewrap_fails_it_refuses_with_its_words(
         check_sandbox()
     assert "cannot isolate" in caught.value.message
     assert caught.value.hint
+    assert ("a newer bubblewrap" in caught.value.hint) is ("Unknown option" in says)
 
 
 @pytest.mark.anywhere
@@ -554,7 +559,7 @@ def test_the_hint_names_the_setting_that_forbids(
     (tmp_path / file).parent.mkdir()
     (tmp_path / file).write_text(content + "\n")
     monkeypatch.setattr(isolation, "_SETTINGS", tmp_path)
-    assert isolation._what_to_set().startswith(hint)
+    assert isolation._what_to_set("bwrap: No permissions").startswith(hint)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as somebody else")
