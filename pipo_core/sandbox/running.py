@@ -45,11 +45,11 @@ class Running:
         with contextlib.ExitStack() as theirs:
             self._control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.callback(inner.close)
-            self._errors = os.memfd_create("errors")
             filter_descriptor = _memory_file(seccomp.sandbox_filter())
             theirs.callback(os.close, filter_descriptor)
             info, info_write = os.pipe()
             theirs.callback(os.close, info)
+            self._errors = os.memfd_create("errors")
             passed = (filter_descriptor, info_write, inner.fileno())
             try:
                 self._process = subprocess.Popen(
