@@ -212,7 +212,12 @@ def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | N
 
 def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str) -> Mapping[str, Any]:
     """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
-    problem = {name: value for name, value in asdict(wanted.problem).items() if name not in ("id", "solution")}
+    asked_of = wanted.problem
+    problem = {"question": asked_of.question, "level": asked_of.level, "instruction": asked_of.instruction}
+    if asked_of.prompt:
+        problem["prompt"] = asked_of.prompt
+    # All tests of a programming problem can have megabytes, and each answer has a line.
+    problem["answer"] = asked_of.answer if isinstance(asked_of.answer, str) else None
     return {
         "id": str(wanted.key),
         "problem": wanted.problem.id,

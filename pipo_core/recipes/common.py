@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag
 
 from pipo_core.messages import MESSAGE_KEYS, THOUGHT_KEYS
-from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel, Seed, rows_ref
+from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
 
@@ -176,16 +176,3 @@ EngineSettings: TypeAlias = Annotated[
     BY_KIND,
 ]
 """Settings of the engine; ``kind`` tells them apart."""
-
-
-class Problems(RecipeModel):
-    """Which problems are asked."""
-
-    source: Annotated[str, rows_ref("problems.jsonl", generated=frozenset({"tiny"}))] = Field(
-        default="tiny", description='tiny (generated arithmetic), or a .jsonl file of {"id", "question", "answer"}.'
-    )
-    split: Literal["train", "heldout"] = Field(
-        default="train", description="tiny only: training problems, or held-out ones, which are in no training set."
-    )
-    count: int | None = Field(default=None, ge=1, description="Number of problems; null: all of a file.")
-    seed: Seed = 0
