@@ -213,7 +213,11 @@ def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | N
 def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str) -> Mapping[str, Any]:
     """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
     asked_of = wanted.problem
-    problem = {"question": asked_of.question, "level": asked_of.level, "instruction": asked_of.instruction}
+    problem: dict[str, str | None] = {
+        "question": asked_of.question,
+        "level": asked_of.level,
+        "instruction": asked_of.instruction,
+    }
     if asked_of.prompt:
         problem["prompt"] = asked_of.prompt
     # All tests of a programming problem can have megabytes, and each answer has a line.

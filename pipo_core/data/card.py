@@ -113,7 +113,7 @@ def _provenance(recipe: BuildRecipe, sources: Sequence[Mapping[str, Any]]) -> It
         of_file = f", fingerprint `{source['source_print']}`" if source["source_print"] else ""
         yield f"   - problems: {problems['source']}{of_file}"
         yield f"   - model: {source['model']}, method {source['method']}, engine {source['engine']}"
-        yield f"   - sampling: {source['samples']} answers a problem, {_pairs(source['sampling'])}, seed {source['seed']}"
+        yield f"   - {source['samples']} answers a problem: {_pairs(source['sampling'])}, seed {source['seed']}"
         yield f"   - budget: {_pairs(source['budget'])}; graded: {source['grader']}"
         yield f"   - shard {shard['index']} of {shard['count']}; begun {source['begun']}, finished {source['finished']}"
 
@@ -151,8 +151,8 @@ def _overlap(recipe: BuildRecipe, summary: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(["benchmark", "its questions", "the same", "contained", "training questions"], rows)
     yield ""
     yield (
-        "Compared as text in Unicode's form NFKC, in lower case, with single blanks: a training question is the same as "
-        f"one of the benchmark, or contains one of at least {MIN_CONTAINED} characters. Paraphrases are not found. "
+        "Compared as text in Unicode's form NFKC, in lower case, with single blanks: a training question is the same "
+        f"as one of the benchmark, or contains one of at least {MIN_CONTAINED} characters. Paraphrases are not found. "
         + ("These questions were left out." if recipe.drop_overlap else "These questions were kept.")
     )
 
@@ -166,7 +166,7 @@ def _rule(recipe: BuildRecipe) -> Iterator[str]:
     low, high = recipe.hash_range
     yield (
         "A question's place in [0, 1) is the first 53 bits of the SHA-256 of a word for the use, a line feed, and its "
-        "text (NFKC, lower case, single blanks). It does not depend on other questions, so it is the same in every build."
+        "text (NFKC, lower case, single blanks). It does not depend on other questions, so every build has the same."
     )
     yield ""
     yield f"- used: questions whose place (`split`) is from {low:g} on and below {high:g}"

@@ -1,4 +1,4 @@
-"""Where data came from, in words that mean something on another machine, and the record that a rollout leaves of itself.
+"""Where data came from, in words that mean something on another machine; the record that a rollout leaves of itself.
 
 A path in the Hugging Face cache is named by repository and commit, a bundled model by its name; of any other path the
 last parts are given.

@@ -2,9 +2,9 @@
 
 The measure follows Gopher's filter of repetitions (Rae et al., "Scaling Language Models", arXiv 2112.11446, Table A1):
 the share of a text's characters that stand in passages which occur again, overlaps counted once. Gopher takes passages
-of 10 words, drops web pages above 0.10 and counts from the second occurrence. Here a passage has 64 characters, about as
-many, because a loop need not have blanks; and it counts from the fourth occurrence on, because an honest answer often
-states an equation or a program twice: in its thought and in its answer.
+of 10 words, drops web pages above 0.10 and counts from the second occurrence. Here a passage has 64 characters, which
+is about as much, because a loop need not have blanks; and it counts from the fourth occurrence on, because an honest
+answer often states an equation or a program twice: in its thought and in its answer.
 """
 
 import numpy as np
@@ -16,7 +16,14 @@ PASSAGE = 64
 OCCURRENCES = 4
 """A passage that occurs less often is no loop."""
 
-_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x27D4EB2F165667C5, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD)  # fmt: skip
+_MULTIPLIERS = (
+    0x9E3779B97F4A7C15,
+    0xC2B2AE3D27D4EB4F,
+    0x165667B19E3779F9,
+    0x27D4EB2F165667C5,
+    0xD6E8FEB86659FD93,
+    0xFF51AFD7ED558CCD,
+)
 """Odd constants of well-known hash functions (xxHash, MurmurHash), one for each doubling of the passage."""
 
 

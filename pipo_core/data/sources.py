@@ -1,4 +1,4 @@
-"""The rollouts that a training set is built from: read as one, after a check that no shard is missing or there twice."""
+"""The rollouts that a training set is built from, as one, after a check that no shard is missing or there twice."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack

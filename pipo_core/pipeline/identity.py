@@ -24,8 +24,8 @@ from pipo_core.recipes.check import data_loc
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.schema import neutral_keys
 
-_RETIRED: Mapping[str, Any] = {"engine.drafts": 3, "engine.draft_vocab": None}
-"""Keys that recipes had once, with the values that mean what is now the default; options of arms took their place."""
+_RETIRED: Mapping[str, Any] = {"engine.drafts": 3, "engine.draft_vocab": None, "keep": "correct"}
+"""Keys that recipes had once, with the values that mean what is now the default; others took their place."""
 
 _OLDER_RECORD = "job.json"
 """A training's file; older versions recorded the fingerprint on their checkpoints only there."""

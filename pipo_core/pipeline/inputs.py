@@ -106,7 +106,7 @@ def put_inputs(settings: Mapping[str, Any], values: Mapping[str, str | None]) ->
         node: Any = changed
         for part in parents:
             node = node[int(part)] if isinstance(node, list) else node[part]
-        node[last] = value
+        node[int(last) if isinstance(node, list) else last] = value
     return changed
 
 

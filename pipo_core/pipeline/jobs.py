@@ -75,7 +75,7 @@ def _judge(grader: str) -> Iterator[Callable[[str, Any], bool | None]]:
         with MathGrader() as mathematics:
             yield mathematics.grade
     elif grader == "code":
-        from pipo_core.grade.code import CodeGrader
+        from pipo_core.grade.code import CodeGrader  # type: ignore[import-untyped,unused-ignore]
 
         with CodeGrader() as programs:
             yield programs.grade

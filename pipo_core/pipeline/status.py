@@ -81,7 +81,7 @@ class StageStatus:
 
 
 def stage_folder(recipe: JobKind, root: Path, name: str | None = None) -> Path:
-    """Return `root/<run>/<stage>`; a stage without a name has that of its kind, and of its shard if there are several."""
+    """Return `root/<run>/<stage>`; a stage without a name has that of its kind and, of several shards, its shard's."""
     return root / recipe.run / (name or recipe.stage)
 
 

@@ -20,7 +20,7 @@ class Entry:
         revision: a commit or branch; None for the newest.
         bundled: whether it is part of this package.
         note: a few words for the list of names.
-        path: a file or folder in the repository, or of data a folder with a pattern of its files (data/train-*.parquet);
+        path: a file or folder in the repository, or of data a pattern of the files in a folder (data/train-*.parquet);
             empty for all of it.
         then: a command that uses it.
         rows: of training data, as published; 0 if that is not known.

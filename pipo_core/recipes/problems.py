@@ -67,10 +67,10 @@ class Problems(RecipeModel):
             yield Finding(("where",), "needs columns: without them every key of a row has one of our names")
         if self.prompt is not None and self.prompt.count(QUESTION) != 1:
             yield Finding(("prompt",), f"must hold {QUESTION} once")
-        if self.prompt is not None and self.columns is not None and self.columns.instruction is not None:
-            if INSTRUCTION not in self.prompt:
-                message = f"nothing reads the instruction: prompt has no {INSTRUCTION}"
-                yield Finding(("columns", "instruction"), message, (("prompt",),))
+        given = self.columns is not None and self.columns.instruction is not None
+        if given and self.prompt is not None and INSTRUCTION not in self.prompt:
+            message = f"nothing reads the instruction: prompt has no {INSTRUCTION}"
+            yield Finding(("columns", "instruction"), message, (("prompt",),))
 
 
 def columns_findings(columns: Any, unread: dict[str, str], at: tuple[str, ...]) -> Iterator[Finding]:

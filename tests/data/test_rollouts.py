@@ -206,20 +206,22 @@ def test_an_instruction_beside_the_question_reaches_the_prompt_and_the_training_
     tmp_path: Path, roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("a", "What is 1 + 1?", "2", instruction="Answer in one word.")
-    monkeypatch.setattr(problems_file, "load_problems", lambda *_: [problem])
+    monkeypatch.setattr(problems_file, "load_problems", lambda *_, **__: [problem])
     engine = FakeEngine()
     roll(engine, samples=8)
     assert engine.asked[0].messages[0]["content"] == user_message(problem)
     out = tmp_path / "build"
     out.mkdir()
-    run_build(BuildRecipe(rollouts=str(tmp_path / "rollouts.jsonl")), out)
+    run_build(BuildRecipe(rollouts=[str(tmp_path / "rollouts.jsonl")]), out)
     assert read_jsonl(out / "train.jsonl")[0]["messages"][0]["content"] == user_message(problem)
 
 
 def test_an_answer_that_cannot_be_graded_is_refused_before_anything_is_asked(
     roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(problems_file, "load_problems", lambda *_: [Problem("a", "What is 1 + 1?", {"tests": [2]})])
+    monkeypatch.setattr(
+        problems_file, "load_problems", lambda *_, **__: [Problem("a", "What is 1 + 1?", {"tests": [2]})]
+    )
     engine = FakeEngine()
     with pytest.raises(MissingInputError, match="problem a: answers are graded as mathematics"):
         roll(engine)
