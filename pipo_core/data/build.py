@@ -76,8 +76,9 @@ def run_build(
             kept, dropped = choose(answers, recipe, excluded, is_loop=_loop_test(sources, recipe))
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there is none"
+        more = f" and {len(recipe.rollouts) - 1} more" if len(recipe.rollouts) > 1 else ""
         raise PipoError(
-            f"no {recipe.rows.removesuffix('s')} of {', '.join(recipe.rollouts)} is left to train on ({reasons})",
+            f"no {recipe.rows.removesuffix('s')} of {recipe.rollouts[0]}{more} is left to train on ({reasons})",
             hint="give the rollout a larger budget or a better model, or lower minimum_solved",
         )
     parts = _split(kept, {answer: questions[answer.problem] for answer in kept}, recipe, reporter)
@@ -231,7 +232,7 @@ def _split(
 
 
 def _part_figures(questions: Mapping[str, set[str]], parts: Mapping[str, Sequence[object]]) -> dict[str, int]:
-    figures = {}
+    figures: dict[str, int] = {}
     for name, part in parts.items():
         figures |= {f"{name}_rows": len(part), f"{name}_questions": len(questions[name])}
     return figures

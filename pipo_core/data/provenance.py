@@ -49,17 +49,10 @@ def catalog_entry(name: str) -> tuple[str, Entry] | None:
     for short, entry in CATALOG.items():
         if entry.bundled and name == f"{short} (bundled)":
             return short, entry
-        if entry.repo and repo.partition(", ")[0] == entry.repo and repo.startswith(_place(entry)):
+        where = f"{entry.repo}, {entry.folder}" if entry.folder else entry.repo
+        if entry.repo and repo.partition(", ")[0] == entry.repo and repo.startswith(where):
             return short, entry
     return None
-
-
-def _place(entry: Entry) -> str:
-    """Return the beginning of the names of an entry's files."""
-    folder = entry.path.partition("*")[0]
-    return (
-        f"{entry.repo}, {folder.rpartition('/')[0] or folder}" if entry.path and entry.kind != "model" else entry.repo
-    )
 
 
 def describe_rollout(recipe: RolloutRecipe, out: Path, problems: int) -> dict[str, Any]:
@@ -73,10 +66,13 @@ def describe_rollout(recipe: RolloutRecipe, out: Path, problems: int) -> dict[st
     model, source = Path(recipe.model), recipe.problems.source
     settings = {key: value for key, value in dump(recipe).items() if key not in _NOT_OF_THE_SET}
     settings |= {"model": name_of(model), "problems": {**settings["problems"], "source": _source_name(source)}}
-    set_of = {**settings, "source_print": None if source == "tiny" else file_fingerprint(Path(source))}
+    print_of = None if source == "tiny" else file_fingerprint(Path(source))
+    # Workers may have the problems in different places.
+    same = {**settings, "problems": {**settings["problems"], "source": print_of}}
     about = {
-        **set_of,
-        "set": fingerprint(set_of),
+        **settings,
+        "source_print": print_of,
+        "set": fingerprint(same),
         "shard": dump(recipe.shard),
         "asked": problems,
         "engine": recipe.engine.kind,

@@ -122,6 +122,13 @@ def _check_keys(parts: Sequence[Source]) -> None:
             where[key] = source.path
 
 
+_FACTS = (
+    *("model", "method", "problems", "source_print", "grader", "shard", "samples", "sampling", "budget"),
+    *("engine", "seed", "begun", "finished"),
+)
+"""What the record of a rollout says, and a card repeats."""
+
+
 def source_facts(source: Source, fingerprint: str) -> dict[str, Any]:
     """Return what a data card says of a file of rollouts.
 
@@ -130,11 +137,9 @@ def source_facts(source: Source, fingerprint: str) -> dict[str, Any]:
         fingerprint: of its content.
     """
     known = source.about or {}
-    wanted = ("model", "method", "problems", "source_print", "grader", "shard", "samples", "sampling", "budget")
-    wanted = (*wanted, "engine", "seed", "begun", "finished")
     return {
         "file": name_of(source.path.absolute()),
         "fingerprint": fingerprint,
         "answers": len(source.answers),
-        **{key: known.get(key) for key in wanted},
+        **{key: known.get(key) for key in _FACTS},
     }

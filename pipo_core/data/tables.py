@@ -125,8 +125,8 @@ def _read_parquet(file: Path, columns: Collection[str] | None) -> Iterator[Table
     lack = missing_package("pyarrow", f"{file}: reading parquet files needs pyarrow", "suites")
     if lack is not None:
         raise lack
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
+    import pyarrow  # type: ignore[import-untyped,unused-ignore]
+    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped,unused-ignore]
 
     try:
         with ParquetFile(file) as opened:

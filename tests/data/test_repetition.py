@@ -27,7 +27,9 @@ def slowly(text: str) -> float:
     return len(covered) / max(1, len(text))
 
 
-PIECES = st.lists(st.sampled_from(["a" * 7, "So x = 3. ", "Wait, let me check that once more. ", "😀", "\n"]), max_size=60)
+PIECES = st.lists(
+    st.sampled_from(["a" * 7, "So x = 3. ", "Wait, let me check that once more. ", "😀", "\n"]), max_size=60
+)
 
 
 @given(PIECES.map("".join))
