@@ -23,7 +23,7 @@ UnreadKeys = Annotated[
 def unread_findings(unread: list[str]) -> Iterator[Finding]:
     """Yield an error for each key of `unread` that is read."""
     for key in unread:
-        if key in ("messages", *MESSAGE_KEYS, *THOUGHT_KEYS):
+        if key in ("messages", "system", *MESSAGE_KEYS, *THOUGHT_KEYS):
             yield Finding(("unread",), f"{key} has a meaning and is read; remove it from this list")
 
 
