@@ -49,8 +49,10 @@ def test_two_shards_become_a_training_set_and_train_a_step(tmp_path: Path) -> No
         pipo(tmp_path, "rollout", "tiny/rollout.yaml", *SMALL, f"shard={{index: {index}, count: 2}}")
     pipo(tmp_path, "rollout", "tiny/rollout.yaml", *SMALL, "run=whole")
     shards = ",".join(f"outputs/tiny-answers/rollout-{index}-of-2" for index in range(2))
-    options = ("--pick", "shortest", "--minimum-solved", "0.5", "--validation-share", "0.2", "--max-tokens", "60")
-    options = (*options, "--max-repetition", "0.3")
+    options = (
+        *("--pick", "shortest", "--minimum-solved", "0.5", "--validation-share", "0.2"),
+        *("--max-tokens", "60", "--max-repetition", "0.3"),
+    )
     parts = pipo(tmp_path, "build", "sft", f"rollouts=[{shards}]", "run=parts", *options)
     whole = pipo(tmp_path, "build", "sft", "rollouts=outputs/whole/rollout", "run=whole", *options)
     assert parts == whole

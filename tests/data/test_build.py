@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipo_core.data.answers import Answer, Key, read_index
 from pipo_core.data.build import IN_A_BENCHMARK, OUT_OF_RANGE, choose, is_held_out, run_build
+from pipo_core.data.card import length_figures
 from pipo_core.data.problems import Problem, user_message
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
@@ -138,8 +140,9 @@ def test_the_papers_two_parts_have_every_question_once(tmp_path: Path) -> None:
     assert summary["dropped"] == {OUT_OF_RANGE: len(first)}
     assert len(second) == pytest.approx(30, abs=4 * math.sqrt(300 * 0.9 * 0.1))
     # Validation is by another hash: it takes its share of either part.
-    summary, _ = build(tmp_path, rows, hash_range=[0.0, 0.9], validation_share=0.1)
-    assert 0 < summary["validation_rows"] < 60
+    summary, _ = build(tmp_path, rows, hash_range=[0.0, 0.5], validation_share=0.5)
+    assert summary["validation_rows"] == pytest.approx(75, abs=4 * math.sqrt(300 * 0.25 * 0.75))
+    assert summary["train_rows"] == pytest.approx(75, abs=4 * math.sqrt(300 * 0.25 * 0.75))
 
 
 def test_all_held_out_is_an_error_and_none_a_warning(tmp_path: Path) -> None:
@@ -310,3 +313,12 @@ def test_settings_that_nothing_reads_are_refused(options: dict[str, Any], compla
 
 def test_one_rollout_may_be_given_without_a_list() -> None:
     assert BuildRecipe.model_validate({"rollouts": "x/y"}).rollouts == ["x/y"]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=250))
+def test_lengths_are_those_of_numpy(tokens: list[int]) -> None:
+    figures = length_figures(tokens)
+    assert figures["mean_tokens"] == pytest.approx(np.mean(tokens))
+    percentiles = {f"p{percent}": np.percentile(tokens, percent, method="inverted_cdf") for percent in (5, 25, 50)}
+    percentiles |= {f"p{percent}": np.percentile(tokens, percent, method="inverted_cdf") for percent in (75, 95, 99)}
+    assert figures["tokens"] == {**percentiles, "max": max(tokens)}

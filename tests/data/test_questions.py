@@ -41,5 +41,7 @@ def test_places_of_different_uses_are_independent() -> None:
     questions = [f"question {number}" for number in range(4000)]
     both = sum(place_of(q, SPLIT) < 0.5 and place_of(q, VALIDATION) < 0.5 for q in questions)
     assert both == pytest.approx(1000, abs=4 * (4000 * 0.25 * 0.75) ** 0.5)
+    both = sum(place_of(q, SPLIT) < 0.5 and shard_of(q, 2) == 0 for q in questions)
+    assert both == pytest.approx(1000, abs=4 * (4000 * 0.25 * 0.75) ** 0.5)
     counts = [sum(shard_of(q, 4) == index for q in questions) for index in range(4)]
     assert counts == pytest.approx([1000] * 4, abs=4 * (4000 * 0.25 * 0.75) ** 0.5)
