@@ -68,7 +68,7 @@ def test_every_suite_runs_on_the_torch_engine_and_on_a_server_of_another_model(s
             return chat(wrong if prompt == first and next(times) == 0 else right)
 
     with scripted(ScriptedServer(post=answer, get={"/v1/models": MODELS})) as server:
-        arms = [
+        arms: list[dict[str, Any]] = [
             {"name": "torch", "method": "regular", "ckpt": "tiny-student"},
             {"name": "other", "method": "regular", "engine": {"kind": "remote", "urls": [server.url]}},
         ]
