@@ -146,8 +146,14 @@ def _overlap(recipe: BuildRecipe, summary: Mapping[str, Any]) -> Iterator[str]:
         return
     rows = [
         [name, f"{found['compared']:,}", f"{len(found['exact']):,}", f"{len(found['contained']):,}", _some(found)]
-        for name, found in overlaps.items()
+        for name, found in sorted(overlaps.items())
+        if found["compared"]
     ]
+    absent = sorted(name for name, found in overlaps.items() if not found["compared"])
+    if absent:
+        command = " ".join(f"--suite {name}" for name in absent)
+        yield f"Not compared, as their questions are not on this disk: {', '.join(absent)} (`pipo download {command}`)."
+        yield ""
     yield from _table(["benchmark", "its questions", "the same", "contained", "training questions"], rows)
     yield ""
     yield (

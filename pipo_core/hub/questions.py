@@ -12,7 +12,7 @@ from pipo_core.hub.cache import find_cached
 from pipo_core.hub.checksums import matches
 from pipo_core.hub.download import File, Item, download_named
 from pipo_core.recipes.catalog import Entry, Named
-from pipo_core.recipes.suite import HubSource, WebSource, source_file
+from pipo_core.recipes.suite import FileSource, HubSource, WebSource, source_file
 from pipo_core.recipes.suites import NamedSuite
 from pipo_core.reporting import Reporter, SilentReporter
 from pipo_core.text import one_line
@@ -24,13 +24,15 @@ _STEP_SECONDS = 60.0
 
 
 def find_questions(named: NamedSuite) -> Path | None:
-    """Return the file of a suite's questions in the cache, or None if it is not there."""
+    """Return the file of a suite's questions on this disk; None if it is not in the cache, or pipo makes them."""
     source = named.suite.source
     if isinstance(source, HubSource):
         return find_cached(_hub_name(named, source))
     if isinstance(source, WebSource):
         path = _web_path(source)
         return path if path.is_file() else None
+    if isinstance(source, FileSource):
+        return (named.path.parent / source.path).absolute()
     return None
 
 

@@ -20,7 +20,7 @@ from pipo_core.recipes.catalog import CATALOG, Kind, find_name
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.schema import input_keys
-from pipo_core.recipes.suite import FileSource, GeneratedSource, source_file
+from pipo_core.recipes.suite import GeneratedSource, source_file
 from pipo_core.recipes.suites import NamedSuite, find_suites, suite_path
 from pipo_core.text import did_you_mean
 
@@ -231,13 +231,9 @@ def _resolve_copy(named: NamedSuite) -> Resolver:
 
 def _resolve_source(named: NamedSuite) -> Resolver:
     def resolve(key: str, value: str, _: Mapping[str, Path]) -> Path:
-        source = named.suite.source
-        if isinstance(source, FileSource):
-            path = named.path.parent / source.path
-            if not path.is_file():
-                raise MissingInputError(f"{key}: {path} does not exist", hint=f"source.path in {named.path}")
-            return path.absolute()
         found = find_questions(named)
+        if found is not None and not found.is_file():
+            raise MissingInputError(f"{key}: {found} does not exist", hint=f"source.path in {named.path}")
         if found is None:
             raise MissingInputError(
                 f"{key}: the questions ({value}) are not in the Hugging Face cache",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipo_core.errors import MachineError
+from pipo_core.errors import MachineError, PipoError
 from pipo_core.machine import missing_package
 from pipo_core.reporting import Reporter
 
@@ -75,7 +75,7 @@ def _judge(grader: str) -> Iterator[Callable[[str, Any], bool | None]]:
         with MathGrader() as mathematics:
             yield mathematics.grade
     elif grader == "code":
-        from pipo_core.grade.code import CodeGrader  # type: ignore[import-untyped,unused-ignore]
+        from pipo_core.grade.code import CodeGrader
 
         with CodeGrader() as programs:
             yield programs.grade
@@ -86,7 +86,25 @@ def _judge(grader: str) -> Iterator[Callable[[str, Any], bool | None]]:
 def _build(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.data.build import run_build
 
-    return run_build(recipe, out, reporter=reporter)
+    return run_build(recipe, out, benchmarks=_benchmark_questions(reporter), reporter=reporter)
+
+
+def _benchmark_questions(reporter: Reporter) -> dict[str, list[str]]:
+    """Return the questions of every shipped suite by its name; none of a suite whose file is not on this disk."""
+    from pipo_core.evaluate.suites import bare_questions
+    from pipo_core.hub.questions import find_questions, needs_download
+    from pipo_core.recipes.locate import shipped_suites
+    from pipo_core.recipes.suites import find_suites
+
+    found: dict[str, list[str]] = {}
+    for one in {one.name: one for name in shipped_suites() for one in find_suites(name)}.values():
+        path = find_questions(one)
+        try:
+            found[one.name] = [] if path is None and needs_download(one) else bare_questions(one, path)
+        except PipoError as error:
+            reporter.warn(f"suite {one.name} is not compared with: {error.message}")
+            found[one.name] = []
+    return found
 
 
 def _eval(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:

@@ -75,8 +75,12 @@ def load_suite_file(path: Path) -> SuiteFile | SuiteGroup:
 
 def load_file(path: Path, overrides: Sequence[str] = ()) -> RecipeModel:
     """Return the recipe in a file, as `load_recipe` does, or the suite or group of suites."""
-    kind = parse(_read(path)).value
-    return load_suite_file(path) if _names_suite(kind) and not overrides else load_recipe(path, overrides)
+    text = _read(path)
+    try:
+        suite = _names_suite(parse(text).value) and not overrides
+    except YamlProblem:  # told below, with its place
+        suite = False
+    return load_suite_file(path) if suite else parse_recipe(text, str(path), overrides)
 
 
 def _names_suite(value: Any) -> bool:

@@ -1,6 +1,6 @@
 """Suites as files say them: their questions as prompts with references, and the graders that judge the answers."""
 
 from pipo_core.evaluate.suites.graders import open_judge
-from pipo_core.evaluate.suites.questions import Questions, load_questions
+from pipo_core.evaluate.suites.questions import Questions, bare_questions, load_questions
 
-__all__ = ["Questions", "load_questions", "open_judge"]
+__all__ = ["Questions", "bare_questions", "load_questions", "open_judge"]

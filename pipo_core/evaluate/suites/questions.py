@@ -71,6 +71,19 @@ def load_questions(
     return Questions([found[index] for index in kept], fingerprint([contents[index] for index in kept]))
 
 
+def bare_questions(named: NamedSuite, path: Path | None) -> list[str]:
+    """Return the questions of a suite by themselves, without prompts, to compare training questions with.
+
+    Args:
+        named: the suite.
+        path: the file of its rows; None if pipo makes them.
+
+    Raises:
+        MissingInputError: if the file cannot be read, or a row has no question.
+    """
+    return [str(values["question"]) for _, _, values, _ in _contents(named, path, None, EvalProblems())]
+
+
 def _contents(
     named: NamedSuite, path: Path | None, profile: str | None, chosen: EvalProblems
 ) -> Iterator[tuple[str, str, dict[str, Any], Reference]]:
