@@ -109,7 +109,9 @@ def _benchmark_questions(reporter: Reporter) -> dict[str, list[str]]:
 
 def _eval(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.evaluate.runner import run_eval
+    from pipo_core.pipeline.carried import carry_answers
 
+    carry_answers(recipe, out, reporter)
     return run_eval(recipe, out, reporter=reporter)
 
 

@@ -324,3 +324,38 @@ def test_what_is_not_a_finished_evaluation_is_not_graded(questions: Path) -> Non
     write_stage_record(folder, {**stage_record(folder), "state": "interrupted"})
     code, _, err = pipo("eval", "--regrade", str(folder))
     assert (code, err.splitlines()[0]) == (3, f"pipo: {folder} is not finished (state: interrupted)")
+
+
+def asked_of(folder: Path, label: str) -> int:
+    """Return how many answers are written in an arm's file, those that were asked again counted twice."""
+    rows = read_jsonl(folder / "answers" / "tiny" / f"{label}.jsonl")
+    return sum("text" in row for row in rows)
+
+
+def test_a_changed_evaluation_keeps_the_answers_that_are_still_wanted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["eval", "--suite", "tiny", "--limit", "6", "budget={tokens: 6}", "engine.threads=1", "run=e"]
+    folder = Path("outputs/e/eval")
+    student = '{"name": "a", "method": "regular", "ckpt": "tiny-student"}'
+    teacher = '{"name": "b", "method": "regular", "ckpt": "tiny-teacher"}'
+    one, both = [f"arms=[{student}]", "baseline=null"], [f"arms=[{student}, {teacher}]", "baseline=a"]
+    assert pipo(*small, *one, "--ckpt", "tiny-student", "--samples", "2")[0] == 0
+    code, _, err = pipo(*small, *both, "--ckpt", "tiny-student", "--samples", "3")
+    assert code == 0
+    assert "takes over the answers of 1 files of eval.previous" in err
+    assert (asked_of(folder, "a"), asked_of(folder, "b")) == (18, 18)
+    fresh = ["--out", "fresh", *both, "--ckpt", "tiny-student", "--samples", "3"]
+    assert pipo(*small, *fresh)[0] == 0
+    results = [read_json(place / "results.json") for place in (folder, Path("fresh/e/eval"))]
+    assert timeless(results[0]) == timeless(results[1])
+    # Another sampling: the file is taken over, and every answer asked again.
+    assert pipo(*small, *both, "--ckpt", "tiny-student", "--samples", "3", "sampling=paper")[0] == 0
+    assert asked_of(folder, "a") == 36
+    # Another model under the arm's name, another precision: nothing is taken over.
+    swapped = ['arms=[{"name": "a", "method": "regular", "ckpt": "tiny-teacher"}]', "baseline=null"]
+    code, _, err = pipo(*small, *swapped, "--ckpt", "tiny-student", "--samples", "3")
+    assert (code, asked_of(folder, "a")) == (0, 18)
+    assert "takes over" not in err
+    code, _, err = pipo(*small, *swapped, "--ckpt", "tiny-student", "--samples", "3", "engine.precision=bf16")
+    assert "takes over" not in err
+    assert asked_of(folder, "a") == 18
