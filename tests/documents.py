@@ -195,8 +195,9 @@ _SGLANG_OPTIONS = {
     ),
     *("--reasoning-parser", "--enable-deterministic-inference", "--mem-fraction-static", "--dtype", "--"),
     "--base-gpu-id",
+    *("--cap-add", "--security-opt"),  # docker
 }
-"""Options of another program that pages name; `tests/sglang_cpu` gives some of them."""
+"""Options of other programs that pages name; `tests/sglang_cpu` gives some of SGLang's."""
 
 
 def unknown_options(text: str) -> list[str]:

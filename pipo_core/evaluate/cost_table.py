@@ -66,5 +66,7 @@ def _note(results: Mapping[str, Any]) -> str:
         engines = dict.fromkeys(f"{arm['engine']['kind']}, {arm['engine']['at_once']}" for arm in results["arms"])
         notes.append(f"s: wall time of the engine over its answers ({'; '.join(engines)} at once).")
     if any(cost["bytes"] is not None for cost in costs):
-        notes.append(f"GB read: estimated from the shape, {results['cost_batch']} sequences sharing a step's weights.")
+        batch = results["cost_batch"]
+        shared = "each sequence reading a step's weights" if batch == 1 else f"{batch} sequences sharing a step's weights"
+        notes.append(f"GB read: estimated from the shape, {shared}.")
     return " ".join(notes)
