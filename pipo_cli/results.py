@@ -82,6 +82,7 @@ def show_result(kind: str, summary: Mapping[str, Any]) -> None:
 
 def show_pipeline(result: "PipelineResult") -> None:
     """Print a line per stage, the tables of its evals and benches, the conclusions, and the report's path."""
+    from pipo_core.evaluate.table import suites_of_stages
     from pipo_core.pipeline.report_text import conclusions, duration
     from pipo_core.tables import Table
 
@@ -100,7 +101,7 @@ def show_pipeline(result: "PipelineResult") -> None:
             for table in _tables(kind, summary):
                 show_table(replace(table, title=f"{name}: {table.title}"))
                 say()
-    findings = conclusions(found["eval"], found["bench"])
+    findings = conclusions(suites_of_stages(found["eval"]), found["bench"])
     if findings:
         show_findings(findings)
         say()

@@ -13,6 +13,20 @@ def suite_results(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(results.get("suites") or [results])
 
 
+def suites_of_stages(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the results of each suite by the name of its stage, and of its own where a stage has several: eval/math.
+
+    Args:
+        stages: results of `run_eval` by the names of stages.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, results in stages.items():
+        suites = suite_results(results)
+        for suite in suites:
+            found[name if len(suites) == 1 else f"{name}/{suite['suite']}"] = suite
+    return found
+
+
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Return the tables of accuracy and of cost of each suite, and of all together, of the results of `run_eval`."""
     suites = suite_results(results)

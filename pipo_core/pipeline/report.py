@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.bench.table import bench_tables
-from pipo_core.evaluate.table import parity_table, suite_results, suite_tables
+from pipo_core.evaluate.table import parity_table, suite_tables, suites_of_stages
 from pipo_core.files import read_json, read_jsonl, write_atomic
 from pipo_core.pipeline import plots
 from pipo_core.pipeline.answer_time import answer_seconds
@@ -44,7 +44,7 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
         MissingInputError: if a stage's record or results are absent.
     """
     records = [(stage.folder, stage_record(stage.folder)) for stage in stages]
-    evals = _eval_results(records)
+    evals = suites_of_stages(_results(records, "eval"))
     benches = _results(records, "bench")
     sections = [
         f"# {folder.name}\n\nWritten {now()}.",
@@ -67,16 +67,6 @@ def write_report(folder: Path, stages: Sequence[StageResult]) -> Path:
 
 def _results(records: Sequence[tuple[Path, Record]], kind: str) -> dict[str, dict[str, Any]]:
     return {record["name"]: read_json(path / "results.json") for path, record in records if record["kind"] == kind}
-
-
-def _eval_results(records: Sequence[tuple[Path, Record]]) -> dict[str, Mapping[str, Any]]:
-    """Return the results of each suite by the name of its stage, and of its own where a stage has several."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for name, results in _results(records, "eval").items():
-        suites = suite_results(results)
-        for suite in suites:
-            found[name if len(suites) == 1 else f"{name}/{suite['suite']}"] = suite
-    return found
 
 
 def _each(

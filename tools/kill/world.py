@@ -22,7 +22,7 @@ _SECONDS = 300
 
 _ENGINE = {"batch": 2, "threads": 1, "device": "cpu", "precision": "fp32"}
 _TIMES = (
-    *("seconds", "tokens_per_second", "ttft_s", "time_s", "resumed_from_step", "ckpt"),
+    *("seconds", "tokens_per_second", "ttft_s", "time_s", "at_s", "session", "resumed_from_step", "ckpt"),
     *("rollout_share", "teacher_share", "student_share"),
 )
 """Files that differ from run to run, or that contain their own path."""
