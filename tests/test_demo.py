@@ -52,7 +52,7 @@ def test_the_demo_in_small(tmp_path: Path) -> None:
 
     results = json.loads((tmp_path / "demo" / "eval" / "results.json").read_text())
     for name in ("pipo-sft", "pipo-opd"):
-        by_tau = {arm["tau"]: arm["budgets"]["tokens"] for arm in results["arms"] if arm["arm"] == name}
+        by_tau = {arm["tau"]: arm["budgets"]["tokens"] for arm in results["suites"][0]["arms"] if arm["arm"] == name}
         # At τ = 1 no draft is made, so no share of them was kept.
         kept = [by_tau[tau]["drafts_kept"] or 0.0 for tau in sorted(by_tau)]
         assert kept == sorted(kept, reverse=True), "a higher threshold kept more drafts"

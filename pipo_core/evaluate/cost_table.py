@@ -67,6 +67,6 @@ def _note(results: Mapping[str, Any]) -> str:
         notes.append(f"s: wall time of the engine over its answers ({'; '.join(engines)} at once).")
     if any(cost["bytes"] is not None for cost in costs):
         batch = results["cost_batch"]
-        shared = "each sequence reading a step's weights" if batch == 1 else f"{batch} sequences sharing a step's weights"
+        shared = "alone" if batch == 1 else f"{batch} sequences sharing a step's weights"
         notes.append(f"GB read: estimated from the shape, {shared}.")
     return " ".join(notes)
