@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipo_cli.commands import bench, chat, compare, download, eval, merge, plain, recipes, run, serve, training
+from pipo_cli.commands import bench, chat, compare, data, download, eval, merge, recipes, run, serve, training
 from pipo_cli.failures import describe
 from pipo_cli.options import Debug
 from pipo_cli.session import emit_json, session
@@ -77,7 +77,7 @@ def options(
 
 run.register(app)
 download.register(app)
-plain.register(app)
+data.register(app)
 training.register(app)
 merge.register(app)
 eval.register(app)

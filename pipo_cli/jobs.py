@@ -57,7 +57,7 @@ def load_job(kind: str, name: str, overrides: Sequence[str]) -> "JobKind":
     from pipo_core.recipes.locate import find_recipe
     from pipo_core.recipes.pipeline import PipelineRecipe
 
-    recipe = load_recipe(find_recipe(name), overrides, stages=())
+    recipe = load_recipe(find_recipe(name, kind), overrides, stages=())
     if isinstance(recipe, PipelineRecipe) or recipe.kind != kind:
         command = "run" if recipe.kind == "pipeline" else recipe.kind
         words = shlex.join(["pipo", command, name, *overrides])
@@ -103,7 +103,7 @@ def run_job(
     try:
         result = run_stage(recipe, out, reporter=open_reporter(), restart=restart)
     except MissingInputError as error:
-        error.hint = hint_for(error, name)
+        error.hint = hint_for(error, name, recipe.kind)
         raise
     show_outcome(ctx, result)
     following = _next_command(recipe, result.folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipo_cli.hints import hint_for
-from pipo_core.data.problems import mathematics
+from pipo_core.data.problems import gradable
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.pipeline.inputs import put_inputs
 from pipo_core.pipeline.outputs import minor_damage
@@ -51,7 +51,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     try:
         state = check_stage(recipe, root, restart=restart)
     except MissingInputError as error:
-        hint = hint_for(error, name)
+        hint = hint_for(error, name, recipe.kind)
         plan |= {"action": "cannot start", "reasons": [error.message], "next": hint, "inputs": {}}
         plan["exit_code"] = error.exit_code
     else:
@@ -66,7 +66,10 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     if isinstance(recipe, RolloutRecipe) and plan["action"] != "cannot start":
         inputs = {key: str(path) for key, path in paths.items()}
         try:
-            mathematics(RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs)).problems)
+            resolved = RolloutRecipe.model_validate(put_inputs(recipe.model_dump(mode="json"), inputs))
+            shard = (resolved.shard.index, resolved.shard.count)
+            asked = len(gradable(resolved.problems, resolved.grader, shard))
+            plan["work"] |= {"problems": asked, "answers": asked * resolved.samples}
         except PipoError as error:
             _cannot_start(plan, error)
     for check in _server_checks(recipe):

@@ -172,7 +172,7 @@ def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
     for name in names:
         if name.isupper() or Path(name).name.startswith("my"):
             continue
-        for file in sorted(ROOT.glob(name)) if "*" in name else [find_recipe(name)]:
+        for file in sorted(ROOT.glob(name)) if "*" in name else [find_recipe(name, path.rpartition(" ")[2])]:
             load_recipe(file, changes)
 
 

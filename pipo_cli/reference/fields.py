@@ -33,6 +33,8 @@ def _words(part: Schema, links: Mapping[str, str], named: str | None) -> str:
         return f"mapping ({links[part['$ref'].rpartition('/')[2]]})"
     if part["type"] == "array":
         items = part["items"]
+        if items.get("type") == "string" and named is not None:
+            return f"[{named}](#names-and-paths), one or a list"
         if items.get("type") in _PLAIN and "enum" not in items:
             return f"list of {_PLAIN[items['type']]}s"
         return f"list of {type_words(items, links, named).replace('mapping', 'mappings')}"

@@ -129,8 +129,11 @@ def _default(model: Model, name: str) -> str:
 
 
 def _catalog() -> str:
-    rows = [[code(name), entry.kind, _source(entry), plain(entry.note)] for name, entry in CATALOG.items()]
-    return "## Catalog\n\n" + table(["name", "is", "from", "what"], rows)
+    rows = [
+        [code(name), entry.kind, _source(entry), plain(entry.note), plain(entry.licence or "unknown")]
+        for name, entry in CATALOG.items()
+    ]
+    return "## Catalog\n\n" + table(["name", "is", "from", "what", "licence"], rows)
 
 
 def _source(entry: Entry) -> str:

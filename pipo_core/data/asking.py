@@ -317,7 +317,16 @@ def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | N
 
 def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, asking: Asking) -> dict[str, Any]:
     """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
-    problem = {name: value for name, value in asdict(wanted.problem).items() if name not in ("id", "solution")}
+    asked_of = wanted.problem
+    problem: dict[str, Any] = {
+        "question": asked_of.question,
+        "level": asked_of.level,
+        "instruction": asked_of.instruction,
+    }
+    if asked_of.prompt:
+        problem["prompt"] = asked_of.prompt
+    # All tests of a programming problem can have megabytes, and each answer has a line.
+    problem["answer"] = asked_of.answer if isinstance(asked_of.answer, str) else None
     if not asking.whole:
         problem = {name: value for name, value in problem.items() if _is_short(value)}
     failure = {"error": completion.error} if completion.finish_reason == "error" else {}

@@ -6,7 +6,8 @@ from typing import Any
 
 from pipo_core.data.answers import Answer, AnswerLog
 from pipo_core.data.asking import Asking, Judge, LazyEngine, ask, grade, wanted_answers
-from pipo_core.data.problems import Problem, mathematics, user_message
+from pipo_core.data.problems import Problem, gradable, user_message
+from pipo_core.data.provenance import describe_rollout, finish_rollout
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
 from pipo_core.recipes.methods import Decoding
@@ -27,6 +28,7 @@ def run_rollout(
     """Write `recipe.samples` graded answers to every problem into `out/rollouts.jsonl`; return the totals.
 
     The file holds answers in the order of completion (see `answers`). Answers and verdicts of an earlier call stay.
+    Beside it, `provenance.ABOUT` says what was asked of which model.
 
     Args:
         recipe: the settings, with paths on this disk in place of names.
@@ -37,10 +39,15 @@ def run_rollout(
 
     Raises:
         MissingInputError: if the problems cannot be read, or cannot be graded.
+        MachineError: if the problems are in parquet and pyarrow is not installed.
         PipoError: if the engine ends before every request was answered.
     """
     reporter = reporter or SilentReporter()
-    problems = mathematics(recipe.problems)
+    shard = recipe.shard
+    problems = gradable(recipe.problems, recipe.grader, (shard.index, shard.count))
+    if not problems:
+        reporter.warn(f"no problem falls to shard {shard.index} of {shard.count}; its file is empty")
+    about = describe_rollout(recipe, out, len(problems))
     wanted = wanted_answers(problems, recipe.samples)
     asking = Asking(
         title="rollout",
@@ -54,7 +61,9 @@ def run_rollout(
         with LazyEngine(lambda: open_engine(Path(recipe.model), Decoding(recipe.method), recipe.engine)) as engine:
             ask(log, wanted, asking, engine=engine, reporter=reporter)
         grade(log, wanted, judge, label="rollout", reporter=reporter)
-        return _rollout_totals(problems, [log.answers[answer.key] for answer in wanted])
+        totals = _rollout_totals(problems, [log.answers[answer.key] for answer in wanted])
+    finish_rollout(about, out)
+    return totals
 
 
 def _rollout_totals(problems: Sequence[Problem], answers: Sequence[Answer]) -> dict[str, Any]:

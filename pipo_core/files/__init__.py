@@ -8,7 +8,7 @@ from pipo_core.files.atomic import DAMAGED, new_file, partial_beside, write_atom
 from pipo_core.files.disk_space import full_disk, writing
 from pipo_core.files.fingerprints import file_fingerprint, fingerprint
 from pipo_core.files.folders import fsync_tree, link_that_leaves, new_folder, remove_folder, remove_partial, usual_modes
-from pipo_core.files.json_files import read_json, read_object, read_record, write_json, write_record
+from pipo_core.files.json_files import read_bytes, read_json, read_object, read_record, write_json, write_record
 from pipo_core.files.json_lines import append_jsonl, decode_row, encode_row, parse_data, read_data, read_jsonl, read_log
 from pipo_core.files.locks import FolderLock, lock_of, workers_lock_of
 
@@ -28,6 +28,7 @@ __all__ = [
     "new_folder",
     "parse_data",
     "partial_beside",
+    "read_bytes",
     "read_data",
     "read_json",
     "read_jsonl",

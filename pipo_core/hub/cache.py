@@ -7,6 +7,7 @@ to them under the files' own names.
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def find_cached(named: Named) -> Path | None:
         )
     except (LocalEntryNotFoundError, IsADirectoryError):  # the second: `refs` of `refs/pr/1`
         return None
-    path = Path(folder) / entry.path
+    path = Path(folder) / entry.folder
     return path if path.exists() and not missing_files(path, is_model=entry.kind == "model") else None
 
 
@@ -137,10 +138,12 @@ def missing_files(path: Path, *, is_model: bool) -> list[str]:
     """Return what is missing from a folder or file of the hub, as far as its own files tell.
 
     A model needs weights, every shard that an index names, and a configuration in each folder with weights. A data
-    file must not be empty.
+    file must not be empty, and of data that is split into numbered files none may be missing.
     """
     if not is_model:
-        return [] if path.is_dir() or path.stat().st_size else [f"content of {path.name}"]
+        if path.is_dir():
+            return _missing_parts(path)
+        return [] if path.stat().st_size else [f"content of {path.name}"]
     weights = [file for file in path.rglob("*.safetensors") if file.is_file()]
     if not weights:
         return ["weights (*.safetensors)"]
@@ -160,3 +163,15 @@ def missing_files(path: Path, *, is_model: bool) -> list[str]:
             if not (index.parent / str(name)).is_file()
         ]
     return absent
+
+
+_NUMBERED = re.compile(r"(.+)-([0-9]{5})-of-([0-9]{5})(\.[a-z]+)")
+"""The name of a part of a data set's split, as huggingface's `datasets` writes it."""
+
+
+def _missing_parts(folder: Path) -> list[str]:
+    """Return the names of the numbered files that are missing beside others of their split."""
+    names = {file.name for file in folder.iterdir()}
+    splits = {(found[1], found[3], found[4]) for found in map(_NUMBERED.fullmatch, names) if found}
+    wanted = [f"{split}-{i:05}-of-{count}{end}" for split, count, end in sorted(splits) for i in range(int(count))]
+    return [name for name in wanted if name not in names]

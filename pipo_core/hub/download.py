@@ -195,7 +195,7 @@ def _plan(named: Named, reporter: Reporter, *, dry_run: bool) -> _Plan | Item:
         if missing:
             absent[file.digest] = file
         files.append(File(file.path, file.size, file.size - bytes_there(store, file) if missing else 0))
-    path, then = store.snapshot(listing.commit) / named.entry.path, named.download_command
+    path, then = store.snapshot(listing.commit) / named.entry.folder, named.download_command
     item = Item(named.text, _source(named), listing.commit, path, tuple(files), False, then)
     return _Plan(named, item, listing, store, tuple(absent.values()))
 

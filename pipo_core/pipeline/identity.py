@@ -24,8 +24,8 @@ from pipo_core.recipes.check import data_loc
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.schema import neutral_keys
 
-_RETIRED: Mapping[str, Any] = {"engine.drafts": 3, "engine.draft_vocab": None}
-"""Keys that recipes had once, with the values that mean what is now the default; options of arms took their place."""
+_RETIRED: Mapping[str, Any] = {"engine.drafts": 3, "engine.draft_vocab": None, "keep": "correct"}
+"""Keys that recipes had once, with the values that mean what is now the default; others took their place."""
 
 _OLDER_RECORD = "job.json"
 """A training's file; older versions recorded the fingerprint on their checkpoints only there."""
@@ -54,10 +54,12 @@ class Identity:
 def identity_of(recipe: JobKind, prints: Mapping[str, str]) -> Identity:
     """Return the identity of a recipe; `prints` has the fingerprint of each input by its key."""
     neutral = neutral_keys(type(recipe))
+    # A list of inputs is one value of the settings, and each item of it an input.
+    named = {*prints, *(key.rpartition(".")[0] for key in prints if key.rpartition(".")[2].isdecimal())}
     settings = {
         key: value
         for key, value in flat(recipe.model_dump(mode="json"))
-        if key not in prints and not any(fnmatchcase(key, pattern) for pattern in neutral)
+        if key not in named and not any(fnmatchcase(key, pattern) for pattern in neutral)
     }
     return Identity(recipe.kind, settings, dict(prints))
 
@@ -82,6 +84,8 @@ def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[s
         if old.settings.get(key, absent) != now.settings.get(key, absent)
     ]
     values = dict(flat(recipe.model_dump(mode="json")))
+    lists = {key: value for key, value in values.items() if isinstance(value, list)}
+    values |= {f"{key}.{index}": item for key, items in lists.items() for index, item in enumerate(items)}
     for key in sorted(old.prints.keys() | now.prints.keys()):
         named = record["inputs"].get(key, {}).get("value")
         if key not in now.prints:

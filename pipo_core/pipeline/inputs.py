@@ -109,7 +109,7 @@ def put_inputs(settings: Mapping[str, Any], values: Mapping[str, str | None]) ->
         node: Any = changed
         for part in parents:
             node = node[int(part)] if isinstance(node, list) else node[part]
-        node[last] = value
+        node[int(last) if isinstance(node, list) else last] = value
     return changed
 
 
@@ -157,17 +157,22 @@ def resolve_adapter(key: str, value: str, stages: Mapping[str, Path]) -> Path:
     return folder
 
 
-def resolve_rows(name: str) -> Resolver:
-    """Return the resolver of JSON-lines files; a folder stands for the file `name` in it."""
+def resolve_rows(name: str, *, tables: bool = False) -> Resolver:
+    """Return the resolver of JSON-lines files; a folder stands for the file `name` in it.
+
+    Args:
+        name: the file's.
+        tables: whether a folder without that file stands for all files of rows in it.
+    """
 
     def resolve(key: str, value: str, stages: Mapping[str, Path]) -> Path:
         path = _on_disk(key, value, stages)
         if path is None:
             path = _cached(key, value, "data")
         _require_finished(key, path)
-        if path.is_dir():
+        if path.is_dir() and (not tables or (path / name).exists()):
             path = path / name
-        if not path.is_file():
+        if not path.is_file() and not (tables and path.is_dir()):
             raise MissingInputError(f"{key}: {path} {'is no regular file' if path.exists() else 'does not exist'}")
         return path
 
@@ -176,7 +181,7 @@ def resolve_rows(name: str) -> Resolver:
 
 def _resolver(mark: Reference) -> Resolver:
     if mark.holds == "rows":
-        return resolve_rows(mark.file)
+        return resolve_rows(mark.file, tables=mark.tables)
     return resolve_adapter if mark.holds == "adapter" else resolve_model
 
 
@@ -244,7 +249,9 @@ def _resolve_source(named: NamedSuite) -> Resolver:
 
 
 def _matches(parts: list[str], node: Any, done: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    if not parts:
+    if not parts and isinstance(node, list):  # a field that takes one input or several
+        yield from ((".".join((*done, str(index))), item) for index, item in enumerate(node))
+    elif not parts:
         yield ".".join(done), node
     elif parts[0] == "*":
         for index, item in enumerate(node or ()):

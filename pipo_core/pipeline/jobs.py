@@ -1,6 +1,7 @@
 """The job of each recipe kind. A job's module, and with it torch, is imported only when the job runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,29 @@ def _merge(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]
 
 def _rollout(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.data.rollouts import run_rollout
-    from pipo_core.grade.math import MathGrader
 
-    # The rooms data and grade do not import each other, so they are joined here.
-    with MathGrader() as grader:
-        return run_rollout(recipe, out, reporter=reporter, judge=grader.grade)
+    with _judge(recipe.grader) as judge:
+        return run_rollout(recipe, out, reporter=reporter, judge=judge)
+
+
+@contextmanager
+def _judge(grader: str) -> Iterator[Callable[[str, Any], bool | None]]:
+    """Yield what decides whether an answer is right; leaving the context ends its processes.
+
+    The rooms data and grade do not import each other, so they are joined here.
+    """
+    if grader == "boxed":
+        from pipo_core.grade.math import MathGrader
+
+        with MathGrader() as mathematics:
+            yield mathematics.grade
+    elif grader == "code":
+        from pipo_core.grade.code import CodeGrader  # type: ignore[import-untyped,unused-ignore]
+
+        with CodeGrader() as programs:
+            yield programs.grade
+    else:
+        yield lambda _text, _answer: True  # only finished answers are judged
 
 
 def _build(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def slots_of(tokens: Sequence[str], counts: Sequence[int]) -> list[list[str]]:
 def _block(row: Mapping[str, Any], slots: Sequence[Sequence[str]], *, right: bool) -> str:
     text = BETWEEN_SLOTS.join(WITHIN.join(slot) for slot in slots[:_SHOWN_SLOTS]).replace("\n", "↵")
     more = f" … ({len(slots) - _SHOWN_SLOTS} more slots)" if len(slots) > _SHOWN_SLOTS else ""
-    verdict = "right" if right else f"wrong: it is {row['answer']}" if "answer" in row else "wrong"
+    known = f": it is {row['answer']}" if row.get("answer") is not None else ""
+    verdict = "right" if right else f"wrong{known}"
     question = str(row.get("question", row["problem"])).replace("\n", " ")
     return f"{question} ({verdict})\n\n```\n{text.replace('```', '')}{more}\n```"

@@ -81,8 +81,8 @@ class StageStatus:
 
 
 def stage_folder(recipe: JobKind, root: Path, name: str | None = None) -> Path:
-    """Return `root/<run>/<stage>`; a stage without a name has the name of its kind."""
-    return root / recipe.run / (name or recipe.kind)
+    """Return `root/<run>/<stage>`; a stage without a name has that of its kind and, of several shards, its shard's."""
+    return root / recipe.run / (name or recipe.stage)
 
 
 def check_stage(

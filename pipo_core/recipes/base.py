@@ -65,12 +65,14 @@ class Reference:
         holds: what the input must be: a model, an adapter (or a training's folder), or a file of rows.
         file: the file of rows to read if the input is a folder.
         generated: values that stand for data pipo generates itself; they are settings, not inputs.
+        tables: whether a folder of several files of rows may be read as a whole.
     """
 
     kind: str
     holds: Literal["model", "adapter", "rows"] = "model"
     file: str = ""
     generated: frozenset[str] = frozenset()
+    tables: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,24 @@ class JobRecipe(RecipeModel):
         description="Folder of this run under outputs/ (default: the recipe's file name).",
     )
 
+    @property
+    def stage(self) -> str:
+        """Return the name of the stage's folder, where a pipeline gives it no other."""
+        return str(getattr(self, "kind", ""))
+
 
 ModelRef = Annotated[str, Reference("model")]
 AdapterRef = Annotated[str, Reference("model", holds="adapter")]
 
 
-def rows_ref(file: str, *, kind: str = "data", generated: frozenset[str] = frozenset()) -> Reference:
-    """Return the mark of a field that names a JSON-lines file, or a folder that holds one called `file`."""
-    return Reference(kind, holds="rows", file=file, generated=generated)
+def rows_ref(
+    file: str, *, kind: str = "data", generated: frozenset[str] = frozenset(), tables: bool = False
+) -> Reference:
+    """Return the mark of a field that names a JSON-lines file, or a folder that holds one called `file`.
+
+    With ``tables`` it may also be a file of another form, or a folder of such files.
+    """
+    return Reference(kind, holds="rows", file=file, generated=generated, tables=tables)
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="Seed of everything random in this job.")]

@@ -20,10 +20,13 @@ class Entry:
         revision: a commit or branch; None for the newest.
         bundled: whether it is part of this package.
         note: a few words for the list of names.
-        path: a file or folder in the repository; empty for all of it.
+        path: a file or folder in the repository, or of data a pattern of the files in a folder (data/train-*.parquet);
+            empty for all of it.
         then: a command that uses it.
         rows: of training data, as published; 0 if that is not known.
         tokens: the same data's tokens.
+        licence: as its publisher states it; empty if that is not known here.
+        citation: the work to cite; empty if that is not known here.
     """
 
     kind: Kind
@@ -35,6 +38,13 @@ class Entry:
     then: str = ""
     rows: int = 0
     tokens: int = 0
+    licence: str = ""
+    citation: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Return `path` without a pattern of files: what it is in a copy that holds no other files."""
+        return self.path.rpartition("/")[0] if "*" in self.path else self.path
 
 
 @dataclass(frozen=True)
@@ -61,17 +71,39 @@ class Named:
 
 
 _BASE = "pipo train recipes/sft.yaml {} --dry-run"
+_APACHE = "Apache-2.0"
+_PIPO = "Pair-In, Pair-Out: Latent Multi-Token Prediction for Efficient LLMs, arXiv 2605.27255"
 
 CATALOG: dict[str, Entry] = {
     "tiny-student": Entry(
-        "model", "", None, True, "bundled Qwen3.5-shaped model of the tiny world", then="pipo run demo"
+        "model",
+        "",
+        None,
+        True,
+        "bundled Qwen3.5-shaped model of the tiny world",
+        then="pipo run demo",
+        licence=_APACHE,
     ),
-    "tiny-teacher": Entry("model", "", None, True, "its more accurate teacher, bundled", then="pipo run demo"),
+    "tiny-teacher": Entry(
+        "model", "", None, True, "its more accurate teacher, bundled", then="pipo run demo", licence=_APACHE
+    ),
     "qwen3.5-0.8b": Entry(
-        "model", "Qwen/Qwen3.5-0.8B", None, False, "base, tied embeddings", then=_BASE.format("model=qwen3.5-0.8b")
+        "model",
+        "Qwen/Qwen3.5-0.8B",
+        None,
+        False,
+        "base, tied embeddings",
+        then=_BASE.format("model=qwen3.5-0.8b"),
+        licence=_APACHE,
     ),
     "qwen3.5-2b": Entry(
-        "model", "Qwen/Qwen3.5-2B", None, False, "base, tied embeddings", then=_BASE.format("model=qwen3.5-2b")
+        "model",
+        "Qwen/Qwen3.5-2B",
+        None,
+        False,
+        "base, tied embeddings",
+        then=_BASE.format("model=qwen3.5-2b"),
+        licence=_APACHE,
     ),
     "qwen3.5-4b": Entry(
         "model",
@@ -80,6 +112,7 @@ CATALOG: dict[str, Entry] = {
         False,
         "base of the paper's main table",
         then=_BASE.format("model=qwen3.5-4b"),
+        licence=_APACHE,
     ),
     "qwen3.5-9b": Entry(
         "model",
@@ -88,8 +121,9 @@ CATALOG: dict[str, Entry] = {
         False,
         "base and the paper's teacher",
         then=_BASE.format("model=qwen3.5-9b"),
+        licence=_APACHE,
     ),
-    "pipo-adapters": Entry("model", "AlbertTan/PIPO", None, False, "the authors' adapters", "outputs"),
+    "pipo-adapters": Entry("model", "AlbertTan/PIPO", None, False, "the authors' adapters", "outputs", citation=_PIPO),
     "pipo-sft-data": Entry(
         "data",
         "AlbertTan/PIPO",
@@ -99,6 +133,7 @@ CATALOG: dict[str, Entry] = {
         "data/sft_all.jsonl",
         _BASE.format("data.train=pipo-sft-data"),
         rows=95_969,
+        citation=_PIPO,
         tokens=2_390_000_000,
     ),
     "pipo-opd-data": Entry(
@@ -109,7 +144,30 @@ CATALOG: dict[str, Entry] = {
         "questions solved in half the answers, for OPD",
         "data/rl_0.5.jsonl",
         "pipo distill recipes/opd.yaml --dry-run",
+        citation=_PIPO,
         rows=3_350,  # at most: a tenth of the paper's 17.4 K and 16.1 K questions
+    ),
+    "dapo-math": Entry(
+        "data",
+        "open-r1/DAPO-Math-17k-Processed",
+        None,
+        False,
+        "17.4 K questions of mathematics, without repetitions",
+        "all/train-*.parquet",
+        "pipo rollout math --dry-run",
+        licence="Apache-2.0, of the original (BytedTsinghua-SIA/DAPO-Math-17k); this copy of it states none",
+        citation="DAPO: An Open-Source LLM Reinforcement Learning System at Scale, arXiv 2503.14476",
+    ),
+    "codeforces": Entry(
+        "data",
+        "open-r1/codeforces",
+        None,
+        False,
+        "16.1 K prompts of programming problems with tests (5 GB)",
+        "verifiable-prompts/train-*.parquet",
+        "pipo rollout code --dry-run",
+        licence="CC-BY-4.0",
+        citation="Penedo et al., CodeForces, 2025, the hub's data set open-r1/codeforces",
     ),
 }
 

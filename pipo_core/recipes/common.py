@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag
 
 from pipo_core.messages import MESSAGE_KEYS, THOUGHT_KEYS
-from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel, Seed, rows_ref
+from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
 
@@ -23,7 +23,7 @@ UnreadKeys = Annotated[
 def unread_findings(unread: list[str]) -> Iterator[Finding]:
     """Yield an error for each key of `unread` that is read."""
     for key in unread:
-        if key in ("messages", *MESSAGE_KEYS, *THOUGHT_KEYS):
+        if key in ("messages", "system", *MESSAGE_KEYS, *THOUGHT_KEYS):
             yield Finding(("unread",), f"{key} has a meaning and is read; remove it from this list")
 
 
@@ -197,16 +197,3 @@ EngineSettings: TypeAlias = Annotated[
     BY_KIND,
 ]
 """Settings of the engine; ``kind`` tells them apart."""
-
-
-class Problems(RecipeModel):
-    """Which problems are asked."""
-
-    source: Annotated[str, rows_ref("problems.jsonl", generated=frozenset({"tiny"}))] = Field(
-        default="tiny", description='tiny (generated arithmetic), or a .jsonl file of {"id", "question", "answer"}.'
-    )
-    split: Literal["train", "heldout"] = Field(
-        default="train", description="tiny only: training problems, or held-out ones, which are in no training set."
-    )
-    count: int | None = Field(default=None, ge=1, description="Number of problems; null: all of a file.")
-    seed: Seed = 0

@@ -33,8 +33,12 @@ def shipped_files() -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
-def find_recipe(name: str) -> Path:
+def find_recipe(name: str, kind: str = "") -> Path:
     """Return the recipe file for a path, or for the name of a shipped recipe with or without `.yaml`.
+
+    Args:
+        name: a path or a name.
+        kind: of the recipe that is wanted: `sft` is first looked for as `build_sft` if it is build.
 
     Raises:
         MissingInputError: if there is none; the message has the nearest shipped name.
@@ -44,14 +48,29 @@ def find_recipe(name: str) -> Path:
         return path
     if path.is_dir():
         raise MissingInputError(f"{name} is a folder, not a recipe file", hint="pipo recipes ls")
-    shipped = shipped_files()
-    # The documentation writes `recipes/demo.yaml`; outside the checkout this means the shipped recipe.
-    short = name.removeprefix("./").removeprefix("recipes/")
-    for candidate in (short, f"{short}.yaml"):
-        if candidate in shipped:
-            return _short(shipped[candidate])
-    choices = [*shipped, *(key.removesuffix(".yaml") for key in shipped)]
+    found = shipped_name(name, kind)
+    if found is not None:
+        return _short(shipped_files()[found])
+    choices = [*shipped_files(), *(key.removesuffix(".yaml") for key in shipped_files())]
+    short = _without_folder(name)
     raise MissingInputError(f"{name}: no such recipe{did_you_mean(short, choices)}", hint="pipo recipes ls")
+
+
+def shipped_name(name: str, kind: str = "") -> str | None:
+    """Return the shipped recipe that a name stands for, as `shipped_files` calls it; None if there is none.
+
+    Args:
+        name: as in `find_recipe`.
+        kind: as in `find_recipe`.
+    """
+    shipped = shipped_files()
+    short = _without_folder(name).removesuffix(".yaml")
+    return next((file for file in (f"{kind}_{short}.yaml", f"{short}.yaml") if file in shipped), None)
+
+
+def _without_folder(name: str) -> str:
+    # The documentation writes `recipes/demo.yaml`; outside the checkout this means the shipped recipe.
+    return name.removeprefix("./").removeprefix("recipes/")
 
 
 def _short(path: Path) -> Path:

@@ -22,8 +22,8 @@ class DistillData(RecipeModel):
     """The questions that the student answers."""
 
     train: Annotated[str, rows_ref("train.jsonl")] = Field(
-        description='JSON lines of {"messages": [...]}, or a folder that holds train.jsonl. The question is everything '
-        "up to the last user turn; an answer behind it is not used.",
+        description="JSON lines in one of the forms of data.train in kind: train, or a folder that holds train.jsonl. "
+        "The question is everything up to the last user turn; an answer behind it is not used.",
         examples=["x/y"],
     )
     max_prompt: int = Field(

@@ -70,6 +70,10 @@ def references(model: type[RecipeModel], value: Any, loc: Loc = ()) -> Iterator[
         mark = _mark(field, Reference)
         if mark is not None and isinstance(inner_value, str) and inner_value not in mark.generated:
             yield (*loc, name), mark, inner_value
+        elif mark is not None and isinstance(inner_value, list):  # a field that takes one input or several
+            yield from (
+                ((*loc, name, index), mark, item) for index, item in enumerate(inner_value) if isinstance(item, str)
+            )
         for inner in inner_models(field.annotation):
             if isinstance(inner_value, list):
                 for index, item in enumerate(inner_value):

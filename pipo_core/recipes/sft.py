@@ -15,7 +15,9 @@ class TrainData(RecipeModel):
     """The training set."""
 
     train: Annotated[str, rows_ref("train.jsonl")] = Field(
-        description='Examples: JSON lines of {"messages": [...]}, or a folder that holds train.jsonl.', examples=["x/y"]
+        description="Examples: JSON lines of {\"messages\": [...]}, or in ShareGPT's or ms-swift's other forms "
+        '({"conversations": [{"from", "value"}]}, {"query", "response"}); or a folder that holds train.jsonl.',
+        examples=["x/y"],
     )
     validation: Annotated[str, rows_ref("validation.jsonl")] | None = Field(
         default=None, description="Held-out examples in the same form; null: no validation."

@@ -1,4 +1,7 @@
-"""The rows of a training's data file: read with their line numbers, and checked before anything starts."""
+"""The rows of a training's data file: read with their line numbers, and checked before anything starts.
+
+Which forms a row may have is in `row_forms`.
+"""
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
@@ -8,13 +11,13 @@ from typing import Any, NamedTuple
 from pipo_core.errors import MissingInputError
 from pipo_core.files import parse_data
 from pipo_core.messages import END_OF_THOUGHT, MESSAGE_KEYS, THOUGHT, THOUGHT_KEYS, has_answer, with_one_thought_key
+from pipo_core.train.row_forms import RowFormError, form_of, messages_of
 
 _ROLES = ("system", "user", "assistant", "tool")
 _ROW_HINT = (
     'a row looks like {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "<think>\\n…"}]}'
 )
 _KEY_HINTS = {
-    "system": "make it the first message, with the role system",
     "weight": 'for an answer that is not learned give "loss": false',
     "tools": "put the tools' descriptions into a system message",
     "tool_calls": "put the calls into the content, as the model is to write them",
@@ -54,7 +57,7 @@ def check_rows(file: Path, limit: int | None = None, *, answered: bool = True, u
         problem, hint = _problem(row, answered=answered, unread=unread) or (None, None)
         if problem is not None:
             raise MissingInputError(f"{file}:{number}: {problem}", hint=hint)
-        count += len(_learned(row["messages"])) if answered else 1
+        count += len(_learned(messages_of(row))) if answered else 1
     if not count:
         raise MissingInputError(f"{file}: no rows to train on", hint=_ROW_HINT)
     return count
@@ -76,7 +79,7 @@ def parse_row(file: Path, number: int, line: bytes) -> Row:
     Raises:
         MissingInputError: if the line is not JSON.
     """
-    messages = _parsed(file, number, line)["messages"]
+    messages = messages_of(_parsed(file, number, line))
     kept = [
         {key: message[key] for key in ("role", "content", *THOUGHT_KEYS) if message.get(key)} for message in messages
     ]
@@ -114,12 +117,23 @@ def _learned(messages: list[Mapping[str, Any]]) -> list[int]:
 
 def _problem(row: Any, *, answered: bool, unread: Collection[str]) -> tuple[str, str] | None:
     """Return what is wrong with a row and a hint, None if nothing is."""
-    messages = row.get("messages") if isinstance(row, dict) else None
-    if not isinstance(messages, list):
-        return 'no list under the key "messages"', _ROW_HINT
-    stray = _stray_key(row, ("messages",), unread)
-    if stray is not None:
-        return f"nothing reads the key {stray!r} of a row", _key_hint(stray)
+    if not isinstance(row, dict):
+        return 'not an object with a list under the key "messages"', _ROW_HINT
+    form = form_of(row)
+    if form is not None:
+        stray = _stray_key(row, form.keys, unread)
+        if stray is not None:
+            return f"nothing reads the key {stray!r} of a row with {form.key}", _key_hint(stray)
+        contrary = next((key for key in form.keys if key in unread and row.get(key) is not None), None)
+        if contrary is not None:
+            return (
+                f"data.unread names {contrary!r}, which is read in a row with {form.key}",
+                "take it out of data.unread",
+            )
+    try:
+        messages = messages_of(row)
+    except RowFormError as error:
+        return str(error), _ROW_HINT
     for index, message in enumerate(messages):
         problem = _message_problem(index, message, messages[index - 1] if index else None, unread)
         if problem is not None:

@@ -166,3 +166,38 @@ def test_dry_run_of_a_rollout_checks_the_problems(calls: Calls) -> None:
         plan = json.loads(out)
         assert (plan["action"] == "cannot start") is (code == 3)
         assert all("problems.jsonl:" in reason for reason in plan["reasons"])
+
+
+ROLLOUT = (
+    "kind: rollout\nmodel: tiny-teacher\nbudget: {tokens: 9}\n"
+    "problems: {source: p.jsonl, columns: {question: prompt, answer: reward.truth}}\n"
+)
+
+
+def test_dry_run_of_a_rollout_counts_the_problems_of_the_shard(calls: Calls) -> None:
+    Path("rollout.yaml").write_text(ROLLOUT)
+    rows = [{"prompt": f"What is {n}?", "reward": {"truth": n}, "other": 1} for n in range(30)]
+    Path("p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plans = [
+        json.loads(pipo("rollout", "rollout.yaml", "--dry-run", "--json", "shard.count=3", f"shard.index={index}")[1])
+        for index in range(3)
+    ]
+    assert [plan["folder"] for plan in plans] == [f"outputs/rollout/rollout-{index}-of-3" for index in range(3)]
+    assert sum(plan["work"]["problems"] for plan in plans) == 30
+    assert all(plan["work"]["answers"] == 4 * plan["work"]["problems"] for plan in plans)
+
+
+def test_dry_run_of_a_rollout_names_a_column_that_is_not_there(calls: Calls) -> None:
+    Path("rollout.yaml").write_text(ROLLOUT)
+    Path("p.jsonl").write_text('{"prompt": "?", "reward": {"truths": 1}}\n')
+    code, out, _ = pipo("rollout", "rollout.yaml", "--dry-run", "--json")
+    assert code == 3
+    (reason,) = json.loads(out)["reasons"]
+    assert reason.endswith("p.jsonl:1: there is no column 'reward.truth' (did you mean 'reward.truths'?)")
+
+
+def test_dry_run_of_the_shipped_rollouts_names_the_downloads(calls: Calls) -> None:
+    code, out, _ = pipo("rollout", "math", "--dry-run", "--json", "model=tiny-teacher")
+    assert (code, json.loads(out)["next"]) == (3, "pipo download dapo-math")
+    code, out, _ = pipo("rollout", "code", "--dry-run", "--json")
+    assert (code, json.loads(out)["next"]) == (3, "pipo download qwen3.5-9b")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from tests.cli.calls import Calls, checkpoint, pipo
@@ -102,3 +103,43 @@ def test_merge_writes_beside_the_train_run(calls: Calls) -> None:
     Path("adapter").mkdir()
     assert pipo("merge", "adapter")[0] == 0
     assert (calls.recipes[1].run, calls.recipes[1].source) == ("merged-adapter", "./adapter")
+
+
+def test_build_takes_its_choices_as_options(calls: Calls) -> None:
+    calls.summaries["build"] = {"questions": 1, "answers": 2, "dropped": {"wrong": 1}, "train_rows": 1}
+    code, out, _ = pipo("build", "sft", "--pick", "shortest", "--max-tokens", "9", "rollouts=[a/b,c/d]")
+    assert code == 0
+    assert "wrong" in out
+    words = ("--minimum-solved", "0.25", "--validation-share", "0.1", "--max-repetition", "0.5", "~hash_range")
+    assert pipo("build", "sft", *words)[0] == 0
+    first, second = calls.recipes
+    assert isinstance(first, BuildRecipe)
+    assert (first.rows, first.pick, first.max_tokens, first.rollouts) == ("answers", "shortest", 9, ["a/b", "c/d"])
+    assert (second.minimum_solved, second.validation_share, second.max_repetition) == (0.25, 0.1, 0.5)
+    assert second.hash_range == [0.0, 1.0]
+    assert pipo("build", "opd")[0] == 0
+    assert calls.recipes[-1].rows == "questions"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--pick", "shortest", "pick=all"), "--pick and pick=all: give one of them"),
+        (("--max-repetition", "0.2", "~max_repetition"), "--max-repetition and ~max_repetition: give one of them"),
+        (("--minimum-solved", "2"), "minimum_solved: must be less than or equal to 1"),
+        (("--pick", "longest"), "longest"),
+    ],
+)
+def test_choices_that_contradict_or_do_not_exist_are_refused(
+    calls: Calls, words: tuple[str, ...], complaint: str
+) -> None:
+    code, _, err = pipo("build", "sft", *words)
+    assert code == 2
+    assert complaint in err
+    assert calls.recipes == []
+
+
+def test_a_missing_input_of_a_recipe_that_is_named_by_kind_has_its_hint(calls: Calls) -> None:
+    code, out, _ = pipo("build", "sft", "--dry-run")
+    assert code == 3
+    assert "pipo recipes show build_sft.yaml" in out

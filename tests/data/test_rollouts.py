@@ -1,8 +1,7 @@
 """Rollouts: the files that a run leaves, however it ends."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,52 +13,15 @@ from pipo_core.data.build import run_build
 from pipo_core.data.problems import Problem, load_problems, user_message
 from pipo_core.data.rollouts import run_rollout
 from pipo_core.data.tiny.tokenizer import train_tokenizer
-from pipo_core.engine import Completion, Request, request_seed
+from pipo_core.engine import request_seed
 from pipo_core.errors import MissingInputError, PipoError
 from pipo_core.files import read_jsonl
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.methods import Decoding, MethodName
 from pipo_core.recipes.rollout import RolloutRecipe
-from tests.canned_engine import CannedEngine
+from tests.data.fake_engine import FakeEngine
 
 COUNT, SAMPLES = 5, 3
-
-
-@dataclass
-class FakeEngine(CannedEngine):
-    """Answers the last request first, with its seed as the text, so that tests see equal seeds."""
-
-    stop_after: int | None = None
-    error: BaseException | None = None
-    words: str = ""
-    asked: list[Request] = field(default_factory=list)
-    opened: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def open(self, *how: Any) -> "FakeEngine":
-        self.opened.append(how)
-        return self
-
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        batch = list(requests)
-        self.asked += batch
-        for number, request in enumerate(reversed(batch)):
-            if number == self.stop_after:
-                if self.error is None:
-                    return
-                raise self.error
-            yield Completion(
-                id=request.id,
-                token_ids=[1, 2, 3],
-                text=f"{request.sampling.seed}{self.words}",
-                tokens=4,
-                slots=3,
-                drafts=0,
-                kept=0,
-                finish_reason="stop" if request.sampling.seed % 3 else "length",
-                ttft_s=0.1,
-                time_s=0.2,
-                slot_token_counts=[1, 1, 1, 1],
-            )
 
 
 @pytest.fixture(scope="module")
@@ -211,20 +173,22 @@ def test_an_instruction_beside_the_question_reaches_the_prompt_and_the_training_
     tmp_path: Path, roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = Problem("a", "What is 1 + 1?", "2", instruction="Answer in one word.")
-    monkeypatch.setattr(problems_file, "load_problems", lambda *_: [problem])
+    monkeypatch.setattr(problems_file, "load_problems", lambda *_, **__: [problem])
     engine = FakeEngine()
     roll(engine, samples=8)
     assert engine.asked[0].messages[0]["content"] == user_message(problem)
     out = tmp_path / "build"
     out.mkdir()
-    run_build(BuildRecipe(rollouts=str(tmp_path / "rollouts.jsonl")), out)
+    run_build(BuildRecipe(rollouts=[str(tmp_path / "rollouts.jsonl")]), out)
     assert read_jsonl(out / "train.jsonl")[0]["messages"][0]["content"] == user_message(problem)
 
 
 def test_an_answer_that_cannot_be_graded_is_refused_before_anything_is_asked(
     roll: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(problems_file, "load_problems", lambda *_: [Problem("a", "What is 1 + 1?", {"tests": [2]})])
+    monkeypatch.setattr(
+        problems_file, "load_problems", lambda *_, **__: [Problem("a", "What is 1 + 1?", {"tests": [2]})]
+    )
     engine = FakeEngine()
     with pytest.raises(MissingInputError, match="problem a: answers are graded as mathematics"):
         roll(engine)

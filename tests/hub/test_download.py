@@ -62,6 +62,22 @@ def test_data_is_one_file_of_its_repository(hub: LocalHub) -> None:
     assert whole.missing == len(DATA["README.md"])
 
 
+def test_data_may_be_the_numbered_files_of_a_split(hub: LocalHub) -> None:
+    parts = {f"verifiable-prompts/train-0000{number}-of-00003.parquet": bytes([number]) * 9 for number in range(3)}
+    others = {"verifiable-prompts/test-00000-of-00001.parquet": b"t", "data/train-00000-of-00001.parquet": b"d"}
+    hub.add("open-r1/codeforces", {**parts, **others, "README.md": b"r"}, "datasets")
+    [item] = download(["codeforces"])
+    assert item.path.name == "verifiable-prompts"
+    assert {f"verifiable-prompts/{path.name}": path.read_bytes() for path in item.path.iterdir()} == parts
+    named = find_name("codeforces", "data")
+    assert named is not None
+    assert find_cached(named) == item.path
+    (item.path / "train-00001-of-00003.parquet").unlink()
+    assert find_cached(named) is None
+    [again] = download(["codeforces"])
+    assert find_cached(named) == again.path
+
+
 def test_revisions_are_branches_tags_and_commits(hub: LocalHub) -> None:
     old = hub.add("a/b", {"config.json": b"old", "x.safetensors": b"1"}, refs={"v1", "refs/pr/2"})
     new = hub.add("a/b", {"config.json": b"new", "x.safetensors": b"1"})

@@ -65,3 +65,11 @@ def test_empty_data_are_not_whole(tmp_path: Path) -> None:
     assert missing_files(file, is_model=False) == ["content of rows.jsonl"]
     file.write_text("{}")
     assert missing_files(file, is_model=False) == []
+
+
+def test_a_split_with_a_part_missing_is_not_whole(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002.parquet", "train-00001-of-00002.parquet", "test-00000-of-00001.parquet", "x.md"):
+        (tmp_path / name).write_text("x")
+    assert missing_files(tmp_path, is_model=False) == []
+    (tmp_path / "train-00000-of-00002.parquet").unlink()
+    assert missing_files(tmp_path, is_model=False) == ["train-00000-of-00002.parquet"]

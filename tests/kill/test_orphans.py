@@ -75,7 +75,7 @@ def test_the_next_start_waits_for_what_a_killed_one_left_behind(tmp_path: Path) 
     timer = threading.Timer(0.5, end)
     timer.start()
     listener = Listener()
-    run_stage(BuildRecipe(run="r", rollouts=str(rows)), tmp_path, reporter=listener, jobs={"build": job})
+    run_stage(BuildRecipe(run="r", rollouts=[str(rows)]), tmp_path, reporter=listener, jobs={"build": job})
     timer.join()
     assert "waits for a process that a killed run left behind" in listener.said[0]
 
@@ -89,5 +89,5 @@ def test_one_that_does_not_end_is_not_run_over(tmp_path: Path, monkeypatch: pyte
         FolderLock(workers_lock_of(folder)),
         pytest.raises(UsageError, match=f"another pipo process works in {folder}$"),
     ):
-        run_stage(BuildRecipe(run="r", rollouts=str(rows)), tmp_path, reporter=SilentReporter(), jobs={})
+        run_stage(BuildRecipe(run="r", rollouts=[str(rows)]), tmp_path, reporter=SilentReporter(), jobs={})
     assert not folder.exists()

@@ -39,7 +39,7 @@ class CopyJob:
 
     def __call__(self, recipe: BuildRecipe, out: Path, reporter: Reporter, made_by: str) -> dict[str, Any]:
         target = out / "train.jsonl"
-        rows = read_jsonl(Path(recipe.rollouts or ""))
+        rows = read_jsonl(Path(recipe.rollouts[0]))
         done = len(read_jsonl(target)) if target.exists() else 0
         self.calls.append((out.name, done))
         with reporter.progress("copy", len(rows), "row") as bar:

@@ -7,13 +7,15 @@ import pytest
 
 from pipo_core.files import write_json
 from pipo_core.pipeline.identity import changes, identity_of
-from pipo_core.pipeline.stage import run_stage
+from pipo_core.pipeline.stage import StageResult, run_stage
 from pipo_core.pipeline.status import check_stage
 from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.opd import DistillRecipe
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import SilentReporter
+from tests.pipeline.conftest import Listener
 
 
 def test_settings_that_do_not_change_the_result_do_not_count(tmp_path: Path) -> None:
@@ -91,3 +93,38 @@ def test_a_distillation_with_another_engine_is_another_one() -> None:
     record = {"settings": served.model_dump(mode="json"), "inputs": inputs}
     busier = recipe(kind="sglang", concurrency=3)
     assert changes(busier, identity_of(busier, prints), record) == []
+
+
+def test_a_list_of_inputs_counts_by_content_alone(tmp_path: Path) -> None:
+    """The paths of a list of inputs are not settings: folders may be moved, and a changed one is named."""
+
+    def job(recipe: BuildRecipe, out: Path, reporter: object, made_by: str) -> dict[str, Any]:
+        return {}
+
+    def build(names: list[str]) -> StageResult:
+        recipe = BuildRecipe(run="r", rollouts=[str(tmp_path / name) for name in names])
+        return run_stage(recipe, tmp_path / "out", reporter=listener, jobs={"build": job})
+
+    listener = Listener()
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    assert not build(["a", "b"]).skipped
+    (tmp_path / "a").rename(tmp_path / "c")
+    assert build(["c", "b"]).skipped
+    (tmp_path / "b").write_text("other")
+    assert not build(["c", "b"]).skipped
+    assert "the content of input rollouts.1 changed" in listener.said[-1]
+    assert not build(["c"]).skipped
+    assert "input rollouts.1 is no longer named" in listener.said[-1]
+
+
+def test_the_key_that_was_renamed_is_no_change_at_its_default(tmp_path: Path) -> None:
+    recipe = BuildRecipe(run="r", rollouts=[str(tmp_path)])
+    settings = {**recipe.model_dump(mode="json"), "keep": "correct"}
+    del settings["pick"]
+    print_of = {"rollouts.0": {"value": str(tmp_path), "fingerprint": "x"}}
+    now = identity_of(recipe, {"rollouts.0": "x"})
+    assert changes(recipe, now, {"settings": settings, "inputs": print_of}) == []
+    assert changes(recipe, now, {"settings": {**settings, "keep": "shortest_correct"}, "inputs": print_of}) == [
+        "keep was 'shortest_correct' and is no longer a key"
+    ]

@@ -183,7 +183,7 @@ def test_every_reference_of_every_recipe_kind_is_resolved_here() -> None:
         "train": {"model": "x/y", "data": {"train": "x/y", "validation": "x/y"}},
         "distill": {"model": "x/y", "teacher": "x/y", "data": {"train": "x/y"}},
         "rollout": {"model": "x/y"},
-        "build": {"rollouts": "x/y"},
+        "build": {"rollouts": ["x/y"]},
         "merge": {"source": "x/y", "base": "x/y"},
         "eval": {**arms, "suite": "tiny"},
         "bench": arms,
@@ -238,3 +238,30 @@ def test_the_print_of_a_folder_knows_names_and_contents_but_not_bookkeeping(tmp_
     changed = print_of(folder)
     (folder / "x").rename(folder / "y")
     assert len({first, changed, print_of(folder)}) == 3
+
+
+def test_a_list_of_inputs_is_an_input_for_each(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rollouts.jsonl").touch()
+    settings = {"rollouts": [str(tmp_path / "a"), "stage:s"]}
+    found = find_inputs("build", settings, {"s": tmp_path / "b"})
+    assert [(item.key, item.path) for item in found] == [
+        ("rollouts.0", tmp_path / "a" / "rollouts.jsonl"),
+        ("rollouts.1", tmp_path / "b" / "rollouts.jsonl"),
+    ]
+    assert stage_references("build", settings) == [("rollouts.1", "s")]
+    paths = {item.key: str(item.path) for item in found}
+    assert put_inputs(settings, paths) == {"rollouts": list(paths.values())}
+    with pytest.raises(MissingInputError, match=r"rollouts\.1: \./gone does not exist"):
+        find_inputs("build", {"rollouts": [str(tmp_path / "a"), "./gone"]})
+
+
+def test_problems_may_be_a_folder_of_files_and_other_rows_may_not(tmp_path: Path) -> None:
+    (tmp_path / "train-00000-of-00001.parquet").touch()
+    asked = {"model": str(model_folder(tmp_path / "m")), "problems": {"source": str(tmp_path)}}
+    assert find_inputs("rollout", asked)[1].path == tmp_path
+    (tmp_path / "problems.jsonl").touch()
+    assert find_inputs("rollout", asked)[1].path == tmp_path / "problems.jsonl"
+    with pytest.raises(MissingInputError, match=r"train\.jsonl does not exist"):
+        find_inputs("train", train(str(tmp_path / "m"), str(tmp_path)))

@@ -101,7 +101,7 @@ def report(tmp_path: Path) -> Callable[..., str]:
         arms = [{"name": "regular", "method": "regular", "ckpt": str(model)}]
         recipes: list[JobKind] = [
             RolloutRecipe.model_validate({"model": str(model), "budget": {"tokens": 9}}),
-            BuildRecipe(rollouts=str(tmp_path)),
+            BuildRecipe(rollouts=[str(tmp_path)]),
             TrainRecipe.model_validate({"model": str(model), "data": {"train": str(tmp_path)}, "max_steps": 8}),
             EvalRecipe.model_validate({"arms": arms, "budget": {"tokens": 256}, "baseline": "regular"}),
             BenchRecipe.model_validate({"arms": arms}),

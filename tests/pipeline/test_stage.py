@@ -24,7 +24,7 @@ WriteRows = Callable[..., Path]
 
 
 def stage(rollouts: Path, root: Path, job: Any, listener: Any = None, **settings: Any) -> StageResult:
-    recipe = BuildRecipe(run="r", rollouts=str(rollouts), **settings)
+    recipe = BuildRecipe(run="r", rollouts=[str(rollouts)], **settings)
     return run_stage(recipe, root, reporter=listener or SilentReporter(), jobs={"build": job})
 
 
@@ -38,7 +38,7 @@ def test_a_stage_says_on_disk_what_it_was_made_from(tmp_path: Path, write_rows: 
     assert record["state"] == "done"
     assert record["summary"] == result.summary
     assert record["settings"]["seed"] == 3
-    assert record["inputs"]["rollouts"]["path"] == str(rows)
+    assert record["inputs"]["rollouts.0"]["path"] == str(rows)
     assert record["versions"]["torch"]
     assert (result.kind, result.seconds) == ("build", record["seconds"])
     assert record["attempts"] == 1
@@ -121,7 +121,7 @@ def test_changed_input_content_runs_again_even_at_the_same_size(
     job = copy_job()
     stage(write_rows(word="a"), tmp_path / "out", job)
     folder = stage(write_rows(word="b"), tmp_path / "out", job, listener).folder
-    assert "the content of input rollouts changed" in listener.said[0]
+    assert "the content of input rollouts.0 changed" in listener.said[0]
     assert {row["word"] for row in read_jsonl(folder / "train.jsonl")} == {"b"}
 
 
@@ -251,7 +251,7 @@ def job(recipe, out, reporter, made_by):
     print("working", flush=True)
     time.sleep(60)
 
-recipe = BuildRecipe(run="r", rollouts=sys.argv[1])
+recipe = BuildRecipe(run="r", rollouts=[sys.argv[1]])
 run_stage(recipe, Path(sys.argv[2]), reporter=SilentReporter(), jobs={"build": job})
 """
 
@@ -322,7 +322,7 @@ def test_a_skipped_stage_needs_neither_torch_nor_much_cpu(tmp_path: Path, write_
     script = (
         "import sys; from pathlib import Path; from pipo_core.pipeline.stage import run_stage\n"
         "from pipo_core.recipes.build import BuildRecipe; from pipo_core.reporting import SilentReporter\n"
-        "recipe = BuildRecipe(run='r', rollouts=sys.argv[1])\n"
+        "recipe = BuildRecipe(run='r', rollouts=[sys.argv[1]])\n"
         "assert run_stage(recipe, Path(sys.argv[2]), reporter=SilentReporter()).skipped\n"
         "print(sorted({'torch', 'transformers', 'matplotlib', 'swift'} & set(sys.modules)))"
     )
@@ -336,6 +336,6 @@ def test_a_skipped_stage_needs_neither_torch_nor_much_cpu(tmp_path: Path, write_
 
 
 def test_no_stage_may_lie_where_another_is_set_aside(tmp_path: Path, write_rows: WriteRows) -> None:
-    recipe = BuildRecipe(run="r", rollouts=str(write_rows()))
+    recipe = BuildRecipe(run="r", rollouts=[str(write_rows())])
     with pytest.raises(UsageError, match=r"may not contain \.previous"):
         run_stage(recipe, tmp_path, reporter=SilentReporter(), name="build.previous")

@@ -8,10 +8,13 @@ from pydantic import Field
 
 from pipo_core.errors import MissingInputError
 from pipo_core.recipes.base import NEUTRAL, JobRecipe, RecipeModel
+from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.catalog import CATALOG, entry
+from pipo_core.recipes.common import Sampling
 from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import bundled_model, find_recipe, recipe_folder, shipped_recipes
+from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.schema import dotted_keys, fields_at, inner_models, neutral_keys
 from pipo_core.recipes.sft import TrainRecipe
 
@@ -71,7 +74,7 @@ def test_examples_make_a_valid_recipe(kind: str) -> None:
     if kind in ("train", "distill"):
         values["max_steps"] = 1
     if kind == "build":
-        values["rollouts"] = "x/y"
+        values["rollouts"] = ["x/y"]
     assert KINDS[kind].model_validate(values).kind == kind
 
 
@@ -136,3 +139,73 @@ def test_a_union_shows_the_keys_of_all_its_models() -> None:
     assert list(fields_at(Ask, ("engine",))) == ["kind", "url", "batch"]
     assert {"engine.batch", "engine.url"} <= set(dotted_keys(Ask))
     assert {"engine.batch", "engine.url"} <= set(neutral_keys(Ask))
+
+
+def test_a_command_finds_the_shipped_recipe_of_its_kind_by_the_short_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = recipe_folder()
+    for name in ("sft", "sft.yaml", "build_sft", "recipes/build_sft.yaml"):
+        assert find_recipe(name, "build") == folder / "build_sft.yaml"
+    assert find_recipe("opd", "build") == folder / "build_opd.yaml"
+    assert find_recipe("math", "rollout") == folder / "rollout_math.yaml"
+    assert find_recipe("code", "rollout") == folder / "rollout_code.yaml"
+    assert find_recipe("sft", "train") == find_recipe("sft") == folder / "sft.yaml"
+    (tmp_path / "sft").write_text("mine")
+    assert find_recipe("sft", "build") == Path("sft")
+
+
+def test_builds_have_the_papers_choices() -> None:
+    sft, opd = (load_recipe(find_recipe(name, "build")) for name in ("sft", "opd"))
+    assert isinstance(sft, BuildRecipe)
+    assert isinstance(opd, BuildRecipe)
+    assert (sft.rows, sft.pick, sft.minimum_solved) == ("answers", "all", 0)
+    assert (opd.rows, opd.minimum_solved) == ("questions", 0.5)
+    # Nine tenths and the rest: no question is in both, and none is in neither.
+    assert (sft.hash_range, opd.hash_range) == ([0, 0.9], [0.9, 1])
+    for name in ("math", "code"):
+        rollout = load_recipe(find_recipe(name, "rollout"))
+        assert isinstance(rollout, RolloutRecipe)
+        assert rollout.samples == 4
+        assert rollout.sampling == Sampling()
+        assert f"outputs/{rollout.run}/{rollout.stage}" in sft.rollouts
+    assert sft.rollouts == opd.rollouts
+
+
+def test_the_problems_of_the_shipped_rollouts_are_in_the_catalog() -> None:
+    for name in ("math", "code"):
+        rollout = load_recipe(find_recipe(name, "rollout"))
+        assert isinstance(rollout, RolloutRecipe)
+        found = entry(rollout.problems.source)
+        assert found.kind == "data"
+        assert found.then == f"pipo rollout {name} --dry-run"
+        assert found.licence
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"shard": {"index": 2, "count": 2}}, r"shard\.index: must be below count|index: must be below count"),
+        ({"problems": {"source": "x/y", "columns": {"question": "q"}}}, "grader: boxed needs the column"),
+        (
+            {"problems": {"source": "x/y", "columns": {"question": "q", "answer": "a"}}, "grader": "none"},
+            "problems.columns.answer: nothing reads it",
+        ),
+        (
+            {"problems": {"source": "x/y", "columns": {"question": "q", "answer": "a", "solution": "s"}}},
+            "problems.columns.solution: nothing reads it",
+        ),
+    ],
+)
+def test_rollouts_read_what_is_mapped(values: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        RolloutRecipe.model_validate({"model": "x/y", "budget": {"tokens": 1}, **values})
+
+
+def test_a_shard_has_a_stage_of_its_own() -> None:
+    def stage(**shard: int) -> str:
+        return RolloutRecipe.model_validate({"model": "x/y", "budget": {"tokens": 1}, "shard": shard}).stage
+
+    assert (stage(), stage(index=0, count=1)) == ("rollout", "rollout")
+    assert {stage(index=index, count=3) for index in range(3)} == {f"rollout-{index}-of-3" for index in range(3)}

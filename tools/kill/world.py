@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipo_core.files import read_json, read_jsonl, write_json
+from pipo_core.files import read_json, read_jsonl, read_record, write_json
 from pipo_core.pipeline.records import write_stage_record
 from pipo_core.train.checkpoints import newest_complete
 from tests.tiny import make_model, write_rows
@@ -28,7 +28,7 @@ _TIMES = (
 """Files that differ from run to run, or that contain their own path."""
 _LIBRARY_TIMES = ("elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
 _NOTES = (
-    *("log.txt", "worker.log", "events.jsonl", "job.json", "recipe.yaml", "complete.json"),
+    *("log.txt", "worker.log", "events.jsonl", "job.json", "recipe.yaml", "complete.json", "card.md"),
     *("args.json", "training_args.bin", "README.md", "logging.jsonl"),  # of the libraries
 )
 """Files with times and paths in them."""
@@ -264,6 +264,8 @@ def _content(file: Path) -> Any:
     if file.name == "stage.json":
         record = read_json(file)
         return _plain({key: record[key] for key in ("state", "summary", "outputs", "settings")})
+    if file.name == "rollout.json":
+        return {key: value for key, value in read_record(file).items() if key not in ("begun", "finished")}
     if file.name == "trainer_state.json":
         return _plain(read_json(file)["log_history"])
     if file.name == "adapter_config.json":  # PEFT writes sets, in an order that differs between processes

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.data.problems import Problem, Reference, load_problems, text_of, user_message
-from pipo_core.data.tables import Row, read_rows
+from pipo_core.data.tables import TableRow, read_table, value_at
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import fingerprint
 from pipo_core.grade import MAX_ANSWER_LENGTH
@@ -84,10 +84,10 @@ def _contents(
     if path is None:
         raise MissingInputError(f"suite {named.name}: its questions are not here")
     kind = named.profile(profile).grader.kind
-    for number, row in enumerate(read_rows(path)):
+    for number, row in enumerate(read_table(path)):
         if not all(_holds(condition, row) for condition in suite.where):
             continue
-        values = {name: row.value(column) for name, column in suite.columns.items()}
+        values = {name: value_at(row, column) for name, column in suite.columns.items()}
         _require_question(values["question"], row)
         identity = text_of(values["id"]) if "id" in values else str(number)
         if not identity:
@@ -102,8 +102,8 @@ def _contents(
         yield row.where, identity, values, _REFERENCES[kind](values, right, row)
 
 
-def _holds(condition: Condition, row: Row) -> bool:
-    value = row.value(condition.column)
+def _holds(condition: Condition, row: TableRow) -> bool:
+    value = value_at(row, condition.column)
     if condition.equals is not None:
         return bool(value == condition.equals)
     try:
@@ -112,23 +112,23 @@ def _holds(condition: Condition, row: Row) -> bool:
         raise MissingInputError(f"{row.where}: {condition.column} is {value!r}, not comparable") from error
 
 
-def _require_question(question: object, row: Row) -> None:
+def _require_question(question: object, row: TableRow) -> None:
     if not isinstance(question, str) or not question.strip():
         raise MissingInputError(f"{row.where}: the question is not a text")
 
 
-def _choices(settings: Choices, row: Row, number: int) -> tuple[list[str], int]:
+def _choices(settings: Choices, row: TableRow, number: int) -> tuple[list[str], int]:
     """Return the choices in the order in which they are shown, and the place of the right one.
 
     The order is that of the authors' evaluation: ``random.Random(number).sample(range(n), n)``.
     """
-    values = [row.value(column) for column in settings.columns]
+    values = [value_at(row, column) for column in settings.columns]
     if len(values) == 1 and isinstance(values[0], list):
         values = values[0]
     texts = [text_of(value) for value in values]
     if len(texts) < 2 or not all(texts) or len(texts) > len(_LETTERS):
         raise MissingInputError(f"{row.where}: a question has 2 to {len(_LETTERS)} choices, which are texts")
-    right = 0 if settings.right is None else _place(row.value(settings.right))
+    right = 0 if settings.right is None else _place(value_at(row, settings.right))
     if not 0 <= right < len(texts):
         raise MissingInputError(f"{row.where}: {settings.right} names none of the {len(texts)} choices")
     if not settings.shuffle:
@@ -145,7 +145,7 @@ def _place(value: object) -> int:
     return _LETTERS.find(text) if len(text) == 1 else int(text) if text.isdecimal() else -1
 
 
-def _boxed_reference(values: Mapping[str, Any], _: str, row: Row) -> Reference:
+def _boxed_reference(values: Mapping[str, Any], _: str, row: TableRow) -> Reference:
     answer = text_of(values["answer"])
     if not answer:
         raise MissingInputError(f"{row.where}: the answer is neither a text nor a whole number")
@@ -154,18 +154,18 @@ def _boxed_reference(values: Mapping[str, Any], _: str, row: Row) -> Reference:
     return answer
 
 
-def _letter_reference(values: Mapping[str, Any], right: str, _: Row) -> Reference:
+def _letter_reference(values: Mapping[str, Any], right: str, _: TableRow) -> Reference:
     return {"letter": right, "choices": [choice["text"] for choice in values["choices"]]}
 
 
-def _instructions_reference(values: Mapping[str, Any], _: str, row: Row) -> Reference:
+def _instructions_reference(values: Mapping[str, Any], _: str, row: TableRow) -> Reference:
     ids, arguments = values["instructions"], values["arguments"]
     if not isinstance(ids, list) or not isinstance(arguments, list) or len(ids) != len(arguments):
         raise MissingInputError(f"{row.where}: instructions and arguments are lists of the same length")
     return {"prompt": values["question"], "instruction_id_list": ids, "kwargs": arguments}
 
 
-def _code_reference(values: Mapping[str, Any], _: str, row: Row) -> Reference:
+def _code_reference(values: Mapping[str, Any], _: str, row: TableRow) -> Reference:
     """Return what `CodeGrader` takes; tests stay packed until they run, for they can be megabytes."""
     reference: dict[str, Any] = {"tests": _tests(values["tests"], row)}
     hidden = values.get("hidden_tests")
@@ -180,20 +180,20 @@ def _code_reference(values: Mapping[str, Any], _: str, row: Row) -> Reference:
     return reference if not name else {**reference, "function": str(name)}
 
 
-def _tests(value: object, row: Row) -> list[Any]:
+def _tests(value: object, row: TableRow) -> list[Any]:
     tests = _json(value, row, "tests") if isinstance(value, str) else value
     if not isinstance(tests, list):
         raise MissingInputError(f"{row.where}: tests are a list of objects with input and output")
     return [_test(test, row) for test in tests]
 
 
-def _test(test: object, row: Row) -> dict[str, str]:
+def _test(test: object, row: TableRow) -> dict[str, str]:
     if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
         raise MissingInputError(f"{row.where}: a test is an object with input and output")
     return {name: str(test[name]) for name in ("input", "output")}
 
 
-def _json(text: str, row: Row, what: str) -> Any:
+def _json(text: str, row: TableRow, what: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -75,7 +75,7 @@ def test_half_a_character_is_replaced() -> None:
 
 
 def test_rows_of_the_tiny_world_have_the_ids_of_plain_tokenizing(tmp_path: Path) -> None:
-    recipe = {"run": "x", "keep": "correct", "worked": {"source": "tiny", "split": "train", "count": 200, "seed": 5}}
+    recipe = {"run": "x", "worked": {"source": "tiny", "split": "train", "count": 200, "seed": 5}}
     run_build(BuildRecipe.model_validate(recipe), tmp_path)
     tokenizer = areas.tiny_tokenizer()
     for line in (tmp_path / "train.jsonl").read_text().splitlines():
