@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
         "pipo_core.tables",
         "pipo_core.text",
     },
-    {"pipo_core.recipes"},
+    {"pipo_core.recipes", "pipo_core.sandbox"},
     {"pipo_core.model", "pipo_core.chat"},
     {"pipo_core.decode", "pipo_core.sglang"},
     {"pipo_core.engine"},

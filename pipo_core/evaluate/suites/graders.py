@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipo_core.data.asking import Judge
-from pipo_core.grade import InstructionGrader, LetterGrader, MathGrader
+from pipo_core.grade import CodeGrader, InstructionGrader, LetterGrader, MathGrader
 from pipo_core.recipes import suite as settings
 
 
@@ -29,7 +29,5 @@ def open_judge(grader: settings.GraderSettings, workers: int) -> Iterator[Judge]
             with InstructionGrader() as instructions:
                 yield instructions.grade
         case settings.CodeGrader():
-            from pipo_core.grade.code import CodeGrader
-
-            with CodeGrader(workers=workers, seconds=grader.seconds, memory_gib=grader.memory_gib) as code:
+            with CodeGrader(workers=workers, seconds=grader.seconds, memory=int(grader.memory_gib * (1 << 30))) as code:
                 yield code.grade

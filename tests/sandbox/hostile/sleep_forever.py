@@ -1,0 +1,8 @@
+# Sleeps.
+# ruff: noqa
+# mypy: ignore-errors
+
+import time
+
+while True:
+    time.sleep(3600)
