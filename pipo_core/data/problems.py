@@ -187,7 +187,10 @@ def first_problems(problems: list[Problem], path: Path, count: int | None, hint:
 
 def _require_new_id(problem: Problem, seen: set[str], path: Path) -> None:
     if problem.id in seen:
-        raise MissingInputError(f"{path}: two problems have the same id, {problem.id}")
+        raise MissingInputError(
+            f"{path}: two problems have the same id, {problem.id}",
+            hint="give each problem an id of its own, and of repeated rows keep one",
+        )
     seen.add(problem.id)
 
 

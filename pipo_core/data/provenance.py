@@ -1,7 +1,7 @@
 """Where data came from, in words that mean something on another machine; the record that a rollout leaves of itself.
 
-A path in the Hugging Face cache is named by repository and commit, a bundled model by its name; of any other path the
-last parts are given.
+A path in the Hugging Face cache is named by repository and commit, a bundled model by its name, a run by its path from
+the folder `outputs` on; of any other path the last two parts are given, since the rest means nothing elsewhere.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ ABOUT = "rollout.json"
 """Beside rollouts.jsonl: what was asked of which model, and which shard it is."""
 
 _CACHE_KINDS = ("models--", "datasets--")
-_SHOWN_PARTS = 4
+_OUTPUTS = "outputs"
+_SHOWN_PARTS = 2
 _NOT_OF_THE_SET = ("run", "kind", "engine", "shard")
 """Settings in which the shards of one set may differ."""
 
@@ -40,7 +41,8 @@ def name_of(path: Path) -> str:
             return f"{repo}{f', {inside}' if inside else ''} at commit {commit[:12]}"
         if part == "bundled" and parts[index - 1 : index] == ("pipo_core",):
             return f"{'/'.join(parts[index + 1 :])} (bundled)"
-    return "/".join(part for part in parts[-_SHOWN_PARTS:] if part != path.anchor)
+    shown = parts[parts.index(_OUTPUTS) :] if _OUTPUTS in parts else parts[-_SHOWN_PARTS:]
+    return "/".join(part for part in shown if part != path.anchor)
 
 
 def catalog_entry(name: str) -> tuple[str, Entry] | None:

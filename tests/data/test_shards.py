@@ -169,6 +169,8 @@ def test_names_that_mean_something_elsewhere() -> None:
     assert name_of(model) == "Qwen/Qwen3.5-9B at commit cdcdcdcdcdcd"
     assert name_of(Path("/x/pipo_core/bundled/tiny-teacher")) == "tiny-teacher (bundled)"
     assert name_of(Path("/home/me/work/outputs/a/rollout/rollouts.jsonl")) == "outputs/a/rollout/rollouts.jsonl"
+    assert name_of(Path("/home/me/problems/mine.jsonl")) == "problems/mine.jsonl"
+    assert name_of(Path("/mine.jsonl")) == "mine.jsonl"
     for name, short in ((name_of(dapo), "dapo-math"), (name_of(model), "qwen3.5-9b")):
         found = catalog_entry(name)
         assert found is not None
