@@ -23,7 +23,7 @@ _FARTHEST = 3
 
 def rows() -> Iterator[dict[str, object]]:
     """Yield the rows of the file: id, question, choices, the right choice's letter, level."""
-    rng = random.Random(f"letters-{SEED}")  # noqa: S311 - words and orders, not secrets
+    rng = random.Random(f"letters-{SEED}")
     for chain in islice(arithmetic.chains("heldout", SEED), QUESTIONS):
         near = range(max(0, chain.answer - _FARTHEST), chain.answer + _FARTHEST + 1)
         values = [chain.answer, *rng.sample([value for value in near if value != chain.answer], CHOICES - 1)]

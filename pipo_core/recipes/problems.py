@@ -34,9 +34,9 @@ class Problems(RecipeModel):
 
     source: Annotated[str, rows_ref("problems.jsonl", generated=GENERATED, tables=True)] = Field(
         default="tiny",
-        description="tiny (generated arithmetic), tiny-code (generated functions with tests), a catalog name, or a file "
-        "of problems: .jsonl, .json (a list), .parquet or .csv, or a folder of them (its train-* files, if there are "
-        'such). Without columns its rows are {"id", "question", "answer"}.',
+        description="tiny (generated arithmetic), tiny-code (generated functions with tests), a catalog name, or a "
+        "file of problems: .jsonl, .json (a list), .parquet or .csv, or a folder of them (its train-* files, if there "
+        'are such). Without columns its rows are {"id", "question", "answer"}.',
     )
     split: Literal["train", "heldout"] = Field(
         default="train",

@@ -149,7 +149,7 @@ def test_the_order_of_operations_counts(grader: CodeGrader) -> None:
 def test_rollouts_grade_them_as_programs_alone() -> None:
     chosen = Problems(source="tiny-code", count=3)
     assert len(gradable(chosen, "code")) == 3
-    with pytest.raises(MissingInputError, match="tiny-code: problem .* answers are graded as mathematics"):
+    with pytest.raises(MissingInputError, match=r"tiny-code: problem .* answers are graded as mathematics"):
         gradable(chosen, "boxed")
 
 

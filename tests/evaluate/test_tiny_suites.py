@@ -49,7 +49,7 @@ def test_the_letters_are_what_their_script_makes() -> None:
 
 
 def test_no_question_with_letters_can_be_in_a_training_set() -> None:
-    rows = [row for row in read_jsonl(LETTERS)]
+    rows = list(read_jsonl(LETTERS))
     assert len({row["id"] for row in rows}) == len(rows) == 200
     for row in rows:
         first, *others = re.findall(r"[+-]?\d+", row["id"])

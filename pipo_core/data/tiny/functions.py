@@ -104,10 +104,9 @@ def programs(split: str, seed: int) -> Iterator[Program]:
 
 def question(program: Program, rng: random.Random) -> str:
     """Return the question in one of several wordings; it shows one test."""
-    steps = " ".join(
-        f"{_VERBS[sign][0].format(term)}." for sign, term in zip(program.signs, program.terms, strict=True)
-    )
-    return f"{rng.choice(_QUESTIONS)} {steps} f({program.shown}) is {program.value(program.shown)}."
+    verbs = [_VERBS[sign][0].format(term) for sign, term in zip(program.signs, program.terms, strict=True)]
+    sentences = [*verbs, f"f({program.shown}) is {program.value(program.shown)}"]
+    return f"{rng.choice(_QUESTIONS)} {'. '.join(sentences)}."
 
 
 def solution(program: Program, rng: random.Random) -> str:
