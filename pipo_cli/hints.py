@@ -2,7 +2,7 @@
 
 from pipo_core.errors import MissingInputError
 from pipo_core.pipeline.inputs import AbsentPathError
-from pipo_core.recipes.locate import shipped_files, shipped_name
+from pipo_core.recipes.locate import shipped_name, shipped_recipes
 
 
 def hint_for(error: MissingInputError, name: str | None, kind: str = "") -> str | None:
@@ -18,6 +18,6 @@ def hint_for(error: MissingInputError, name: str | None, kind: str = "") -> str 
     if error.hint is not None or not isinstance(error, AbsentPathError) or name is None:
         return error.hint
     short = shipped_name(name, kind)
-    if short is None or error.value not in shipped_files()[short].read_text(encoding="utf-8"):
+    if short is None or error.value not in shipped_recipes()[short].read_text(encoding="utf-8"):
         return None  # the path is the user's own
     return f"run the commands at the top of the recipe first: pipo recipes show {short}"

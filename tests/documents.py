@@ -19,6 +19,7 @@ from pipo_core.recipes.kinds import KINDS
 from pipo_core.recipes.load import known_model, load_recipe
 from pipo_core.recipes.locate import find_recipe, shipped_recipes
 from pipo_core.recipes.schema import dotted_keys
+from pipo_core.recipes.suites import find_suites
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -167,8 +168,15 @@ def _unknown_names(path: str, values: dict[str, Any]) -> Iterator[str]:
                 yield f"{name} is neither in the catalog nor a hub id"
     names = [word for word in words if not is_change(word)]
     changes = [word for word in words if is_change(word) and word.partition("=")[0].upper() != "KEY"]
+    own = [
+        name
+        for name in (values.get("suites") or [values.get("suite")])
+        if name and not (name.isupper() or name.endswith(".yaml"))
+    ]
+    for name in own:
+        find_suites(name)
     if not names and path in ("pipo eval", "pipo bench"):
-        names = [f"{values.get('suite') or 'tiny'}/{path.split()[1]}.yaml"]
+        names = ["eval.yaml" if path == "pipo eval" else "tiny/bench.yaml"]
     for name in names:
         if name.isupper() or Path(name).name.startswith("my"):
             continue

@@ -318,7 +318,7 @@ def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | N
 def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, asking: Asking) -> dict[str, Any]:
     """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
     asked_of = wanted.problem
-    problem: dict[str, Any] = {
+    problem: dict[str, str | None] = {
         "question": asked_of.question,
         "level": asked_of.level,
         "instruction": asked_of.instruction,
@@ -328,7 +328,7 @@ def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, askin
     # All tests of a programming problem can have megabytes, and each answer has a line.
     problem["answer"] = asked_of.answer if isinstance(asked_of.answer, str) else None
     if not asking.whole:
-        problem = {name: value for name, value in problem.items() if _is_short(value)}
+        problem = {name: value for name, value in problem.items() if value and len(value) <= _LONGEST_COPY}
     failure = {"error": completion.error} if completion.finish_reason == "error" else {}
     return {
         **failure,
@@ -349,10 +349,6 @@ def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, askin
         "time_s": completion.time_s,
         "asked": asked,
     }
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST_COPY
 
 
 class _RunningMeans:

@@ -23,7 +23,7 @@ _BATCH_ROWS = 64
 """Rows of a parquet file held at once: a row with all tests of a programming problem can have megabytes."""
 
 _LONGEST_FIELD = 1 << 27
-"""Characters of one CSV field; Python's own limit is too low for long contexts."""
+"""Characters of one CSV field; Python's own limit is too low for long texts."""
 
 _LEVELS = 4
 """How deep columns are listed for a message."""
@@ -57,10 +57,10 @@ def read_table(path: Path, columns: Collection[str] | None = None) -> Iterator[T
     for file in table_files(path):
         if file.suffix == ".parquet":
             yield from _read_parquet(file, columns)
-        elif file.suffix == ".csv":
-            yield from _read_csv(file)
         elif file.suffix == ".json" and read_bytes(file).lstrip()[:1] == b"[":
             yield from _read_list(file)
+        elif file.suffix == ".csv":
+            yield from _read_csv(file)
         else:
             yield from (TableRow(f"{file}:{line}", f"{file.stem}-{line}", row) for line, row in read_data(file))
 
@@ -101,10 +101,8 @@ def value_at(row: TableRow, column: str) -> Any:
             here = here[int(part)]
         else:
             known = list(_columns(row.values))
-            raise MissingInputError(
-                f"{row.where}: there is no column {column!r}{did_you_mean(column, known)}",
-                hint=f"columns: {', '.join(known[:12])}{' …' if len(known) > 12 else ''}",
-            )
+            guess = did_you_mean(column, known) or f"; it has {', '.join(known[:12])}{' …' if len(known) > 12 else ''}"
+            raise MissingInputError(f"{row.where}: there is no column {column!r}{guess}")
     return here
 
 
@@ -130,15 +128,16 @@ def _read_list(file: Path) -> Iterator[TableRow]:
 
 
 def _read_csv(file: Path) -> Iterator[TableRow]:
+    """Yield the rows below the line of names; all values are texts."""
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            for number, values in enumerate(reader, start=1):
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text, strict=True)
+            for number, row in enumerate(reader, start=1):
                 where = f"{file}:{reader.line_num}"
-                if None in values or None in values.values():
+                if None in row or None in row.values():
                     raise MissingInputError(f"{where}: not as many fields as the first line names")
-                yield TableRow(where, f"{file.stem}-{number}", values)
+                yield TableRow(where, f"{file.stem}-{number}", dict(row))
     except OSError as error:
         raise MissingInputError(f"{file}: cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -151,8 +150,8 @@ def _read_parquet(file: Path, columns: Collection[str] | None) -> Iterator[Table
     lack = missing_package("pyarrow", f"{file}: reading parquet files needs pyarrow", "suites")
     if lack is not None:
         raise lack
-    import pyarrow  # type: ignore[import-untyped,unused-ignore]
-    from pyarrow.parquet import ParquetFile  # type: ignore[import-untyped,unused-ignore]
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(file) as opened:

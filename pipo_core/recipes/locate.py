@@ -57,13 +57,13 @@ def find_recipe(name: str, kind: str = "") -> Path:
 
 
 def shipped_name(name: str, kind: str = "") -> str | None:
-    """Return the shipped recipe that a name stands for, as `shipped_files` calls it; None if there is none.
+    """Return the shipped recipe that a name stands for, as `shipped_recipes` calls it; None if there is none.
 
     Args:
         name: as in `find_recipe`.
         kind: as in `find_recipe`.
     """
-    shipped = shipped_files()
+    shipped = shipped_recipes()
     short = _without_folder(name).removesuffix(".yaml")
     return next((file for file in (f"{kind}_{short}.yaml", f"{short}.yaml") if file in shipped), None)
 

@@ -144,7 +144,7 @@ class CodeGrader(RecipeModel):
 
     kind: Literal["code"] = Field(description="The kind of grader: code runs tests in a sandbox.", examples=["code"])
     seconds: float = Field(default=6.0, gt=0, le=600, description="The longest that a test may run, in seconds.")
-    memory_gib: float = Field(default=4.0, gt=0, le=64, description="The most memory of a test, in GiB.")
+    memory_gib: float = Field(default=2.0, gt=0, le=64, description="The most memory of a test, in GiB.")
 
 
 GraderSettings: TypeAlias = Annotated[

@@ -31,8 +31,15 @@ QUESTIONS = [
     }
     for n in range(4)
 ]
-HUB = find_suites("math")[0].suite.source
-assert isinstance(HUB, HubSource)
+
+
+def _hub_source() -> HubSource:
+    source = find_suites("math")[0].suite.source
+    assert isinstance(source, HubSource)
+    return source
+
+
+HUB = _hub_source()
 SMALL = ["samples=2", "problems.count=4", "budget={tokens: 24, slots: 16}", "engine.threads=1", "engine.batch=3"]
 
 

@@ -16,6 +16,7 @@ from pipo_core.recipes.load import load_suite_file
 from pipo_core.recipes.locate import shipped_suites
 from pipo_core.recipes.suite import SuiteFile
 from pipo_core.recipes.suites import find_suites
+from tests.evaluate.conftest import Listener
 from tests.evaluate.local_copies import AIME, COPIES, GPQA, LONG, RIGHT, WRONG, local_copy
 
 SUITES = [name for name in shipped_suites() if name not in ("paper", "gates")]
@@ -32,8 +33,6 @@ def questions(
 ) -> Questions:
     (named,) = find_suites(suite)
     path = local_copy(suite, folder, rows) if suite in COPIES else None
-    from tests.evaluate.conftest import Listener
-
     return load_questions(named, path, profile, EvalProblems.model_validate(chosen), reporter or Listener())
 
 
@@ -91,12 +90,13 @@ def test_choices_are_shuffled_as_the_authors_shuffle_them(tmp_path: Path) -> Non
         letters.add(letter)
         assert problem.level == "Physics"
     assert len(letters) > 1
-    right = {problem.id: f"\\boxed{{{problem.answer['letter']}}}" for problem in asked.problems}  # type: ignore[index]
+    named = {one.id: one.answer["letter"] for one in asked.problems if isinstance(one.answer, dict)}
+    right = {name: f"\\boxed{{{letter}}}" for name, letter in named.items()}
     assert verdicts("science", asked, right) == [True] * 4
     assert verdicts("science", asked, dict.fromkeys(right, r"\boxed{E}")) == [False] * 4
-    lines = {problem.id: f"Answer: {problem.answer['letter']}" for problem in asked.problems}  # type: ignore[index]
-    assert verdicts("science", asked, lines) == [False] * 4
-    assert verdicts("science", asked, lines, "official") == [True] * 4
+    last = {name: f"Answer: {letter}" for name, letter in named.items()}
+    assert verdicts("science", asked, last) == [False] * 4
+    assert verdicts("science", asked, last, "official") == [True] * 4
 
 
 def test_long_contexts_are_the_short_ones_shuffled_by_their_place_in_the_whole_file(tmp_path: Path) -> None:

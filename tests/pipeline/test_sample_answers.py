@@ -7,6 +7,7 @@ import pytest
 
 from pipo_core.chat import load_tokenizer
 from pipo_core.data.answers import AnswerLog, Key
+from pipo_core.evaluate.runner import answers_path
 from pipo_core.pipeline.sample_answers import sample_answers, slots_of
 from pipo_core.recipes.locate import bundled_model
 
@@ -22,7 +23,7 @@ def row(sample: int, counts: list[int] | None, text: str = TEXT) -> dict[str, An
 @pytest.fixture
 def log(tmp_path: Path) -> AnswerLog:
     (tmp_path / "answers").mkdir()
-    return AnswerLog(tmp_path / "answers" / "pipo@0.5.jsonl")
+    return AnswerLog(answers_path(tmp_path, "tiny", "pipo@0.5"))
 
 
 def test_a_right_and_a_wrong_answer_are_shown_slot_by_slot(tmp_path: Path, log: AnswerLog) -> None:
@@ -35,7 +36,7 @@ def test_a_right_and_a_wrong_answer_are_shown_slot_by_slot(tmp_path: Path, log: 
         log.add_answer(row(2, [1] * count))
         for sample, correct in ((0, True), (1, True), (2, False)):
             log.add_verdict(Key("p", sample), correct=correct)
-    text = sample_answers(tmp_path, ARM)
+    text = sample_answers(tmp_path, "tiny", ARM)
     assert "What is 5+5? (right)" in text
     assert "What is 5+5? (wrong: it is 10)" in text
     right, wrong = text.split("```")[1::2]
@@ -50,8 +51,8 @@ def test_without_slots_or_checkpoint_nothing_is_shown(tmp_path: Path, log: Answe
     with log:
         log.add_answer(row(0, None))
         log.add_verdict(Key("p", 0), correct=True)
-    assert sample_answers(tmp_path, ARM) == ""
-    assert sample_answers(tmp_path, {**ARM, "ckpt": str(tmp_path / "gone")}) == ""
+    assert sample_answers(tmp_path, "tiny", ARM) == ""
+    assert sample_answers(tmp_path, "tiny", {**ARM, "ckpt": str(tmp_path / "gone")}) == ""
 
 
 def test_the_end_token_has_no_place() -> None:

@@ -29,5 +29,5 @@ def open_judge(grader: settings.GraderSettings, workers: int) -> Iterator[Judge]
             with InstructionGrader() as instructions:
                 yield instructions.grade
         case settings.CodeGrader():
-            with CodeGrader(workers=workers, seconds=grader.seconds, memory=int(grader.memory_gib * (1 << 30))) as code:
+            with CodeGrader(workers, grader.seconds, int(grader.memory_gib * 2**30)) as code:
                 yield code.grade
