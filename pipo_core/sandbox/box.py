@@ -7,7 +7,7 @@ from typing import Self
 
 from pipo_core.sandbox.isolation import Isolation, check_sandbox
 from pipo_core.sandbox.limits import Limits, Outcome
-from pipo_core.sandbox.running import Running
+from pipo_core.sandbox.running import Running, SandboxFailure
 
 _MOST_FILES = 8
 
@@ -82,11 +82,14 @@ class Sandbox:
         with self._lock:
             if self._running is not None and not self._running.goes_on():
                 self._stop()
-            if self._running is None:
-                self._running = Running(self._isolation or check_sandbox(), self.limits, self._prelude)
-            outcome, reusable = None, False
+            isolation = self._isolation or check_sandbox()
+            reusable = False
             try:
+                if self._running is None:
+                    self._running = Running(isolation, self.limits, self._prelude)
                 outcome, reusable = self._running.run(job, [*inputs, *files.values()])
+            except OSError as error:  # no descriptors or no memory left, say
+                raise SandboxFailure(f"the sandbox broke off: {error}") from error
             finally:
                 if not reusable:
                     self._stop()

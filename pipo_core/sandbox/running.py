@@ -45,11 +45,11 @@ class Running:
         with contextlib.ExitStack() as theirs:
             self._control, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             theirs.callback(inner.close)
-            self._errors = os.memfd_create("errors")
             filter_descriptor = _memory_file(seccomp.sandbox_filter())
             theirs.callback(os.close, filter_descriptor)
             info, info_write = os.pipe()
             theirs.callback(os.close, info)
+            self._errors = os.memfd_create("errors")
             passed = (filter_descriptor, info_write, inner.fileno())
             try:
                 self._process = subprocess.Popen(
@@ -163,10 +163,11 @@ class Running:
         unread, reply = set(reading), None
         while unread or reply is None:
             left = deadline - time.monotonic()
-            ready = poll.poll(max(0.0, left) * 1000) if left > 0 else []
-            if not ready:
+            ready = [descriptor for descriptor, _ in poll.poll(max(0.0, left) * 1000)]
+            # A report that is there came in time: it is this process that looks late.
+            if not ready or (left <= 0 and control not in ready):
                 return -signal.SIGKILL, "time", False
-            for descriptor, _ in ready:
+            for descriptor in ready:
                 if descriptor == control:
                     reply = self._reply(0)
                     poll.unregister(control)
@@ -182,7 +183,7 @@ class Running:
                     return -signal.SIGKILL, "output", False
                 else:
                     kept += piece
-        return int(reply["status"]), None, bool(reply["clean"])
+        return reply.get("status", 1), None, bool(reply.get("clean"))
 
     def _reply(self, seconds: float) -> dict[str, int]:
         if not _readable(self._control.fileno(), seconds):
@@ -195,7 +196,7 @@ class Running:
             raise SandboxFailure(f"the sandbox has ended: {self._said() or 'it was killed'}")
         try:
             reply = json.loads(message)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SandboxFailure("the sandbox answers with something else than JSON") from error
         if not isinstance(reply, dict) or not all(isinstance(value, int) for value in reply.values()):
             raise SandboxFailure("the sandbox answers with something else than numbers")

@@ -8,10 +8,12 @@ import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 
 from pipo_core.errors import MachineError
-from pipo_core.sandbox import Limits, Sandbox, SandboxFailure, check_sandbox, isolation, seccomp
+from pipo_core.sandbox import Limits, Sandbox, SandboxFailure, check_sandbox, isolation, running, seccomp
 from pipo_core.sandbox.isolation import Isolation
 from pipo_core.sandbox.probe import breaches
 from tests.sandbox.conftest import processes_in
@@ -84,6 +86,54 @@ def test_the_time_limit_is_wall_time_and_output_until_then_is_kept() -> None:
         outcome = sandbox.run("import time\nprint('before', flush=True)\ntime.sleep(600)")
     assert (outcome.reason, outcome.status, outcome.stdout) == ("time", -signal.SIGKILL, b"before\n")
     assert outcome.seconds >= 0.5
+
+
+def test_a_program_is_not_late_because_the_process_outside_looks_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    send = running.Running._send
+
+    def sent_and_slept(self: running.Running, *given: Any) -> None:
+        send(self, *given)
+        time.sleep(2.0)
+
+    monkeypatch.setattr(running.Running, "_send", sent_and_slept)
+    with Sandbox(Limits(seconds=1.0)) as sandbox:
+        assert sandbox.run("print(1)").stdout == b"1\n"
+        assert sandbox.run("import time; time.sleep(600)").reason == "time"
+        assert sandbox.run("while True: print(1, flush=True)").reason in ("time", "signal")
+
+
+@pytest.mark.parametrize(
+    "report", [b"", b"no JSON", b"[" * 50_000, b"[1]", b'{"status": "0"}', b'{"status": 0, "clean": [1]}', b"\xff"]
+)
+def test_a_report_that_the_driver_does_not_write_is_a_failure(report: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox(SMALL) as sandbox:
+        sandbox.run("")
+        assert sandbox._running is not None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.send(report)
+        if not report:
+            theirs.close()
+        sandbox._running._control.close()
+        sandbox._running._control = ours
+        monkeypatch.setattr(running.Running, "_send", lambda *given: None)
+        with pytest.raises(SandboxFailure):
+            sandbox.run("print(1)")
+        theirs.close()
+
+
+def test_without_descriptors_the_sandbox_fails_and_names_why() -> None:
+    code = """
+import resource
+from pipo_core.sandbox import Sandbox, SandboxFailure, check_sandbox
+check_sandbox()
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+try:
+    Sandbox().run("print(1)")
+except SandboxFailure as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Too many open files" in run.stdout, run.stderr
 
 
 def test_processor_time_of_all_threads_counts_together() -> None:
