@@ -71,9 +71,13 @@ def run_build(
     excluded = exclude(questions, overlaps, recipe)
     if recipe.rows == "questions":
         kept, dropped = choose_questions(answers, recipe, excluded)
+    elif recipe.max_repetition is None:
+        kept, dropped = choose(answers, recipe, excluded)
     else:
-        with reporter.waiting("choosing answers"):
-            kept, dropped = choose(answers, recipe, excluded, is_loop=_loop_test(sources, recipe))
+        # The texts of all answers that are left so far are read: minutes for a large set.
+        with reporter.progress("look for loops", None, "answer") as bar:
+            is_loop = _loop_test(sources, recipe.max_repetition, bar.advance)
+            kept, dropped = choose(answers, recipe, excluded, is_loop=is_loop)
     if not kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "there is none"
         more = f" and {len(recipe.rollouts) - 1} more" if len(recipe.rollouts) > 1 else ""
@@ -127,12 +131,14 @@ def exclude(
     return excluded
 
 
-def _loop_test(sources: Sources, recipe: BuildRecipe) -> Callable[[Answer], bool]:
-    """Return what decides whether an answer repeats itself too much; its text is read for that."""
-    limit = recipe.max_repetition
-    if limit is None:
-        return lambda answer: False  # noqa: ARG005 - nothing repeats too much
-    return lambda answer: repetition(next(sources.rows([answer]))["text"]) > limit
+def _loop_test(sources: Sources, limit: float, advance: Callable[[], None]) -> Callable[[Answer], bool]:
+    """Return what decides whether an answer repeats itself for more than the share ``limit`` of its text."""
+
+    def is_loop(answer: Answer) -> bool:
+        advance()
+        return repetition(next(sources.rows([answer]))["text"]) > limit
+
+    return is_loop
 
 
 def choose(

@@ -35,8 +35,13 @@ def repetition(text: str) -> float:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     if codes.size < PASSAGE:
         return 0.0
-    _, which, counts = np.unique(_hashes(codes), return_inverse=True, return_counts=True)
-    often = counts[which] >= OCCURRENCES  # by the passage's first character
+    hashes = _hashes(codes)
+    ordered = np.sort(hashes)
+    # The first and the last of OCCURRENCES equal neighbours; most texts have none and end here.
+    frequent = ordered[OCCURRENCES - 1 :][ordered[OCCURRENCES - 1 :] == ordered[: ordered.size - OCCURRENCES + 1]]
+    if not frequent.size:
+        return 0.0
+    often = np.isin(hashes, frequent)  # by the passage's first character
     # A character is covered if one of the last PASSAGE passages that began up to it occurs often.
     starts = np.concatenate([[0], np.cumsum(often)])
     places = np.arange(codes.size)
