@@ -75,7 +75,6 @@ def test_every_answer_is_a_row_with_all_its_figures(recipe: EvalRecipe, opener: 
                 "question",
                 "answer",
                 "level",
-                "instruction",
                 "asked",
                 "session",
                 "at_s",
