@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 from pipo_core.data.columns import mapped_rows
 from pipo_core.data.questions import shard_of
 from pipo_core.data.tables import TableRow, read_table
-from pipo_core.data.tiny import arithmetic
+from pipo_core.data.tiny import arithmetic, functions
 from pipo_core.errors import MissingInputError, UsageError
-from pipo_core.recipes.problems import INSTRUCTION, QUESTION, Problems
+from pipo_core.recipes.problems import GENERATED, INSTRUCTION, QUESTION, Problems
 from pipo_core.recipes.rollout import GraderName
 
 _ROW_KEYS = ("id", "question", "answer", "instruction", "level", "solution")
@@ -59,11 +59,11 @@ def load_problems(
     """Return the problems of a source.
 
     Args:
-        source: ``tiny``, or a file or folder as `tables.read_table` reads it. Without ``form.columns`` its rows have
-            ``question`` and ``answer`` and, if known, ``id``, ``level``, ``solution`` and an ``instruction``.
+        source: a name of `GENERATED`, or a file or folder as `tables.read_table` reads it. Without ``form.columns`` its
+            rows have ``question`` and ``answer`` and, if known, ``id``, ``level``, ``solution``, ``instruction``.
         split: ``train`` or ``heldout``; a file has no splits and ignores it.
-        count: number of problems, the first ones; None for all rows of a file, or 500 tiny problems.
-        seed: chooses the tiny problems; a file ignores it.
+        count: number of problems, the first ones; None for all rows of a file, or 500 generated problems.
+        seed: chooses the generated problems; a file ignores it.
         form: how rows become problems: columns, which rows, what is taken off a question, and the prompt.
         shard: of those problems only the ones of this shard: its number and the number of shards.
         answered: whether a problem needs an answer.
@@ -71,7 +71,7 @@ def load_problems(
     Raises:
         MissingInputError: if the file cannot be read, is cut off or has too few problems; or for the first row without
             a question or an answer, or with a key that nothing reads, or without a column, naming its place.
-        UsageError: if the tiny world has fewer problems.
+        UsageError: if fewer problems can be generated.
         MachineError: if the file is parquet and pyarrow is not installed.
     """
     form = form or Problems()
@@ -80,8 +80,8 @@ def load_problems(
     def ours(problem: Problem) -> bool:
         return shards == 1 or shard_of(problem.question, shards) == index
 
-    if source == "tiny":
-        problems = _tiny_problems(split, 500 if count is None else count, seed)
+    if source in GENERATED:
+        problems = _generated(source, split, 500 if count is None else count, seed)
         return [_with_prompt(problem, form.prompt) for problem in problems if ours(problem)]
     path = Path(source)
     rows = read_table(path) if form.columns is None else mapped_rows(path, form, form.columns)
@@ -107,7 +107,7 @@ def gradable(chosen: Problems, grader: GraderName, shard: tuple[int, int] = (0, 
 
     Raises:
         MissingInputError: if they cannot be read, or one of them has an answer of another form.
-        UsageError: if the tiny world has fewer problems.
+        UsageError: if fewer problems can be generated.
         MachineError: if the file is parquet and pyarrow is not installed.
     """
     problems = load_problems(
@@ -154,19 +154,31 @@ def user_message(problem: Problem) -> str:
     return f"{problem.question}\n{problem.instruction}" if problem.instruction else problem.question
 
 
-def _tiny_problems(split: str, count: int, seed: int) -> list[Problem]:
+def _generated(source: str, split: str, count: int, seed: int) -> list[Problem]:
     wording = random.Random(f"questions-{split}-{seed}")  # noqa: S311 - wording, not secrets
     reasoning = random.Random(f"solutions-{split}-{seed}")  # noqa: S311
-    problems = [
-        Problem(
-            id=f"tiny-{chain.expression}",
-            question=arithmetic.question(chain, wording),
-            answer=str(chain.answer),
-            level=f"{chain.level} operations",
-            solution=arithmetic.reasoning(chain, reasoning),
-        )
-        for chain in islice(arithmetic.chains(split, seed), count)
-    ]
+    if source == "tiny-code":
+        problems = [
+            Problem(
+                id=f"tiny-code-{program.name}",
+                question=functions.question(program, wording),
+                answer=functions.reference(program),
+                level=f"{program.level} operations",
+                solution=functions.solution(program, reasoning),
+            )
+            for program in islice(functions.programs(split, seed), count)
+        ]
+    else:
+        problems = [
+            Problem(
+                id=f"tiny-{chain.expression}",
+                question=arithmetic.question(chain, wording),
+                answer=str(chain.answer),
+                level=f"{chain.level} operations",
+                solution=arithmetic.reasoning(chain, reasoning),
+            )
+            for chain in islice(arithmetic.chains(split, seed), count)
+        ]
     if len(problems) < count:
         raise UsageError(f"the tiny world has {len(problems):,} {split} problems, not {count:,}")
     return problems

@@ -14,6 +14,7 @@ from pipo_core.errors import MissingInputError
 from pipo_core.files import file_fingerprint, fingerprint, read_record, write_record
 from pipo_core.recipes.base import dump
 from pipo_core.recipes.catalog import CATALOG, Entry
+from pipo_core.recipes.problems import GENERATED
 from pipo_core.recipes.rollout import RolloutRecipe, Shard
 
 ABOUT = "rollout.json"
@@ -68,7 +69,7 @@ def describe_rollout(recipe: RolloutRecipe, out: Path, problems: int) -> dict[st
     model, source = Path(recipe.model), recipe.problems.source
     settings = {key: value for key, value in dump(recipe).items() if key not in _NOT_OF_THE_SET}
     settings |= {"model": name_of(model), "problems": {**settings["problems"], "source": _source_name(source)}}
-    print_of = None if source == "tiny" else file_fingerprint(Path(source))
+    print_of = None if source in GENERATED else file_fingerprint(Path(source))
     # Workers may have the problems in different places.
     same = {**settings, "problems": {**settings["problems"], "source": print_of}}
     about = {
@@ -112,4 +113,4 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 
 
 def _source_name(source: str) -> str:
-    return source if source == "tiny" else name_of(Path(source))
+    return source if source in GENERATED else name_of(Path(source))

@@ -1,6 +1,5 @@
 """`pipo eval`: several arms answer the same questions with the same noise and are compared at equal budgets."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pipo_core.evaluate.cost import Shape, answer_bytes, costs, curves, wall_sec
 from pipo_core.evaluate.scores import Outcome, ScoredAnswer, Unit, figures, outcome
 from pipo_core.evaluate.suites import Questions, load_questions, open_judge
 from pipo_core.files import write_json
+from pipo_core.machine import cores
 from pipo_core.recipes.common import Budget, EngineSettings, Sampling, TorchSettings, sampling_of
 from pipo_core.recipes.evaluate import EvalArm, EvalRecipe
 from pipo_core.recipes.methods import Decoding
@@ -249,7 +249,7 @@ def _answer(
 
 def _graded(recipe: EvalRecipe, plan: _Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Append the verdicts that are missing, and write and return the results."""
-    workers = recipe.code_workers or len(os.sched_getaffinity(0))
+    workers = recipe.code_workers or cores()
     found = []
     for suite in plan.suites:
         grader = suite.named.profile(recipe.profile).grader

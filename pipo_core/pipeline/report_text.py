@@ -14,6 +14,9 @@ from pipo_core.tables import Table
 Results = Mapping[str, Any]
 Record = Mapping[str, Any]
 
+_TINY = ("tiny", "tiny-code", "tiny-letters")
+"""Suites whose questions pipo makes."""
+
 
 def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> list[str]:
     """Return the main findings as sentences: the threshold to use, its price in accuracy, its speed."""
@@ -60,9 +63,9 @@ def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> lis
         )
     if evals:
         lines.append("An answer that is not finished within the budget counts as wrong.")
-    if any(results["suite"] == "tiny" for results in evals.values()):
+    if any(results["suite"] in _TINY for results in evals.values()):
         lines.append(
-            "The tiny world has small models and generated arithmetic. It shows that the method works from end "
+            "The tiny world has small models and generated problems. It shows that the method works from end "
             "to end, not what it costs or gains with a real model."
         )
     for name, results in benches.items():

@@ -7,6 +7,9 @@ from pydantic import Field
 
 from pipo_core.recipes.base import Finding, RecipeModel, Seed, rows_ref
 
+GENERATED = frozenset({"tiny", "tiny-code"})
+"""Names of the problems that pipo makes; they stand in the place of a file."""
+
 QUESTION, INSTRUCTION = "{question}", "{instruction}"
 """What stands in a prompt for the text of a problem."""
 
@@ -29,14 +32,15 @@ class Columns(RecipeModel):
 class Problems(RecipeModel):
     """Which problems are asked."""
 
-    source: Annotated[str, rows_ref("problems.jsonl", generated=frozenset({"tiny"}), tables=True)] = Field(
+    source: Annotated[str, rows_ref("problems.jsonl", generated=GENERATED, tables=True)] = Field(
         default="tiny",
-        description="tiny (generated arithmetic), a catalog name, or a file of problems: .jsonl, .json (a list) or "
-        '.parquet, or a folder of them (its train-* files, if there are such). Without columns its rows are {"id", '
-        '"question", "answer"}.',
+        description="tiny (generated arithmetic), tiny-code (generated functions with tests), a catalog name, or a "
+        "file of problems: .jsonl, .json (a list), .parquet or .csv, or a folder of them (its train-* files, if there "
+        'are such). Without columns its rows are {"id", "question", "answer"}.',
     )
     split: Literal["train", "heldout"] = Field(
-        default="train", description="tiny only: training problems, or held-out ones, which are in no training set."
+        default="train",
+        description="Of generated problems: those for training, or held-out ones, which are in no training set.",
     )
     count: int | None = Field(default=None, ge=1, description="Number of problems, the first; null: all of a file.")
     columns: Columns | None = Field(
@@ -59,10 +63,10 @@ class Problems(RecipeModel):
 
     def findings(self) -> Iterator[Finding]:
         """Keys about columns need a file; where needs columns; prompt has {question}, and reads {instruction}."""
-        if self.source == "tiny":
+        if self.source in GENERATED:
             for name in ("columns", "where", "strip"):
                 if getattr(self, name):
-                    yield Finding((name,), "source: tiny has no columns; remove it", (("source",),))
+                    yield Finding((name,), f"source: {self.source} has no columns; remove it", (("source",),))
         elif self.where and self.columns is None:
             yield Finding(("where",), "needs columns: without them every key of a row has one of our names")
         if self.prompt is not None and self.prompt.count(QUESTION) != 1:

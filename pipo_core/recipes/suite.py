@@ -76,12 +76,16 @@ class FileSource(RecipeModel):
 
 
 class GeneratedSource(RecipeModel):
-    """Questions that pipo makes: held-out arithmetic of the tiny world; columns are question and answer."""
+    """Held-out questions of the tiny world, which pipo makes; seed and number are the evaluation's."""
 
     kind: Literal["generated"] = Field(
         description="The kind of source: pipo makes the questions.", examples=["generated"]
     )
-    name: Literal["tiny"] = Field(description="tiny: arithmetic.", examples=["tiny"])
+    name: Literal["tiny", "tiny-code"] = Field(
+        description="tiny: arithmetic, with columns question and answer; tiny-code: functions, with columns question, "
+        "tests, hidden_tests and metadata.",
+        examples=["tiny"],
+    )
 
     @property
     def text(self) -> str:

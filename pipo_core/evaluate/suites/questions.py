@@ -10,6 +10,7 @@ from typing import Any
 
 from pipo_core.data.problems import Problem, Reference, load_problems, text_of, user_message
 from pipo_core.data.tables import TableRow, read_table, value_at
+from pipo_core.data.tiny import functions
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import fingerprint
 from pipo_core.grade import MAX_ANSWER_LENGTH
@@ -89,20 +90,14 @@ def _contents(
 ) -> Iterator[tuple[str, str, dict[str, Any], Reference]]:
     """Yield place, name, values for the prompt and reference of each question."""
     suite = named.suite
-    if isinstance(suite.source, GeneratedSource):
-        for problem in load_problems(suite.source.name, "heldout", chosen.count or USUAL_QUESTIONS, chosen.seed):
-            values = {"question": user_message(problem), "answer": problem.answer, "_level": problem.level}
-            yield named.name, problem.id, values, problem.answer
-        return
-    if path is None:
-        raise MissingInputError(f"suite {named.name}: its questions are not here")
     kind = named.profile(profile).grader.kind
-    for number, row in enumerate(read_table(path)):
+    for number, row in enumerate(_rows(named, path, chosen)):
         if not all(_holds(condition, row) for condition in suite.where):
             continue
         values = {name: value_at(row, column) for name, column in suite.columns.items()}
         _require_question(values["question"], row)
-        identity = text_of(values["id"]) if "id" in values else str(number)
+        generated = isinstance(suite.source, GeneratedSource)
+        identity = text_of(values["id"]) if "id" in values else row.name if generated else str(number)
         if not identity:
             raise MissingInputError(f"{row.where}: the question has no name (a text or a whole number)")
         right = ""
@@ -112,7 +107,28 @@ def _contents(
             values["choices"] = [
                 {"letter": letter, "text": text} for letter, text in zip(_LETTERS, texts, strict=False)
             ]
+        if generated:
+            values["_level"] = row.values["level"]
         yield row.where, identity, values, _REFERENCES[kind](values, right, row)
+
+
+def _rows(named: NamedSuite, path: Path | None, chosen: EvalProblems) -> Iterator[TableRow]:
+    """Yield the rows of a suite's file, or of the questions that pipo makes."""
+    source = named.suite.source
+    if not isinstance(source, GeneratedSource):
+        if path is None:
+            raise MissingInputError(f"suite {named.name}: its questions are not here")
+        yield from read_table(path)
+        return
+    for problem in load_problems(source.name, "heldout", chosen.count or USUAL_QUESTIONS, chosen.seed):
+        values: dict[str, Any] = {"question": user_message(problem), "level": problem.level}
+        if isinstance(problem.answer, dict):
+            tests = problem.answer["tests"]
+            values |= {"tests": tests[: functions.OPEN_TESTS], "hidden_tests": tests[functions.OPEN_TESTS :]}
+            values["metadata"] = {"func_name": problem.answer["function"]}
+        else:
+            values["answer"] = problem.answer
+        yield TableRow(named.name, problem.id, values)
 
 
 def _holds(condition: Condition, row: TableRow) -> bool:
