@@ -38,7 +38,7 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
         "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from pipo_cli.main import main\nimport pipo_core.recipes.locate as locate\n"
         "def slow():\n    print('ready', flush=True)\n    time.sleep(60)\n"
-        "locate.shipped_recipes = slow\nmain()"
+        "locate.shipped_files = slow\nmain()"
     )
     words = [sys.executable, "-c", code, "recipes", "ls"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
