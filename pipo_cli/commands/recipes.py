@@ -163,6 +163,10 @@ def _checked(name: str, changes: Sequence[str]) -> dict[str, Any]:
 
     path = find_recipe(name)
     kind = load_file(path, changes).model_dump()["kind"]
+    if kind == "suites":
+        from pipo_core.recipes.suites import find_suites
+
+        find_suites(str(path))  # its members are there and valid
     return {"recipe": str(path), "kind": kind, "problems": []}
 
 

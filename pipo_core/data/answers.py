@@ -4,7 +4,7 @@ Asking appends one line per answer, as soon as the answer is complete. Grading a
 process loses nothing that was appended; when a step runs again, it does what is missing::
 
     {"problem": …, "sample": …, "text": …, "finish_reason": …, "tokens": …, …}     asking
-    {"problem": …, "sample": …, "correct": …, "undecided": …}                      grading
+    {"problem": …, "sample": …, "correct": …, "undecided": …, "judged": …}         grading
     {"problem": …, "sample": …, "correct": null}                                   to be graded anew
 
 Lines of older versions hold answer and verdict together. Files can be larger than memory, so only an index is held. A
@@ -45,6 +45,7 @@ class Answer:
         asked: fingerprint of what was asked; None in files of older versions.
         correct: the verdict; None before grading.
         undecided: whether grading broke off; the answer then counts as wrong.
+        judged: fingerprint of the reference that the verdict was made by; None in files of older versions.
     """
 
     key: Key
@@ -54,6 +55,7 @@ class Answer:
     asked: str | None = None
     correct: bool | None = None
     undecided: bool = False
+    judged: str | None = None
 
     @property
     def problem(self) -> str:
@@ -117,17 +119,18 @@ class AnswerLog:
         answer = _parse_answer(row, offset)
         self.answers[answer.key] = answer
 
-    def add_verdict(self, key: Key, *, correct: bool, undecided: bool = False) -> None:
-        """Append the verdict on an answer."""
-        self._append({**key._asdict(), "correct": correct, "undecided": undecided})
-        self.answers[key] = replace(self.answers[key], correct=correct, undecided=undecided)
+    def add_verdict(self, key: Key, *, correct: bool, undecided: bool = False, judged: str | None = None) -> None:
+        """Append the verdict on an answer; ``judged`` is the fingerprint of the reference that it was made by."""
+        row = {**key._asdict(), "correct": correct, "undecided": undecided}
+        self._append(row if judged is None else {**row, "judged": judged})
+        self.answers[key] = replace(self.answers[key], correct=correct, undecided=undecided, judged=judged)
 
     def forget_verdicts(self) -> None:
         """Append, for each answer with a verdict, that it has none any more."""
         for key, answer in self.answers.items():
             if answer.correct is not None:
                 self._append({**key._asdict(), "correct": None})
-                self.answers[key] = replace(answer, correct=None, undecided=False)
+                self.answers[key] = replace(answer, correct=None, undecided=False, judged=None)
 
     def row(self, key: Key) -> dict[str, Any]:
         """Return an answer's line together with its verdict."""
@@ -202,7 +205,8 @@ def _scan(path: Path) -> _Scan:
                     damaged[number] = f"neither an answer nor a verdict ({error!r})"
                 continue
             if key in found:
-                found[key] = replace(found[key], correct=verdict, undecided=undecided)
+                judged = row.get("judged")
+                found[key] = replace(found[key], correct=verdict, undecided=undecided, judged=judged)
             else:
                 without_answer.append(number)
     return _Scan(found, damaged, without_answer)

@@ -88,11 +88,14 @@ class Asking:
             max_slots=self.max_slots,
         )
 
-    def fingerprint(self, wanted: WantedAnswer) -> str:
-        """Return a fingerprint of prompt, sampling, budget and reference answer."""
+    def fingerprints(self, wanted: WantedAnswer) -> tuple[str, str]:
+        """Return a fingerprint of prompt, sampling and budget, and the one of older versions.
+
+        Those had the reference answer in it, too; now verdicts have one of their own (`judged_by`).
+        """
         request = self.request(wanted)
-        limits = [request.max_tokens, request.max_slots]
-        return fingerprint([request.messages, asdict(request.sampling), limits, wanted.problem.answer])
+        asked = [request.messages, asdict(request.sampling), [request.max_tokens, request.max_slots]]
+        return fingerprint(asked), fingerprint([*asked, wanted.problem.answer])
 
 
 class LazyEngine(AbstractContextManager["LazyEngine"]):
@@ -129,6 +132,21 @@ class LazyEngine(AbstractContextManager["LazyEngine"]):
             engine.close()
 
 
+def judged_by(wanted: WantedAnswer) -> str:
+    """Return a fingerprint of the reference that an answer is judged by."""
+    return fingerprint([wanted.problem.answer])
+
+
+def asked_otherwise(log: AnswerLog, wanted: Sequence[WantedAnswer], asking: Asking) -> list[Key]:
+    """Return the keys of answers in a log that were given to another prompt, sampling or budget."""
+    found = []
+    for answer in wanted:
+        known = log.answers.get(answer.key)
+        if known is not None and known.asked not in (None, *asking.fingerprints(answer)):
+            found.append(answer.key)
+    return found
+
+
 def wanted_answers(problems: Sequence[Problem], samples: int) -> list[WantedAnswer]:
     """Return the wanted answers: ``samples`` of every problem."""
     return [WantedAnswer(problem, sample) for problem in problems for sample in range(samples)]
@@ -157,12 +175,8 @@ def ask(
     Raises:
         PipoError: if the engine ends before every request was answered; the answers that it gave are kept.
     """
-    fingerprints = {answer.key: asking.fingerprint(answer) for answer in wanted}
-    missing = {
-        str(answer.key): answer
-        for answer in wanted
-        if answer.key not in log.answers or log.answers[answer.key].asked not in (None, fingerprints[answer.key])
-    }
+    other = set(asked_otherwise(log, wanted, asking))
+    missing = {str(answer.key): answer for answer in wanted if answer.key not in log.answers or answer.key in other}
     if log.damaged:
         lines = ", ".join(map(str, log.damaged[:5])) + (" …" if len(log.damaged) > 5 else "")
         reporter.warn(
@@ -171,10 +185,9 @@ def ask(
         )
     if not missing:
         return
-    outdated = sum(answer.key in log.answers for answer in missing.values())
-    if outdated:
+    if other:
         reporter.warn(
-            f"{log.path.name}: {outdated} answers belong to another prompt, sampling or budget; "
+            f"{log.path.name}: {len(other)} answers belong to another prompt, sampling or budget; "
             "these problems are asked again"
         )
     failures: list[Completion] = []
@@ -192,7 +205,7 @@ def ask(
                 failures.append(completion)
                 continue
             answer = missing.pop(completion.id)
-            line = _answer_line(completion, answer, fingerprints[answer.key], asking)
+            line = _answer_line(completion, answer, asking)
             log.add_answer({**line, "session": engine.session, "at_s": round(engine.seconds() - began, 3)})
             bar.advance(1, **means.count(completion))
     # Where every answer failed, the settings are wrong and not the answers.
@@ -200,7 +213,7 @@ def ask(
         for completion in failures:
             if not completion.lost:
                 answer = missing.pop(completion.id)
-                log.add_answer(_answer_line(completion, answer, fingerprints[answer.key], asking))
+                log.add_answer(_answer_line(completion, answer, asking))
     if missing:
         why = f": {failures[-1].error}" if failures else ""
         raise PipoError(
@@ -243,7 +256,7 @@ def grade(
     reporter: Reporter,
     workers: int = 1,
 ) -> None:
-    """Append the verdicts that the log lacks.
+    """Append the verdicts that the log lacks, or that were made by another reference.
 
     An answer that was cut off is wrong, and the judge does not see it. If grading breaks off, it is tried once more;
     after that the answer counts as wrong and is marked as undecided.
@@ -256,7 +269,7 @@ def grade(
         reporter: shows progress.
         workers: answers that are judged at once.
     """
-    ungraded = [answer for answer in wanted if log.answers[answer.key].correct is None]
+    ungraded = [answer for answer in wanted if _is_ungraded(log, answer)]
     if not ungraded:
         return
     with reporter.progress(f"grade {label}".strip(), len(wanted), "answer") as bar:
@@ -269,9 +282,14 @@ def grade(
             return _judge_with_retry(judge, log.row(answer.key)["text"], answer)
 
         for number, (answer, verdict) in enumerate(_in_turn(verdict_on, ungraded, workers), start=1):
-            log.add_verdict(answer.key, correct=bool(verdict), undecided=verdict is None)
+            log.add_verdict(answer.key, correct=bool(verdict), undecided=verdict is None, judged=judged_by(answer))
             right += bool(verdict)
             bar.advance(1, right=right / number)
+
+
+def _is_ungraded(log: AnswerLog, wanted: WantedAnswer) -> bool:
+    answer = log.answers[wanted.key]
+    return answer.correct is None or answer.judged not in (None, judged_by(wanted))
 
 
 def _in_turn(
@@ -282,19 +300,19 @@ def _in_turn(
         yield from ((answer, verdict_on(answer)) for answer in answers)
         return
     rest = iter(answers)
-    with ThreadPoolExecutor(workers, thread_name_prefix="grade") as pool:
-        running: dict[Future[bool | None], WantedAnswer] = {}
-        try:
-            while True:
-                for answer in islice(rest, 2 * workers - len(running)):
-                    running[pool.submit(verdict_on, answer)] = answer
-                if not running:
-                    return
-                for done in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield running.pop(done), done.result()
-        finally:
-            for left in running:
-                left.cancel()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="grade")
+    running: dict[Future[bool | None], WantedAnswer] = {}
+    try:
+        while True:
+            for answer in islice(rest, 2 * workers - len(running)):
+                running[pool.submit(verdict_on, answer)] = answer
+            if not running:
+                return
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(done), done.result()
+    finally:
+        # Not waited for: whoever leaves early leaves the judge's context, too, which ends what still runs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | None:
@@ -315,8 +333,8 @@ def _judge_with_retry(judge: Judge, text: str, answer: WantedAnswer) -> bool | N
         ) from error
 
 
-def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, asking: Asking) -> dict[str, Any]:
-    """Return the line of the log that records a completion; ``asked`` is the fingerprint of what was asked."""
+def _answer_line(completion: Completion, wanted: WantedAnswer, asking: Asking) -> dict[str, Any]:
+    """Return the line of the log that records a completion."""
     asked_of = wanted.problem
     problem: dict[str, str | None] = {
         "question": asked_of.question,
@@ -347,7 +365,7 @@ def _answer_line(completion: Completion, wanted: WantedAnswer, asked: str, askin
         "slot_token_counts": completion.slot_token_counts,
         "ttft_s": completion.ttft_s,
         "time_s": completion.time_s,
-        "asked": asked,
+        "asked": asking.fingerprints(wanted)[0],
     }
 
 

@@ -10,6 +10,7 @@ from pipo_core.data.problems import Problem, gradable, user_message
 from pipo_core.data.provenance import describe_rollout, finish_rollout
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
+from pipo_core.machine import cores
 from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.reporting import Reporter, SilentReporter
@@ -56,11 +57,13 @@ def run_rollout(
         prompt=lambda problem: [{"role": "user", "content": user_message(problem)}],
         max_tokens=recipe.budget.tokens,
         max_slots=recipe.budget.slots,
+        excuse=True,
     )
     with AnswerLog(out / ROLLOUTS) as log:
         with LazyEngine(lambda: open_engine(Path(recipe.model), Decoding(recipe.method), recipe.engine)) as engine:
             ask(log, wanted, asking, engine=engine, reporter=reporter)
-        grade(log, wanted, judge, label="rollout", reporter=reporter)
+        workers = cores() if recipe.grader == "code" else 1
+        grade(log, wanted, judge, label="rollout", reporter=reporter, workers=workers)
         totals = _rollout_totals(problems, [log.answers[answer.key] for answer in wanted])
     finish_rollout(about, out)
     return totals

@@ -28,6 +28,8 @@ from pipo_core.text import one_line
 _LOG = logging.getLogger(__name__)
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may not meet."""
+_OF_THE_REQUEST = (400, 413, 422)
+"""Statuses that say what is wrong with the request."""
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 20.0
 _POLL_S = 0.05
@@ -43,6 +45,10 @@ class _PassingError(Exception):
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+
+
+class RefusedRequestError(UsageError):
+    """A server refuses this very request, which others may not meet: it is too long, say."""
 
 
 @dataclass
@@ -291,7 +297,8 @@ class RemoteEngine:
         except asyncio.CancelledError:
             deltas.put(_ended(request, "cancelled"))
         except Exception as error:  # noqa: BLE001 - it becomes the request's error
-            lost = isinstance(error, MachineError)
+            # Only what is said of the request itself is the request's: a wrong key or a page of HTML is the server's.
+            lost = not isinstance(error, RefusedRequestError)
             deltas.put(_ended(request, "error", one_line(str(error)) or type(error).__name__, lost=lost))
 
     async def _try_until_answered(
@@ -385,14 +392,16 @@ def _checked(response: httpx.Response) -> Mapping[str, Any]:
 
     Raises:
         _PassingError: for a status that another try may not meet.
-        UsageError: for one that it will.
+        RefusedRequestError: for one that says what is wrong with the request.
+        UsageError: for another one, such as of a wrong key.
         StrangeAnswerError: if it holds no object.
     """
     said = one_line(response.text[:300])
     if response.status_code in _PASSING:
         raise _PassingError(f"{response.url}: status {response.status_code}: {said}", refused=True)
     if not response.is_success:
-        raise UsageError(f"{response.url} answers with status {response.status_code}: {said}")
+        error = RefusedRequestError if response.status_code in _OF_THE_REQUEST else UsageError
+        raise error(f"{response.url} answers with status {response.status_code}: {said}")
     try:
         content = response.json()
     except ValueError as error:

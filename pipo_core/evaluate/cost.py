@@ -152,7 +152,8 @@ def curves(
         reference: label of the arm that limits in bytes are taken from.
 
     Returns:
-        By ``tokens``, ``slots`` and ``bytes`` (where known): ``limits``, and the accuracies by label, one a limit.
+        By ``tokens``, ``slots`` and ``bytes`` (where known): ``limits``, and the accuracies by label, one a limit. Arms
+        whose bytes are not known are not in the last.
     """
     found: dict[str, Any] = {}
     for unit, budget in budgets.items():
@@ -165,7 +166,7 @@ def curves(
             },
         }
     base = moved.get(reference)
-    if base is not None and all(one is not None for one in moved.values()):
+    if base is not None:
         limits = _halves(budgets["tokens"])
         tokens = np.array([answer.tokens for answer in answers[reference]], dtype=np.float64)
         per_token = float(base.sum() / tokens.sum()) if tokens.sum() else 0.0
@@ -174,8 +175,9 @@ def curves(
             "of": reference,
             "bytes": [per_token * limit for limit in limits],
             "arms": {
-                label: [_right_within(rows, moved[label], per_token * limit) for limit in limits]
+                label: [_right_within(rows, sizes, per_token * limit) for limit in limits]
                 for label, rows in answers.items()
+                if (sizes := moved[label]) is not None
             },
         }
     return found
@@ -191,9 +193,7 @@ def _sizes(answers: Sequence[ScoredAnswer], unit: Unit) -> Floats:
     return np.array(sizes, dtype=np.float64)
 
 
-def _right_within(answers: Sequence[ScoredAnswer], sizes: Floats | None, limit: float) -> float:
+def _right_within(answers: Sequence[ScoredAnswer], sizes: Floats, limit: float) -> float:
     """Return the share of answers that ended, are right and are no larger than a limit."""
-    if sizes is None:
-        raise ValueError("the sizes of the answers are not known")
     right = np.array([one.ended and one.correct for one in answers], dtype=bool)
     return float((right & (sizes <= limit)).mean())

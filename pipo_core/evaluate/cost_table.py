@@ -48,6 +48,7 @@ def curve_tables(results: Mapping[str, Any]) -> list[Table]:
         rows = [
             [arm["arm"], gate_text(arm), *(percent(value) for value in curve["arms"][arm["label"]])]
             for arm in results["arms"]
+            if arm["label"] in curve["arms"]
         ]
         what = f"{_CURVES[unit]} an answer"
         if unit == "bytes":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.data.answers import AnswerLog
-from pipo_core.data.asking import Asking, LazyEngine, ask, grade, wanted_answers
+from pipo_core.data.asking import Asking, LazyEngine, WantedAnswer, ask, asked_otherwise, grade, wanted_answers
 from pipo_core.data.problems import Problem
 from pipo_core.engine import open_engine
 from pipo_core.engine.opening import OpenEngine
@@ -112,18 +112,32 @@ def run_regrade(recipe: EvalRecipe, out: Path, *, reporter: Reporter | None = No
     reporter = reporter or SilentReporter()
     plan = _plan(recipe, reporter)
     _check_graders(recipe, plan.suites)
-    for run in plan.runs:
-        for suite in plan.suites:
-            with AnswerLog(answers_path(out, suite.name, run.label)) as log:
-                wanted = {answer.key for answer in wanted_answers(suite.questions.problems, suite.samples)}
-                absent = wanted - log.answers.keys()
-                if absent:
-                    raise MissingInputError(
-                        f"{log.path} lacks {len(absent)} answers, such as {min(absent)}",
-                        hint="give the evaluation's own command again; it asks what is missing",
-                    )
-                log.forget_verdicts()
+    places = [(run, suite) for run in plan.runs for suite in plan.suites]
+    for run, suite in places:  # all are looked at before the first verdict is forgotten
+        with AnswerLog(answers_path(out, suite.name, run.label)) as log:
+            _require_whole(log, wanted_answers(suite.questions.problems, suite.samples), _asking(recipe, run, suite))
+    for run, suite in places:
+        with AnswerLog(answers_path(out, suite.name, run.label)) as log:
+            log.forget_verdicts()
     return _graded(recipe, plan, out, reporter)
+
+
+def _require_whole(log: AnswerLog, wanted: Sequence[WantedAnswer], asking: Asking) -> None:
+    """Check that a log has every answer, each to what is asked now.
+
+    Raises:
+        MissingInputError: if not.
+    """
+    absent = [answer.key for answer in wanted if answer.key not in log.answers]
+    hint = "give the evaluation's own command again; it asks what is missing"
+    if absent:
+        raise MissingInputError(f"{log.path} lacks {len(absent)} answers, such as {absent[0]}", hint=hint)
+    other = asked_otherwise(log, wanted, asking)
+    if other:
+        raise MissingInputError(
+            f"{log.path}: {len(other)} answers, such as {other[0]}, were given to other questions than are asked now",
+            hint=hint,
+        )
 
 
 @dataclass(frozen=True)
@@ -269,7 +283,7 @@ def _graded(recipe: EvalRecipe, plan: _Plan, out: Path, reporter: Reporter) -> d
             failed = [answer for answer in rows if answer.error is not None]
             if failed:
                 reporter.warn(
-                    f"{suite.name} {label}: {len(failed)} questions got no answer and count as wrong, e.g. "
+                    f"{suite.name} {label}: {len(failed)} answers failed and count as wrong, e.g. "
                     f"{failed[0].problem}#{failed[0].sample}: {failed[0].error}"
                 )
         if undecided:

@@ -43,19 +43,20 @@ def overall_table(suites: Sequence[Mapping[str, Any]]) -> Table:
     budgets = ("slots", "tokens")
     unit = next(unit for unit in budgets if all(unit in suite["budget"] for suite in suites))
     columns = ["arm", "τ", *(suite["suite"] for suite in suites), "mean"]
+    samples = {suite["samples"] for suite in suites}
+    alike = len(samples) == 1 and 1 not in samples  # else pass would mix pass@1 and pass@4
     rows = []
     for place, arm in enumerate(suites[0]["arms"]):
         at = [suite["arms"][place]["budgets"][unit] for suite in suites]
-        cells = [_avg_and_pass(one, suite["samples"]) for one, suite in zip(at, suites, strict=True)]
-        means = _avg_and_pass(
-            {
-                "avg": {"value": sum(one["avg"]["value"] for one in at) / len(at)},
-                "pass": {"n": {"value": sum(_pass_at_all(one) for one in at) / len(at)}},
-            },
-            max(suite["samples"] for suite in suites),
-        )
+        cells = [_avg_and_pass(one, alike) for one in at]
+        mean = {
+            "avg": {"value": sum(one["avg"]["value"] for one in at) / len(at)},
+            "pass": {"n": {"value": sum(_pass_at_all(one) for one in at) / len(at)}},
+        }
+        means = _avg_and_pass(mean, alike)
         rows.append([arm["arm"], gate_text(arm), *cells, means])
-    title = f"all suites, avg / pass of all answers in %, each at its budget of {unit}"
+    what = f"avg@{samples.pop()} / pass of all answers" if alike else "avg"
+    title = f"all suites, {what} in %, each at its budget of {unit}"
     return without_empty_columns(Table(title, columns, rows))
 
 
@@ -64,9 +65,9 @@ def _pass_at_all(figures: Mapping[str, Any]) -> float:
     return float(list(figures["pass"].values())[-1]["value"])
 
 
-def _avg_and_pass(figures: Mapping[str, Any], samples: int) -> str:
+def _avg_and_pass(figures: Mapping[str, Any], both: bool) -> str:
     avg = percent(figures["avg"]["value"])
-    return avg if samples == 1 else f"{avg} / {percent(_pass_at_all(figures))}"
+    return f"{avg} / {percent(_pass_at_all(figures))}" if both else avg
 
 
 def suite_tables(results: Mapping[str, Any]) -> list[Table]:

@@ -8,7 +8,7 @@ from pipo_core.recipes.methods import METHODS
 
 _NAMES = {"steps": "steps", "bytes": "bytes read", "seconds": "seconds"}
 _EQUAL = 0.005
-"""Accuracies that differ by less, in shares, are not called ahead."""
+"""Accuracies that differ by less, in shares, are not called ahead, nor costs, as ratios, lower."""
 
 
 def verdicts(results: Mapping[str, Any]) -> list[str]:
@@ -23,7 +23,8 @@ def verdicts(results: Mapping[str, Any]) -> list[str]:
 def _against_baseline(results: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a right answer costs by each arm, as ratios to the baseline's.
 
-    An arm pays if a right answer takes fewer bytes, or fewer steps where bytes are not known.
+    An arm pays if a right answer takes fewer bytes, or fewer steps where bytes are not known, and its accuracy is not
+    below the baseline's by more than chance. Arms are told that draft, or that another engine answers for.
     """
     unit = "slots" if "slots" in results["budget"] else "tokens"
     base = next((arm for arm in results["arms"] if arm["label"] == results["baseline"]), None)
@@ -33,20 +34,25 @@ def _against_baseline(results: Mapping[str, Any]) -> Iterator[str]:
     where = f"{results['suite']}, at most {limit_text(results['budget'][unit])} {unit}"
     for arm in results["arms"]:
         at = arm["budgets"][unit]
-        if arm is base or not METHODS[arm["method"]].uses_mtp:
+        if arm is base or not (METHODS[arm["method"]].uses_mtp or arm["engine"] != base["engine"]):
             continue
         own = at["cost"]["right"]
+        if own["tokens"] is None and ground["tokens"] is not None:
+            yield f"{where}: **`{arm['label']}` does not pay here**: it gave no right answer, `{base['label']}` did."
+            continue
         ratios = {name: own[name] / ground[name] for name in _NAMES if own[name] and ground[name]}
         if not ratios:
             yield f"{where}: `{arm['label']}` or `{base['label']}` gave no right answer: nothing can be said of cost."
             continue
         told = ", ".join(f"{ratio:.2f}× the {_NAMES[name]}" for name, ratio in ratios.items())
         decisive = ratios.get("bytes", ratios.get("steps", ratios.get("seconds", 1.0)))
-        pays = f"**`{arm['label']}` pays here**" if decisive < 1 else f"**`{arm['label']}` does not pay here**"
         difference = at["difference"]
         lossy = difference is not None and difference["high"] < 0
-        loss = f" It is less accurate by {-100 * difference['value']:.1f} points." if lossy else ""
-        yield f"{where}: {pays}: a right answer takes {told} of one by `{base['label']}`.{loss}"
+        cheaper = decisive < 1 - _EQUAL
+        verdict = "is cheaper here, and less accurate" if lossy else "pays here"
+        said = f"**`{arm['label']}` {verdict if cheaper else 'does not pay here'}**"
+        loss = f" Its accuracy is lower by {-100 * difference['value']:.1f} points." if lossy else ""
+        yield f"{where}: {said}: a right answer takes {told} of one by `{base['label']}`.{loss}"
 
 
 def _at_equal_bytes(results: Mapping[str, Any]) -> Iterator[str]:
@@ -72,8 +78,8 @@ def _at_equal_bytes(results: Mapping[str, Any]) -> Iterator[str]:
     ]
     if told:
         yield (
-            f"{results['suite']}: most accurate at the bytes that `{curve['of']}` reads for so many tokens — "
-            f"{'; '.join(told)}."
+            f"{results['suite']}: most accurate of these answers at the bytes that `{curve['of']}` reads for so many "
+            f"tokens (small differences may be chance) — {'; '.join(told)}."
         )
 
 

@@ -57,6 +57,7 @@ class CodeGrader:
         """
         self.limits = Limits(seconds=seconds, memory=memory, work_bytes=0)
         self._slots = threading.BoundedSemaphore(workers or cores())
+        self._leaving = threading.Event()
 
     def __enter__(self) -> Self:
         """Return the grader once a sandbox has been tried.
@@ -65,12 +66,14 @@ class CodeGrader:
             MachineError: if this machine cannot isolate programs.
         """
         check_sandbox()
+        self._leaving.clear()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave; nothing outlives a call of `grade`."""
+        """Let grading that still goes on in other threads end with the test that it runs."""
+        self._leaving.set()
 
     def grade(self, text: str, answer: object) -> bool | None:
         """Return whether the last code block of `text` passes all tests of `answer`.
@@ -95,7 +98,7 @@ class CodeGrader:
             for _ in range(_ATTEMPTS):
                 with contextlib.suppress(SandboxFailure):
                     return self._passes(program, reference)
-            return False if _sandbox_works() else None
+            return False if not self._leaving.is_set() and _sandbox_works() else None
 
     def _passes(self, program: str, reference: CodeReference) -> bool:
         """Return whether a program passes all tests; the first failure ends the run."""
@@ -105,6 +108,8 @@ class CodeGrader:
             Sandbox(Limits(seconds=CHECKER_SECONDS, work_bytes=_CHECKER_BYTES)) as checkers,
         ):
             for test in reference.tests:
+                if self._leaving.is_set():
+                    raise SandboxFailure("grading was left")
                 outcome = sandbox.run(program, test.given, function=reference.function)
                 if outcome.reason != "ok" or not _is_right(outcome, test, reference, checkers):
                     return False

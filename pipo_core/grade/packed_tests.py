@@ -18,6 +18,10 @@ _TEXT = {"BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "UNICODE"}
 _HARMLESS = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT", "STOP"}
 
 
+MAX_TESTS = 10_000
+"""Of one problem; LiveCodeBench's have some dozens."""
+
+
 @functools.lru_cache(maxsize=4)
 def unpack_tests(packed: str) -> str:
     """Return the JSON text of packed tests; a text that is JSON already is returned as it is.
@@ -46,6 +50,14 @@ def unpack_tests(packed: str) -> str:
     return _pickled_text(pickled)
 
 
+def is_packed(packed: str) -> bool:
+    """Return whether a text begins as packed tests do; nothing but its beginning is unpacked."""
+    try:
+        return bool(zlib.decompressobj().decompress(base64.b64decode(packed.strip()[:400], validate=True), 16))
+    except (binascii.Error, ValueError, zlib.error):
+        return False
+
+
 def _pickled_text(pickled: bytes) -> str:
     """Return the one text that a pickle holds, without loading it."""
     texts: list[str] = []
@@ -59,4 +71,6 @@ def _pickled_text(pickled: bytes) -> str:
         raise ValueError(f"packed tests are no pickle of a text: {error}") from None
     if not texts:
         raise ValueError("packed tests hold no text")
+    if texts[0].count('"input"') > MAX_TESTS:  # before they become millions of objects
+        raise ValueError(f"packed tests are more than {MAX_TESTS:,}")
     return texts[0]

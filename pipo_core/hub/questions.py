@@ -24,13 +24,16 @@ _STEP_SECONDS = 60.0
 
 
 def find_questions(named: NamedSuite) -> Path | None:
-    """Return the file of a suite's questions on this disk; None if it is not in the cache, or pipo makes them."""
+    """Return the file of a suite's questions on this disk; None if it is not in the cache, or pipo makes them.
+
+    A file of the web whose checksum is not the suite's counts as absent.
+    """
     source = named.suite.source
     if isinstance(source, HubSource):
         return find_cached(_hub_name(named, source))
     if isinstance(source, WebSource):
         path = _web_path(source)
-        return path if path.is_file() else None
+        return path if path.is_file() and matches(path, source.sha256) else None
     if isinstance(source, FileSource):
         return (named.path.parent / source.path).absolute()
     return None

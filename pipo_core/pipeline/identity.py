@@ -92,7 +92,7 @@ def changes(recipe: JobKind, now: Identity, record: Mapping[str, Any]) -> list[s
             found.append(f"input {key} is no longer named")
         elif key not in old.prints:
             found.append(f"input {key} is new")
-        elif old.prints[key] != now.prints[key] and named == values.get(key):
+        elif old.prints[key] != now.prints[key] and named == values.get(key, named):
             found.append(f"the content of input {key} changed")
         elif old.prints[key] != now.prints[key]:
             found.append(f"input {key} was {named!r} and is {values.get(key)!r}")

@@ -1,5 +1,6 @@
 """Suites by name: which files a name stands for."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,13 @@ def find_suites(name: str) -> list[NamedSuite]:
     Raises:
         MissingInputError: if there is none; the message has the nearest name.
         RecipeError: if a file is not valid.
-        UsageError: if a group names a group, or two suites of the same name.
+        UsageError: if a group names a group, or two suites of the same name, or a name has other characters than
+            letters, digits, - and _.
     """
     path = suite_path(name)
     found = load_suite_file(path)
     if isinstance(found, SuiteFile):
-        return [NamedSuite(path.stem, path, found)]
+        return [_named(path, found)]
     members: list[NamedSuite] = []
     for member in found.suites:
         beside = path.parent / member
@@ -72,8 +74,14 @@ def find_suites(name: str) -> list[NamedSuite]:
             raise UsageError(f"{path}: {member} is a group; a group names suites")
         if inner.stem in [one.name for one in members]:
             raise UsageError(f"{path}: two suites are called {inner.stem}")
-        members.append(NamedSuite(inner.stem, inner, suite))
+        members.append(_named(inner, suite))
     return members
+
+
+def _named(path: Path, suite: SuiteFile) -> NamedSuite:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", path.stem):
+        raise UsageError(f"{path}: a suite is named after its file, in letters, digits, - and _")
+    return NamedSuite(path.stem, path, suite)
 
 
 def suite_path(name: str) -> Path:

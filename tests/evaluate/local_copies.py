@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 
 def _jsonl(rows: list[dict[str, Any]], path: Path) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _json(rows: list[dict[str, Any]], path: Path) -> None:

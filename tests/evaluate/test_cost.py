@@ -144,7 +144,8 @@ def results(right: dict[str, float], difference: dict[str, float]) -> dict[str, 
     def arm(label: str, method: str, times: float) -> dict[str, Any]:
         own = {name: None if value is None else value * times for name, value in cost.items()}
         at = {"cost": {"right": own}, "difference": None if label == "base" else difference}
-        return {"label": label, "method": method, "budgets": {"slots": at}}
+        engine = {"kind": "torch", "at_once": 64}
+        return {"label": label, "method": method, "engine": engine, "budgets": {"slots": at}}
 
     return {
         "suite": "math",
@@ -170,8 +171,14 @@ def test_it_is_said_who_pays_and_who_does_not() -> None:
     )
     assert "**`dear` does not pay here**: a right answer takes 1.10× the steps" in dear
     assert where == (
-        "math: most accurate at the bytes that `base` reads for so many tokens — 2K to 4K: `cheap`, `dear` (20.0 "
+        "math: most accurate of these answers at the bytes that `base` reads for so many tokens (small differences may "
+        "be chance) — 2K to 4K: `cheap`, `dear` (20.0 "
         "to 40.0 %); 8K: `base`, `cheap`, `dear` (50.0 %)."
     )
     lossy = verdicts(results({"cheap": 0.8}, {"value": -0.05, "low": -0.08, "high": -0.02}))[0]
-    assert lossy.endswith("It is less accurate by 5.0 points.")
+    assert "**`cheap` is cheaper here, and less accurate**: a right answer takes 0.80×" in lossy
+    assert lossy.endswith("Its accuracy is lower by 5.0 points.")
+    assert "does not pay here" in verdicts(results({"same": 0.999}, same))[0]
+    mute = results({"mute": 1.0}, same)
+    mute["arms"][1]["budgets"]["slots"]["cost"]["right"] = dict.fromkeys(("tokens", "steps", "seconds", "bytes"))
+    assert verdicts(mute)[0].endswith("**`mute` does not pay here**: it gave no right answer, `base` did.")

@@ -11,8 +11,8 @@ import pytest
 
 from pipo_core.data.answers import AnswerLog
 from pipo_core.engine.opening import Engines
-from pipo_core.errors import PipoError
-from pipo_core.evaluate.runner import answers_path, run_eval
+from pipo_core.errors import MissingInputError, PipoError
+from pipo_core.evaluate.runner import answers_path, run_eval, run_regrade
 from pipo_core.evaluate.suites import load_questions
 from pipo_core.evaluate.table import tables
 from pipo_core.recipes.evaluate import EvalProblems, EvalRecipe
@@ -151,7 +151,7 @@ def test_a_question_that_a_server_refuses_is_wrong_and_listed(questions: Path, t
     assert arm["failed"]["answers"] == 2
     assert [(one["problem"], one["sample"]) for one in arm["failed"]["first"]] == [("7", 0), ("7", 1)]
     assert "too long" in arm["failed"]["first"][0]["error"]
-    assert any("2 questions got no answer and count as wrong" in warning for warning in told.warnings)
+    assert any("2 answers failed and count as wrong" in warning for warning in told.warnings)
 
 
 def test_if_every_question_is_refused_the_settings_are_wrong_and_nothing_is_graded(
@@ -207,3 +207,46 @@ def test_two_servers_share_the_questions(questions: Path, tmp_path: Path) -> Non
         assert results["suites"][0]["arms"][0]["budgets"]["tokens"]["avg"]["value"] == 1
         assert len(first.asked) + len(second.asked) == 60
         assert min(len(first.asked), len(second.asked)) > 10
+
+
+@pytest.mark.parametrize(
+    "broken", [(401, {"error": "the key has expired"}), (404, {}), (200, "<html>maintenance</html>"), (200, {"x": 1})]
+)
+def test_a_server_that_breaks_down_half_way_makes_no_answer_wrong(
+    questions: Path, tmp_path: Path, broken: Answer
+) -> None:
+    count = itertools.count()
+
+    def breaking(path: str, body: Mapping[str, Any]) -> Answer:
+        return boxed(path, body) if next(count) < 20 else broken
+
+    with scripted(ScriptedServer(post=breaking, get={"/v1/models": MODELS})) as server:
+        asked = recipe("math", questions, remote(server.url))
+        with pytest.raises(PipoError, match=r"no answer to \d+ of 60 requests"):
+            run_eval(asked, tmp_path / "out")
+    with AnswerLog(answers_path(tmp_path / "out", "math", "served")) as log:
+        assert 0 < len(log.answers) <= 20
+        assert all(answer.finished for answer in log.answers.values())
+
+
+def test_verdicts_of_another_reference_are_made_anew(questions: Path, tmp_path: Path) -> None:
+    with scripted(ScriptedServer(post=boxed, get={"/v1/models": MODELS})) as server:
+        asked = recipe("math", questions, remote(server.url))
+        run_eval(asked, tmp_path / "out")
+        asked_once = len(server.asked)
+        questions.write_text(questions.read_text().replace('"answer": "7"', '"answer": "8"'))
+        results = run_eval(asked, tmp_path / "out")
+        assert len(server.asked) == asked_once  # the same questions: only the verdicts are made anew
+    (arm,) = results["suites"][0]["arms"]
+    assert arm["budgets"]["tokens"]["avg"]["value"] == pytest.approx(29 / 30)
+
+
+def test_answers_are_not_graded_as_those_to_other_questions(questions: Path, tmp_path: Path) -> None:
+    with scripted(ScriptedServer(post=boxed, get={"/v1/models": MODELS})) as server:
+        asked = recipe("math", questions, remote(server.url))
+        run_eval(asked, tmp_path / "out")
+    before = answers_path(tmp_path / "out", "math", "served").read_bytes()
+    questions.write_text(questions.read_text().replace("What is 7?", "What is seven?"))
+    with pytest.raises(MissingInputError, match=r"2 answers, such as 7#0, were given to other questions"):
+        run_regrade(asked, tmp_path / "out")
+    assert answers_path(tmp_path / "out", "math", "served").read_bytes() == before

@@ -81,7 +81,7 @@ def test_every_answer_is_a_row_with_all_its_figures(recipe: EvalRecipe, opener: 
             ),
         }
         assert len(verdicts) == 90
-        assert set(verdicts[0]) == {"problem", "sample", "correct", "undecided"}
+        assert set(verdicts[0]) == {"problem", "sample", "correct", "undecided", "judged"}
         by_problem = defaultdict(set)
         for row in rows:
             by_problem[row["problem"]].add(row["sample"])

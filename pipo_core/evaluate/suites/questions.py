@@ -1,7 +1,9 @@
 """The questions of a suite: rows of its file become prompts with the references that answers are graded against."""
 
 import json
+import math
 import random
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +16,15 @@ from pipo_core.data.tiny import functions
 from pipo_core.errors import MissingInputError, UsageError
 from pipo_core.files import fingerprint
 from pipo_core.grade import MAX_ANSWER_LENGTH
+from pipo_core.grade.packed_tests import is_packed
 from pipo_core.recipes.evaluate import USUAL_QUESTIONS, EvalProblems
 from pipo_core.recipes.suite import Choices, Condition, FileSource, GeneratedSource, prompt_environment
 from pipo_core.recipes.suites import NamedSuite
 from pipo_core.reporting import Reporter
 from pipo_core.text import did_you_mean, one_line
 
-_LETTERS = string.ascii_uppercase
+_LETTERS = string.ascii_uppercase[:10]
+"""Of choices; the grader of letters takes no others."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,10 @@ def load_questions(
             prompt = template.render(values).strip()
         except Exception as error:  # a template is a program of the suite's author
             raise MissingInputError(f"{where}: the prompt cannot be made: {one_line(error)}") from error
+        if not prompt:
+            raise MissingInputError(f"{where}: the prompt is empty")
+        if re.search(r"[\ud800-\udfff]", prompt):
+            raise MissingInputError(f"{where}: half of a character (a lone surrogate), which no text can hold")
         level = text_of(values.get("level")) if "level" in suite.columns else text_of(values.get("_level"))
         found.append(Problem(id=identity, question=prompt, answer=reference, level=level))
         contents.append(fingerprint([identity, values, reference]))
@@ -175,9 +183,11 @@ def _place(value: object) -> int:
 
 
 def _boxed_reference(values: Mapping[str, Any], _: str, row: TableRow) -> Reference:
-    answer = text_of(values["answer"])
+    given = values["answer"]
+    number = isinstance(given, float) and math.isfinite(given)
+    answer = (str(int(given)) if given == int(given) else repr(given)) if number else text_of(given)
     if not answer:
-        raise MissingInputError(f"{row.where}: the answer is neither a text nor a whole number")
+        raise MissingInputError(f"{row.where}: the answer is neither a text nor a number")
     if len(answer) > MAX_ANSWER_LENGTH:
         raise MissingInputError(f"{row.where}: an answer of {len(answer):,} characters cannot be graded")
     return answer
@@ -199,9 +209,15 @@ def _code_reference(values: Mapping[str, Any], _: str, row: TableRow) -> Referen
     reference: dict[str, Any] = {"tests": _tests(values["tests"], row)}
     hidden = values.get("hidden_tests")
     if isinstance(hidden, str) and hidden and not hidden.lstrip().startswith("["):
+        if not is_packed(hidden):
+            raise MissingInputError(
+                f"{row.where}: the hidden tests are neither JSON nor packed as LiveCodeBench packs them"
+            )
         reference["packed"] = hidden
     elif hidden:
         reference["tests"] = [*reference["tests"], *_tests(hidden, row)]
+    if not reference["tests"] and "packed" not in reference:
+        raise MissingInputError(f"{row.where}: there is no test")
     metadata = values.get("metadata") or {}
     if isinstance(metadata, str):
         metadata = _json(metadata, row, "metadata")
@@ -219,7 +235,8 @@ def _tests(value: object, row: TableRow) -> list[Any]:
 def _test(test: object, row: TableRow) -> dict[str, str]:
     if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
         raise MissingInputError(f"{row.where}: a test is an object with input and output")
-    return {name: str(test[name]) for name in ("input", "output")}
+    values = {name: test[name] for name in ("input", "output")}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
 
 def _json(text: str, row: TableRow, what: str) -> Any:
