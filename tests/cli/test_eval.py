@@ -357,3 +357,24 @@ def test_a_changed_evaluation_keeps_the_answers_that_are_still_wanted(tmp_path: 
     code, _, err = pipo(*small, *swapped, "--ckpt", "tiny-student", "--samples", "3", "engine.precision=bf16")
     assert "takes over" not in err
     assert asked_of(folder, "a") == 18
+
+
+def test_after_a_mended_suite_its_regraded_result_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"problem": "What is 1+1?", "answer": "3", "id": "0"}]  # a wrong reference
+    copy = Path("test.jsonl")
+    copy.write_text(json.dumps(rows[0]) + "\n")
+    words = ["eval", "--suite", "math", "--ckpt", "tiny-student", "benchmark.math=test.jsonl", "budget={tokens: 8}"]
+    assert pipo(*words, "engine.threads=1")[0] == 0
+    folder = Path("outputs/eval-math-tiny-student/eval")
+    copy.write_text(json.dumps({**rows[0], "answer": "2"}) + "\n")
+    assert pipo("eval", "--regrade", str(folder))[0] == 0
+    regraded = read_json(folder / "results.json")
+    code, out, _ = pipo(*words, "engine.threads=1")
+    assert (code, out.splitlines()[-1]) == (0, f"unchanged: {folder}")
+    assert read_json(folder / "results.json") == regraded
+    # Another wording is another question: it is not graded by an answer to the old one.
+    copy.write_text(json.dumps({**rows[0], "problem": "What is 1+2?"}) + "\n")
+    code, _, err = pipo("eval", "--regrade", str(folder))
+    assert code == 3
+    assert "were given to other questions than are asked now" in err

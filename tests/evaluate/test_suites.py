@@ -1,5 +1,6 @@
 """Suites as files: what is asked, in which words, and which answers are right."""
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipo_core.recipes.locate import shipped_suites
 from pipo_core.recipes.suite import FileSource, SuiteFile
 from pipo_core.recipes.suites import find_suites
 from tests.evaluate.conftest import Listener
-from tests.evaluate.local_copies import AIME, COPIES, GPQA, LONG, RIGHT, WRONG, local_copy
+from tests.evaluate.local_copies import AIME, CODE, COPIES, GPQA, LONG, MMLU_PRO, RIGHT, WRONG, local_copy
 
 SUITES = [name for name in shipped_suites() if name not in ("paper", "gates")]
 
@@ -299,3 +300,34 @@ def test_a_group_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="paper is a group"):
         find_suites(str(group))
     assert isinstance(load_suite_file(tmp_path / "own.yaml"), SuiteFile)
+
+
+def test_a_suites_name_is_a_word(tmp_path: Path) -> None:
+    path = own(tmp_path).rename(tmp_path / "my.v2.yaml")
+    with pytest.raises(UsageError, match="a suite is named after its file, in letters, digits, - and _"):
+        find_suites(str(path))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "words"),
+    [("notbase64!!", "neither JSON nor packed as LiveCodeBench packs"), ("[]", "there is no test"), ("{}", "neither")],
+)
+def test_tests_that_cannot_be_read_are_told_before_anything_is_asked(tmp_path: Path, hidden: str, words: str) -> None:
+    row = {**CODE[0], "public_test_cases": "[]", "private_test_cases": hidden}
+    with pytest.raises(MissingInputError, match=words):
+        questions("code", tmp_path, rows=[row, CODE[1]])
+
+
+def test_tests_that_are_values_become_json(tmp_path: Path) -> None:
+    row = {**CODE[0], "public_test_cases": json.dumps([{"input": [1, 2], "output": True}])}
+    asked = questions("code", tmp_path, rows=[row])
+    assert isinstance(asked.problems[0].answer, dict)
+    assert asked.problems[0].answer["tests"] == [{"input": "[1, 2]", "output": "true"}]
+
+
+def test_numbers_are_answers_and_more_than_ten_choices_are_not(tmp_path: Path) -> None:
+    rows = [{**AIME[0], "answer": 0.5}, {**AIME[1], "answer": 3.0}]
+    assert [problem.answer for problem in questions("math", tmp_path, rows=rows).problems] == ["0.5", "3"]
+    row = {**MMLU_PRO[0], "options": [str(number) for number in range(11)]}
+    with pytest.raises(MissingInputError, match="a question has 2 to 10 choices"):
+        questions("mmlu-pro", tmp_path, rows=[row])

@@ -509,3 +509,28 @@ def test_outputs_are_compared_as_livecodebench_does(written: str, expected: str,
 )
 def test_values_are_compared_as_python_does(written: bytes, expected: str, same: bool) -> None:
     assert same_value(written, expected) is same
+
+
+@needs_sandbox
+def test_leaving_ends_what_still_runs_with_its_test() -> None:
+    """Ctrl-C leaves the grader while its threads still grade: they end, instead of running all tests."""
+    started, count = threading.Event(), 40
+    reference = {"tests": [{"input": str(number), "output": str(number)} for number in range(count)]}
+    program = "```python\nimport time\ntime.sleep(0.2)\nprint(input())\n```"
+    runs: list[int] = []
+    run = Sandbox.run
+
+    def counted(self: Sandbox, *given: Any, **more: Any) -> Any:
+        runs.append(1)
+        started.set()
+        return run(self, *given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sandbox, "run", counted)
+        with CodeGrader(workers=1) as grader:
+            thread = threading.Thread(target=grader.grade, args=(program, reference))
+            thread.start()
+            assert started.wait(60)
+        thread.join(60)
+        assert not thread.is_alive()
+    assert len(runs) < count
