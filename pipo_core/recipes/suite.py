@@ -19,6 +19,7 @@ COLUMN_NAMES: Mapping[str, str] = {
     "level": "difficulty class or subject, for the table of levels",
     "tests": "code: the open tests, a list of {input, output}, or that list as JSON text",
     "hidden_tests": "code: further tests, in the same form or packed as LiveCodeBench packs them",
+    "checker": "code: a program that judges an output where several are right, as Codeforces' checkers; may be empty",
     "metadata": "code: an object, or JSON text, whose func_name is the function that tests call",
     "instructions": "instructions: the ids of the verifiable instructions, a list",
     "arguments": "instructions: the arguments of each instruction, a list of objects",
@@ -260,7 +261,7 @@ class SuiteFile(RecipeModel):
                 yield Finding((*at, "prompt"), message, (("columns",),))
             used |= names
             if profile.grader.kind == "code":
-                used |= {"hidden_tests", "metadata"}
+                used |= {"hidden_tests", "checker", "metadata"}
         for name in self.columns:
             if name not in used | {"id", "level"}:
                 yield Finding(("columns", name), "nothing reads this column: no prompt and no grader", (("profiles",),))

@@ -19,6 +19,7 @@ from pipo_core.recipes.suite import FileSource, SuiteFile
 from pipo_core.recipes.suites import find_suites
 from tests.evaluate.conftest import Listener
 from tests.evaluate.local_copies import AIME, CODE, COPIES, GPQA, LONG, MMLU_PRO, RIGHT, WRONG, local_copy
+from tests.isolation import lacks_isolation
 
 SUITES = [name for name in shipped_suites() if name not in ("paper", "gates")]
 
@@ -331,3 +332,18 @@ def test_numbers_are_answers_and_more_than_ten_choices_are_not(tmp_path: Path) -
     row = {**MMLU_PRO[0], "options": [str(number) for number in range(11)]}
     with pytest.raises(MissingInputError, match="a question has 2 to 10 choices"):
         questions("mmlu-pro", tmp_path, rows=[row])
+
+
+def test_a_set_may_bring_its_own_checker(tmp_path: Path, listener: Any) -> None:
+    path = own(tmp_path, "{question: q, answer: a, hint: extra.hint}", "{question: q, tests: t, checker: c}")
+    text = path.read_text().replace(" ({{ hint }})", "").replace("kind: boxed", "kind: code")
+    path.write_text(text)
+    checker = "import sys\nprint(int(open(sys.argv[3]).read().split() in (['1', '2'], ['2', '1'])))"
+    row = {"q": "Write 1 and 2 in any order.", "t": [{"input": "", "output": "1 2"}], "c": checker}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row) + "\n")
+    (named,) = find_suites(str(path))
+    asked = load_questions(named, tmp_path / "mine.jsonl", None, EvalProblems(), listener)
+    if lacks_isolation() is None:
+        for numbers, right in (("2 1", True), ("1 2", True), ("1 1", False)):
+            with open_judge(named.profile(None).grader, 1) as judge:
+                assert judge(f"```python\nprint('{numbers}')\n```", asked.problems[0].answer) is right

@@ -218,6 +218,8 @@ def _code_reference(values: Mapping[str, Any], _: str, row: TableRow) -> Referen
         reference["tests"] = [*reference["tests"], *_tests(hidden, row)]
     if not reference["tests"] and "packed" not in reference:
         raise MissingInputError(f"{row.where}: there is no test")
+    if values.get("checker"):
+        reference["checker"] = str(values["checker"])
     metadata = values.get("metadata") or {}
     if isinstance(metadata, str):
         metadata = _json(metadata, row, "metadata")
