@@ -1,6 +1,6 @@
 """Sentences about an evaluation: who is cheaper where, and where pairs do not pay."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pipo_core.evaluate.words import limit_text, percent
@@ -11,16 +11,17 @@ _EQUAL = 0.005
 """Accuracies that differ by less, in shares, are not called ahead, nor costs, as ratios, lower."""
 
 
-def verdicts(results: Mapping[str, Any]) -> list[str]:
+def verdicts(results: Mapping[str, Any], labels: Collection[str] | None = None) -> list[str]:
     """Return one sentence for each arm against the baseline, and one about equal bytes; none without a baseline.
 
     Args:
         results: of one suite.
+        labels: the arms that are told against the baseline; None for all.
     """
-    return [*_against_baseline(results), *_at_equal_bytes(results)]
+    return [*_against_baseline(results, labels), *_at_equal_bytes(results)]
 
 
-def _against_baseline(results: Mapping[str, Any]) -> Iterator[str]:
+def _against_baseline(results: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[str]:
     """Yield what a right answer costs by each arm, as ratios to the baseline's.
 
     An arm pays if a right answer takes fewer bytes, or fewer steps where bytes are not known, and its accuracy is not
@@ -34,6 +35,8 @@ def _against_baseline(results: Mapping[str, Any]) -> Iterator[str]:
     where = f"{results['suite']}, at most {limit_text(results['budget'][unit])} {unit}"
     for arm in results["arms"]:
         at = arm["budgets"][unit]
+        if labels is not None and arm["label"] not in labels:
+            continue
         if arm is base or not (METHODS[arm["method"]].uses_mtp or arm["engine"] != base["engine"]):
             continue
         own = at["cost"]["right"]

@@ -32,10 +32,16 @@ def conclusions(evals: Mapping[str, Results], benches: Mapping[str, Results]) ->
                 lines.append("No baseline was named, so no threshold can be recommended.")
         lines.extend(_pair_against_pair(results))
         lines.extend(_against_verified(results, chosen, list(benches.values())))
-        lines.extend(verdicts(results))
+        lines.extend(verdicts(results, _told(results, chosen)))
     for results in benches.values():
         lines.extend(_speed_lines(results, chosen))
     return list(dict.fromkeys(lines)) if evals or benches else []
+
+
+def _told(results: Results, chosen: set[str]) -> set[str] | None:
+    """Return the arms whose cost is told: of a sweep of thresholds the recommended one; None for all."""
+    swept = {arm["label"] for arm in results["arms"] if arm["tau"] is not None}
+    return None if not chosen else {arm["label"] for arm in results["arms"]} - (swept - chosen)
 
 
 def caveats(evals: Mapping[str, Results], benches: Mapping[str, Results]) -> list[str]:

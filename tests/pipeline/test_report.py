@@ -169,3 +169,9 @@ def test_pair_models_are_compared_at_the_thresholds_of_both() -> None:
 )
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+def test_of_a_sweep_the_cost_of_the_recommended_threshold_is_told() -> None:
+    lines = [line for line in conclusions({"eval": evaluation(*SWEEP)}, {}) if "a right answer takes" in line]
+    assert len(lines) == 1
+    assert "`pipo@0.9`" in lines[0]
