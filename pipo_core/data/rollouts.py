@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pipo_core.data.answers import Answer, AnswerLog
-from pipo_core.data.asking import Asking, Judge, LazyEngine, ask, grade, wanted_answers
+from pipo_core.data.asking import Asking, LazyEngine, ask, wanted_answers
+from pipo_core.data.grading import Judge, grade
 from pipo_core.data.problems import Problem, gradable, user_message
 from pipo_core.data.provenance import describe_rollout, finish_rollout
 from pipo_core.engine import open_engine

@@ -8,7 +8,8 @@ import pytest
 
 from pipo_core.data.answers import AnswerLog
 from pipo_core.errors import PipoError, UsageError
-from pipo_core.evaluate.runner import both_budgets, limits, run_eval
+from pipo_core.evaluate.plan import both_budgets, limits
+from pipo_core.evaluate.runner import run_eval
 from pipo_core.evaluate.table import detectable_note, suite_results, tables
 from pipo_core.files import read_json, read_jsonl
 from pipo_core.grade import MathGrader

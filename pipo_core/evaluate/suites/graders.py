@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipo_core.data.asking import Judge
+from pipo_core.data.grading import Judge
 from pipo_core.grade import CodeGrader, InstructionGrader, LetterGrader, MathGrader
 from pipo_core.recipes import suite as settings
 
