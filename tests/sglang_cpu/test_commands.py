@@ -54,7 +54,7 @@ def evaluated(ckpt: Path, method: str, engine: dict[str, Any], run: str) -> list
     code, said = pipo("eval", str(file))
     assert code == 0, said
     answers = Path("outputs") / run / "eval" / "answers"
-    rows = [json.loads(line) for file in answers.glob("*.jsonl") for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for file in answers.glob("*/*.jsonl") for line in file.read_text().splitlines()]
     return sorted((row for row in rows if "text" in row), key=lambda row: row["id"])
 
 
