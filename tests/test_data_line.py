@@ -39,7 +39,10 @@ def pipo(folder: Path, *words: str) -> dict[str, Any]:
 
 def without_times(path: Path) -> list[dict[str, Any]]:
     """The lines of rollouts without what differs from run to run, in an order of their own."""
-    rows = [{key: value for key, value in row.items() if key not in ("ttft_s", "time_s")} for row in read_jsonl(path)]
+    rows = [
+        {key: value for key, value in row.items() if key not in ("ttft_s", "time_s", "session", "at_s")}
+        for row in read_jsonl(path)
+    ]
     return sorted(rows, key=lambda row: (row["problem"], row["sample"], "text" in row))
 
 
