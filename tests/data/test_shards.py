@@ -162,14 +162,14 @@ def test_the_card_says_what_is_in_the_set_and_where_it_came_from(tmp_path: Path,
 
 
 def test_names_that_mean_something_elsewhere() -> None:
-    cache = Path("/home/me/.cache/huggingface/hub")
+    cache = Path("/x/.cache/huggingface/hub")
     dapo = cache / "datasets--open-r1--DAPO-Math-17k-Processed" / "snapshots" / ("ab12" * 10) / "all"
     assert name_of(dapo) == "open-r1/DAPO-Math-17k-Processed, all at commit ab12ab12ab12"
     model = cache / "models--Qwen--Qwen3.5-9B" / "snapshots" / ("cd" * 20)
     assert name_of(model) == "Qwen/Qwen3.5-9B at commit cdcdcdcdcdcd"
     assert name_of(Path("/x/pipo_core/bundled/tiny-teacher")) == "tiny-teacher (bundled)"
-    assert name_of(Path("/home/me/work/outputs/a/rollout/rollouts.jsonl")) == "outputs/a/rollout/rollouts.jsonl"
-    assert name_of(Path("/home/me/problems/mine.jsonl")) == "problems/mine.jsonl"
+    assert name_of(Path("/x/y/outputs/a/rollout/rollouts.jsonl")) == "outputs/a/rollout/rollouts.jsonl"
+    assert name_of(Path("/x/problems/mine.jsonl")) == "problems/mine.jsonl"
     assert name_of(Path("/mine.jsonl")) == "mine.jsonl"
     for name, short in ((name_of(dapo), "dapo-math"), (name_of(model), "qwen3.5-9b")):
         found = catalog_entry(name)

@@ -13,7 +13,7 @@ places = [
     "/etc/shadow",
     "/etc/passwd",
     "/etc/hostname",
-    "/root/.bashrc",
+    os.path.expanduser("~root/.bashrc"),
     "/home",
     "/work",
     "/proc/cpuinfo",
