@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipo_cli.comparisons import Asked, compare, comparison
+from pipo_cli.options import DEFAULT_OUT
 from pipo_cli.servers import ApiKeyEnv, Served, address_name, remote_settings
 from pipo_core.errors import UsageError
 
@@ -116,7 +117,8 @@ def _regrade(ctx: typer.Context, folder: Path, asked: Asked, given: list[object]
     Raises:
         UsageError: if options or changes are given that only apply when answers are asked for.
     """
-    if any(given) or asked.recipe or asked.changes or asked.ckpt or asked.method or asked.taus or asked.dry_run:
+    arm = [asked.recipe, asked.changes, asked.ckpt, asked.method, asked.taus]
+    if any([*given, *arm, asked.dry_run, asked.out != DEFAULT_OUT]):
         raise UsageError("--regrade takes the folder's own settings: no recipe, changes or other options apply")
     from pipo_cli.jobs import show_outcome
     from pipo_cli.reporter import open_reporter

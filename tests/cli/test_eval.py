@@ -303,6 +303,7 @@ def test_answers_are_graded_anew_without_a_model(questions: Path, monkeypatch: p
     [
         (["--regrade", "nowhere"], 3, "nowhere holds no evaluation"),
         (["--regrade", "x", "--limit", "3"], 2, "--regrade takes the folder's own settings"),
+        (["--regrade", "x", "--out", "y"], 2, "--regrade takes the folder's own settings"),
         (["--regrade", "x", "samples=3"], 2, "--regrade takes the folder's own settings"),
         (["--served", "m"], 2, "--served is about the server at --url"),
         (["--limit", "0"], 2, "--limit"),
