@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, model_validator
 
 Loc = tuple[str | int, ...]
 
@@ -54,6 +54,20 @@ class RecipeModel(BaseModel):
         if findings:
             raise CrossFieldError(findings)
         return self
+
+
+def by_kind(kinds: str, error: str) -> Discriminator:
+    """Return what tells models of a union apart by their ``kind``.
+
+    Args:
+        kinds: the kinds, for the message.
+        error: the name of the error for another kind.
+    """
+    return Discriminator(
+        lambda value: value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None),
+        custom_error_type=error,
+        custom_error_message=f"kind must be one of {kinds}",
+    )
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ grader judges the answer. A group names several suites that are measured togethe
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from pipo_core.recipes.base import Finding, RecipeModel
+from pipo_core.recipes.base import Finding, RecipeModel, by_kind
 from pipo_core.recipes.common import Budget, Name, SamplingChoice
 
 COLUMN_NAMES: Mapping[str, str] = {
@@ -99,11 +99,7 @@ SuiteSource: TypeAlias = Annotated[
     | Annotated[WebSource, Tag("web")]
     | Annotated[FileSource, Tag("file")]
     | Annotated[GeneratedSource, Tag("generated")],
-    Discriminator(
-        lambda value: value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None),
-        custom_error_type="source_kind",
-        custom_error_message="kind must be one of hub, web, file, generated",
-    ),
+    by_kind("hub, web, file, generated", "source_kind"),
 ]
 
 
@@ -153,11 +149,7 @@ GraderSettings: TypeAlias = Annotated[
     | Annotated[LetterGrader, Tag("letter")]
     | Annotated[InstructionsGrader, Tag("instructions")]
     | Annotated[CodeGrader, Tag("code")],
-    Discriminator(
-        lambda value: value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None),
-        custom_error_type="grader_kind",
-        custom_error_message="kind must be one of boxed, letter, instructions, code",
-    ),
+    by_kind("boxed, letter, instructions, code", "grader_kind"),
 ]
 
 NEEDED_COLUMNS: Mapping[str, tuple[str, ...]] = {
