@@ -192,6 +192,10 @@ class SequenceCache:
         """Return how many positions the layers are given with ``width`` new ones; a mask tells which are valid."""
         return self.longest + width if self.block == 1 else self.capacity
 
+    def spans(self, width: int = 1) -> list[int]:
+        """Return how many positions each sequence's last of ``width`` new ones may see, itself included."""
+        return [length + width for length in self._lengths]
+
     def mask(self, width: int = 1) -> torch.Tensor:
         """Return ``[B, 1, W, K]``, True where a new position may look: its sequence's past and itself."""
         seen = torch.arange(self.seen(width), device=self.device)
