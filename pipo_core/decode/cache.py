@@ -224,13 +224,22 @@ class SequenceCache:
 
     # ------------------------------------------------------------ sequences come and go
 
-    def load(self, states: Sequence[Sequence[torch.Tensor]], lengths: Sequence[int]) -> None:
-        """Fill an empty cache with sequences whose positions start at index 0; one sequence of tensors a layer."""
+    def load(
+        self, states: Sequence[Sequence[torch.Tensor]], lengths: Sequence[int], rows: Sequence[int] | None = None
+    ) -> None:
+        """Fill an empty cache with sequences whose positions start at index 0.
+
+        Args:
+            states: a sequence of tensors a layer.
+            lengths: positions of each sequence.
+            rows: which row of the tensors each sequence takes; None for its own.
+        """
         self.count = len(lengths)
         self._lengths = list(lengths)
         for layer, tensors in zip(self.layers, states, strict=True):
             for buffer, tensor in zip(layer.buffers, tensors, strict=True):
-                _part(buffer, slice(0, self.count), tensor).copy_(tensor)
+                taken = tensor if rows is None else tensor[list(rows)]
+                _part(buffer, slice(0, self.count), taken).copy_(taken)
         self._refresh()
 
     @torch.inference_mode()
