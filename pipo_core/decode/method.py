@@ -220,6 +220,11 @@ class Method(ABC, Generic[StateT]):
 
     @classmethod
     @abstractmethod
+    def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return the least multiplications of a step for one sequence: with weights, keys and values."""
+
+    @classmethod
+    @abstractmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return the least bytes of keys and values that a step reads for one sequence."""
 
