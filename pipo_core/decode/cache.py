@@ -182,6 +182,11 @@ class SequenceCache:
         """Return True: sequences come here after their prefill."""
         return True
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers' buffers."""
+        return sum(buffer.nbytes for layer in self.layers for buffer in layer.buffers)
+
     # ------------------------------------------------------------ what a step calls
 
     def positions(self, width: int = 1) -> torch.Tensor:

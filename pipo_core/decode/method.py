@@ -75,6 +75,12 @@ class RunningState:
     cache: SequenceCache
     sampler: Sampler
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of all caches' buffers."""
+        caches = (getattr(self, entry.name) for entry in fields(self))
+        return sum(cache.nbytes for cache in caches if isinstance(cache, SequenceCache))
+
     def join(self, other: Self) -> None:
         """Append the sequences of ``other``, a state of the same method."""
         for entry in fields(self):

@@ -83,6 +83,13 @@ class Admission:
         """Return how many positions prompt and answer can fill in a cache."""
         return self._positions(request) + request.max_positions(self._method.max_step_positions)
 
+    def places_for(self, request: Request) -> int:
+        """Return how many requests like this one the memory has room for; the batch size if there is no limit."""
+        if self._memory is None:
+            return self._batch
+        prompt, longest = self._held(self._positions(request)), self._held(self.max_positions(request))
+        return self._memory.places(longest=longest, prompt=prompt)
+
     def take(
         self, running: Sequence[Request], reading: Sequence[Request], cache: SequenceCache | None
     ) -> list[Request]:

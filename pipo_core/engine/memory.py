@@ -58,6 +58,10 @@ class MemoryPlan:
         copies = read + (new if sequences > new or held else 0)
         return max(held, self.cost.of(sequences, longest)) + self.cost.of(copies, prompt) <= self.budget
 
+    def places(self, *, longest: int, prompt: int) -> int:
+        """Return how many sequences of ``longest`` positions can run at once if they start one after the other."""
+        return max((self.budget - self.cost.of(2, prompt)) // self.cost.of(1, longest), 0)
+
     @property
     def max_positions(self) -> int:
         """Return the positions that a single sequence may have, prompt and answer together."""

@@ -98,7 +98,12 @@ class TorchEngine:
         """What the engine can report."""
         model = self._method.model
         device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
-        return Reports(device=device, config=model.config, weight_bytes=model.lm_head.weight.dtype.itemsize)
+        return Reports(
+            device=device,
+            config=model.config,
+            weight_bytes=model.lm_head.weight.dtype.itemsize,
+            cache_bytes=0 if self._state is None else self._state.cache_bytes,
+        )
 
     @property
     def has_work(self) -> bool:
@@ -166,6 +171,10 @@ class TorchEngine:
         self._admission.check(request)
         self._ids.add(request.id)
         self._admission.waiting.append(request)
+
+    def places_for(self, request: Request) -> int:
+        """Return how many requests like this one the memory has room for; the batch size if there is no limit."""
+        return self._admission.places_for(self._laid_out(request))
 
     def refusal(self, request: Request) -> str | None:
         """Return why a request's prompt and budget can never fit; None if they do."""
