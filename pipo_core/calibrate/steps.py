@@ -3,11 +3,15 @@
 A pair step does the same for every threshold, but for the drafts that it projects to the vocabulary. So it is timed at
 a few fixed shares of kept drafts (`SHARES`), and for a threshold the time is interpolated at the share that its gate
 kept. What verifies drafts does the same whatever is accepted, and is timed as it is.
+
+Whatever else runs on the machine only adds time. So a step's time is the least over trials of the median over a trial's
+steps; if most trials took longer by far, a warning says that the machine was busy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,9 @@ from pipo_core.reporting import Reporter
 
 STEPS = "steps.json"
 
+_BUSY = 1.25
+"""Ratio of the median trial to the quickest beyond which the machine was busy with something else."""
+
 StepTimes = Mapping[str, float]
 """Seconds of a step by the label of what was timed, at one load."""
 
@@ -28,7 +35,7 @@ StepTimes = Mapping[str, float]
 def measure_steps(
     recipe: CalibrateRecipe, out: Path, open_engine: OpenEngine, reporter: Reporter
 ) -> dict[int, StepTimes]:
-    """Return the median seconds of a step by the number of requests, rising, and by label.
+    """Return the seconds of a step by the number of requests, rising, and by label.
 
     Each load is appended to ``out/steps.json`` when it has been measured; a second call measures only what is missing.
 
@@ -48,10 +55,29 @@ def measure_steps(
             found, trials = measure_users(recipe.bench(), recipe.users([requests]), arms, None, reporter)
             rows.append({**found[0], "trials": trials})
             write_record(file, {"loads": rows})
+    _warn_if_busy(rows, reporter)
     return {
-        row["requests"]: {arm["label"]: arm["step_s"]["median"] for arm in row["arms"]}
+        row["requests"]: {label: min(times) for label, times in _trials(row).items()}
         for row in sorted(rows, key=lambda row: int(row["requests"]))
     }
+
+
+def _trials(row: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the seconds of a step in each trial of a load, by label."""
+    found: dict[str, list[float]] = {}
+    for trial in row["trials"]:
+        found.setdefault(trial["label"], []).append(trial["median_step_s"])
+    return found
+
+
+def _warn_if_busy(rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> None:
+    """Warn if in half of some setting's trials steps took far longer than in its quickest one."""
+    worst = max(median(times) / min(times) for row in rows for times in _trials(row).values())
+    if worst > _BUSY:
+        reporter.warn(
+            f"in half of the trials of one setting steps took {worst:.1f} times as long as in its quickest: something "
+            "else used this machine; for a profile that can be trusted, calibrate again when it is idle (run=NAME)"
+        )
 
 
 def step_seconds(times: StepTimes, name: str, decoding: Decoding, tokens_per_step: float) -> float:

@@ -70,7 +70,7 @@ class Setting(RecipeModel):
     def findings(self) -> Iterator[Finding]:
         """A setting has a threshold exactly if its method has a gate."""
         if self.has_gate != (self.tau is not None):
-            yield Finding(("tau",), f"method {self.method} {'needs' if self.has_gate else 'has no'} threshold")
+            yield Finding(("tau",), f"method {self.method} {'needs a' if self.has_gate else 'has no'} threshold")
 
 
 class Cost(RecipeModel):
@@ -222,7 +222,7 @@ def recommended(load: Load, settings: Sequence[Setting]) -> tuple[Setting | None
 def within(profile: Profile, min_tau: float | None = None, max_tau: float | None = None) -> list[Setting]:
     """Return the pair settings that a server may use: the admissible ones, or those within the bounds that are given.
 
-    A bound that is not given is the lowest or highest admissible threshold.
+    A bound that is not given is the lowest or highest admissible threshold; or 0 or 1 if the other lies beyond them.
 
     Raises:
         UsageError: if there is none.
@@ -237,9 +237,11 @@ def within(profile: Profile, min_tau: float | None = None, max_tau: float | None
                 hint="give the lowest threshold yourself: --min-tau 0.9; or calibrate on a suite",
             )
         return safe
-    known = sorted(one.tau for one in safe if one.tau is not None)
-    low = min_tau if min_tau is not None else (known[0] if known else 0.0)
-    high = max_tau if max_tau is not None else (known[-1] if known else 1.0)
+    known = [one.tau for one in safe if one.tau is not None]
+    low = min(known, default=0.0) if min_tau is None else min_tau
+    high = max(known, default=1.0) if max_tau is None else max_tau
+    if low > high:  # the bound that is given lies beyond the admissible range
+        low, high = (0.0, high) if min_tau is None else (low, 1.0)
     found = [one for one in profile.pairs if one.tau is not None and low <= one.tau <= high]
     if not found:
         measured = ", ".join(f"{tau:g}" for tau in sorted({one.tau for one in profile.pairs if one.tau is not None}))
