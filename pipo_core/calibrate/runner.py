@@ -49,7 +49,7 @@ def run_calibrate(
     ckpt = Path(recipe.ckpt)
     here = machine_of(recipe.engine)
     asked, answered = measure_answers(recipe, out, engines.open, reporter)
-    times = measure_steps(recipe, out, engines.open, reporter)
+    times = measure_steps(recipe, out, here, engines.open, reporter)
     arms = [*recipe.pairs(), *recipe.uncompressed()]
     settings = make_settings(arms, answered, recipe.seed)
     profile = Profile(

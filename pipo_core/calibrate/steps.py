@@ -19,8 +19,10 @@ import numpy as np
 from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.users import measure_users
 from pipo_core.files import read_record, write_record
+from pipo_core.recipes.base import dump
 from pipo_core.recipes.calibrate import SHARES, CalibrateRecipe
 from pipo_core.recipes.methods import Decoding
+from pipo_core.recipes.profile import Machine
 from pipo_core.reporting import Reporter
 
 STEPS = "steps.json"
@@ -33,17 +35,19 @@ StepTimes = Mapping[str, float]
 
 
 def measure_steps(
-    recipe: CalibrateRecipe, out: Path, open_engine: OpenEngine, reporter: Reporter
+    recipe: CalibrateRecipe, out: Path, here: Machine, open_engine: OpenEngine, reporter: Reporter
 ) -> dict[int, StepTimes]:
     """Return the seconds of a step by the number of requests, rising, and by label.
 
-    Each load is appended to ``out/steps.json`` when it has been measured; a second call measures only what is missing.
+    Each load is appended to ``out/steps.json`` when it has been measured; a second call measures only what is missing,
+    or all of it on another machine.
 
     Raises:
         PipoError: if an engine fails, or the requests of a load do not run at once.
     """
     file = out / STEPS
-    rows: list[dict[str, Any]] = read_record(file)["loads"] if file.is_file() else []
+    before = read_record(file) if file.is_file() else {}
+    rows: list[dict[str, Any]] = before["loads"] if before.get("machine") == dump(here) else []
     wanted = [number for number in sorted(recipe.loads.requests) if number not in {row["requests"] for row in rows}]
     with ExitStack() as opened:
         arms = []
@@ -54,7 +58,7 @@ def measure_steps(
         for requests in wanted:
             found, trials = measure_users(recipe.bench(), recipe.users([requests]), arms, None, reporter)
             rows.append({**found[0], "trials": trials})
-            write_record(file, {"loads": rows})
+            write_record(file, {"machine": dump(here), "loads": rows})
     _warn_if_busy(rows, reporter)
     return {
         row["requests"]: {label: min(times) for label, times in _trials(row).items()}

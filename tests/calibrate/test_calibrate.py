@@ -14,9 +14,11 @@ from pipo_core.calibrate.runner import make_load, make_settings, run_calibrate
 from pipo_core.calibrate.steps import STEPS, step_seconds
 from pipo_core.calibrate.words import findings, profile_tables
 from pipo_core.engine import Engines
+from pipo_core.engine.profiles import machine_of
 from pipo_core.errors import MissingInputError
 from pipo_core.evaluate.statistics import mean_with_interval, paired_difference
 from pipo_core.files import read_object, write_record
+from pipo_core.pipeline.stage import run_stage
 from pipo_core.recipes.calibrate import CalibrateRecipe
 from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.profile import Profile, read_profile
@@ -142,8 +144,8 @@ def test_a_calibration_writes_a_profile_and_goes_on_where_it_stopped(
     assert made.machine.threads == 1
     assert (made.asked.what, made.asked.questions, made.asked.samples) == ("tiny", 4, 1)
     # An interrupted second load: only that one is timed, and nothing is asked.
-    before = read_object(tmp_path / STEPS)["loads"]
-    write_record(tmp_path / STEPS, {"loads": before[:1]})
+    before = read_object(tmp_path / STEPS)
+    write_record(tmp_path / STEPS, {"machine": before["machine"], "loads": before["loads"][:1]})
     timed: list[int] = []
 
     def measure(*arguments: Any) -> Any:
@@ -159,6 +161,45 @@ def test_a_calibration_writes_a_profile_and_goes_on_where_it_stopped(
     assert timed == [3]
     assert again["profile"]["settings"] == summary["profile"]["settings"]
     assert again["profile"]["loads"][0] == summary["profile"]["loads"][0]
+    # Times of another machine are none of this one's.
+    write_record(tmp_path / STEPS, {"machine": {**before["machine"], "threads": 99}, "loads": before["loads"]})
+    timed.clear()
+    run_calibrate(recipe(pair_model), tmp_path)
+    assert timed == [1, 3]
+
+
+def test_a_calibration_is_a_stage(pair_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "measure_steps", lambda *_: {2: dict.fromkeys(TIMED, 0.01)})
+    for skipped in (False, True):
+        found = run_stage(recipe(pair_model, run="here"), tmp_path, reporter=SilentReporter())
+        assert (found.skipped, found.folder) == (skipped, tmp_path / "here" / "calibrate")
+        assert read_profile(found.folder / "profile.json").checkpoint.folder == str(pair_model)
+    (found.folder / "profile.json").unlink()
+    assert not run_stage(recipe(pair_model, run="here"), tmp_path, reporter=SilentReporter()).skipped
+    assert (found.folder / "profile.json").is_file()
+
+
+def test_a_busy_machine_is_told(tmp_path: Path, pair_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(seconds: list[float]) -> Any:
+        trials = [{"label": "pipo@0%", "median_step_s": one} for one in seconds]
+        return lambda *_: ([{"requests": 1}], trials)
+
+    class Heard(SilentReporter):
+        """Keeps warnings."""
+
+        def warn(self, message: str) -> None:
+            heard.append(message)
+
+    here = machine_of(recipe(pair_model).engine)
+    monkeypatch.setattr(steps, "open_arms", lambda *_: [])
+    for name, seconds, least in (("idle", [0.9, 0.8, 0.82], 0.8), ("busy", [0.4, 0.8, 1.2], 0.4)):
+        heard: list[str] = []
+        monkeypatch.setattr(steps, "measure_users", measure(seconds))
+        (tmp_path / name).mkdir()
+        one = recipe(pair_model, loads={"requests": [1]})
+        found = steps.measure_steps(one, tmp_path / name, here, Engines().open, Heard())
+        assert found == {1: {"pipo@0%": least}}
+        assert [("2.0 times as long" in line) for line in heard] == ([True] if name == "busy" else [])
 
 
 def test_rows_of_a_training_set_are_asked_and_not_graded(
