@@ -9,8 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
-from statistics import median
 from typing import NamedTuple
 
 from pipo_core.bench.arms import OpenArm
@@ -24,14 +22,12 @@ class LoadTrial(NamedTuple):
     Attributes:
         tokens_per_second: real tokens of all requests together.
         step_s: seconds of a step, or of the time between two pieces of an answer where an engine reports no steps.
-        median_step_s: the median of single steps' seconds, on which pauses of the whole process tell less.
         tokens_per_step: real tokens of a step of one request, or of such a piece.
         cache_bytes: what the sequences' caches took when all had begun; None where the engine does not report it.
     """
 
     tokens_per_second: float
     step_s: float
-    median_step_s: float
     tokens_per_step: float
     cache_bytes: int | None
 
@@ -95,11 +91,9 @@ def _figures(pieces: Sequence[Sequence[_Piece]], began: float, first_end: float,
     seconds = [window[-1].at - window[0].at for window in windows]
     tokens = [sum(piece.tokens for piece in window[1:]) for window in windows]
     steps = sum(len(window) - 1 for window in windows)
-    single = [after.at - before.at for window in windows for before, after in pairwise(window)]
     return LoadTrial(
         tokens_per_second=sum(written / took for written, took in zip(tokens, seconds, strict=True)),
         step_s=sum(seconds) / steps,
-        median_step_s=median(single),
         tokens_per_step=sum(tokens) / steps,
         cache_bytes=cache_bytes,
     )
