@@ -107,6 +107,7 @@ def plan_memory(
     free: int,
     batch: int,
     chunk: int,
+    width: int = 1,
     max_length: int | None = None,
     memory_gib: float | None = None,
 ) -> MemoryPlan:
@@ -119,6 +120,7 @@ def plan_memory(
         free: bytes that this process can still take.
         batch: the most sequences that run together.
         chunk: the most prompt positions that are read at once.
+        width: tokens a position.
         max_length: the most tokens of prompt and budget together; None for no fixed limit.
         memory_gib: memory besides the weights; None for most of ``free``.
 
@@ -133,11 +135,11 @@ def plan_memory(
     allowed = int(free * _SHARE if memory_gib is None else memory_gib * GIB)
     cost = sequence_cost(config, dtype, with_mtp=with_mtp)
     plan = MemoryPlan(cost, allowed - reading_bytes(config, dtype, chunk))
-    shortest = min(_SHORTEST, max_length or _SHORTEST)
+    shortest = _SHORTEST if max_length is None else min(_SHORTEST, -(-max_length // width))
     if cost.of(batch + 1, shortest) > plan.budget:  # one of them is being read
         count = plan.budget // cost.of(1, shortest) - 1
         raise MachineError(
-            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: one sequence of only {shortest} tokens takes "
+            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: one sequence of only {shortest} positions takes "
             f"{cost.of(1, shortest) / 2**20:.1f} MiB, and reading prompts {(allowed - plan.budget) / 2**20:.1f} MiB",
             hint=f"engine.batch={count}" if count >= 1 else "a smaller engine.prefill_chunk, or more memory",
         )

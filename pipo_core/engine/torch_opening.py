@@ -125,6 +125,7 @@ def engine_on(
         free=free_bytes(model.device),
         batch=settings.batch,
         chunk=settings.prefill_chunk,
+        width=method.spec.cache_width,
         max_length=settings.max_length,
         memory_gib=settings.memory_gib,
     )
