@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipo_core.engine import Engine, Engines
+from pipo_core.engine import Engine
 from pipo_core.errors import UsageError
 from pipo_core.model.shapes import SHAPES
-from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.bench import BenchArm, BenchRecipe
 from pipo_core.recipes.common import EngineSettings, RemoteSettings, TorchSettings
 from pipo_core.recipes.methods import Decoding
 
@@ -43,12 +43,12 @@ class OpenArm:
         return self.decoding.label(self.name)
 
 
-def open_arms(recipe: BenchRecipe, open_engine: OpenEngine | None = None) -> list[OpenArm]:
+def open_arms(recipe: BenchRecipe, open_engine: OpenEngine) -> list[OpenArm]:
     """Return the arms of a bench with their engines, in the recipe's order.
 
     Args:
         recipe: the settings, with paths on this disk in place of names.
-        open_engine: opens an engine; None for one that shares weights between engines.
+        open_engine: opens an engine.
 
     Raises:
         UsageError: if the recipe names an unknown shape, or an arm has no checkpoint.
@@ -57,14 +57,11 @@ def open_arms(recipe: BenchRecipe, open_engine: OpenEngine | None = None) -> lis
     """
     if recipe.random_weights is not None and recipe.random_weights not in SHAPES:
         raise UsageError(f"no shape is called {recipe.random_weights!r}", hint=f"one of {', '.join(SHAPES)}")
-    open_engine = open_engine or Engines().open
     requests = max([1, *recipe.concurrency])
     opened: list[OpenArm] = []
     with ExitStack() as failing:
         for arm in recipe.arms:
-            source = recipe.random_weights if arm.ckpt is None else Path(arm.ckpt)
-            if source is None:
-                raise UsageError(f"arm {arm.name} has no checkpoint")
+            source = source_of(recipe, arm)
             settings = recipe.engine_of(arm)
             for decoding in arm.decodings():
                 engine = open_engine(source, decoding, _with_places(settings, requests))
@@ -74,6 +71,18 @@ def open_arms(recipe: BenchRecipe, open_engine: OpenEngine | None = None) -> lis
                 opened.append(OpenArm(arm.name, decoding, engine, _where(settings), salt))
         failing.pop_all()
     return opened
+
+
+def source_of(recipe: BenchRecipe, arm: BenchArm) -> Path | str:
+    """Return the folder of an arm's checkpoint, or the shape whose random weights it has.
+
+    Raises:
+        UsageError: if it has neither.
+    """
+    source = recipe.random_weights if arm.ckpt is None else Path(arm.ckpt)
+    if source is None:
+        raise UsageError(f"arm {arm.name} has no checkpoint")
+    return source
 
 
 def _with_places(settings: EngineSettings, requests: int) -> EngineSettings:

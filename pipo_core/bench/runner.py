@@ -13,10 +13,11 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.bandwidth import read_bandwidth
 from pipo_core.bench.latency import check_latency, measure_latency
+from pipo_core.bench.lossless import prove_arms
 from pipo_core.bench.roofline import Device, known_device
 from pipo_core.bench.throughput import measure_throughput
 from pipo_core.bench.training import TrainingCase, measure_training
-from pipo_core.engine import Reports, check_engine
+from pipo_core.engine import Engines, Reports, check_engine
 from pipo_core.engine.torch_opening import prepare
 from pipo_core.errors import UsageError
 from pipo_core.files import write_json
@@ -58,12 +59,14 @@ def run_bench(
         UsageError: if no token would follow the first step, the baseline has several thresholds, or a shape is unknown.
         CheckpointError: if a checkpoint cannot be read.
         MachineError: if the device is absent, a batch or a training pass does not fit, or a server is not there.
-        PipoError: if an engine fails, or does not give exactly the answers that are asked for.
+        PipoError: if an engine fails, or does not give exactly the answers that are asked for, or if an arm that
+            claims to be lossless is not.
     """
     reporter = reporter or SilentReporter()
     check_latency(recipe)
     for settings in recipe.servers():
         check_engine(settings)
+    open_engine = open_engine or Engines().open
     arms = open_arms(recipe, open_engine)
     reports = next((arm.engine.reports for arm in arms if arm.engine.reports.device is not None), Reports())
     name = reports.device or "unknown"
@@ -74,6 +77,7 @@ def run_bench(
     if recipe.servers():
         name = "servers" if reports.device is None else f"{name} and servers"
     try:
+        lossless = prove_arms(recipe, arms, open_engine, reporter)
         lengths, trials = measure_latency(recipe, arms, device, reporter)
         throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
     finally:
@@ -93,6 +97,7 @@ def run_bench(
         "machine": {**machine(), "device": name, "threads": torch.get_num_threads(), "clocks": clocks()},
         "limits_of": None if device is None else asdict(device),
         "versions": versions(),
+        "lossless": lossless,
         "lengths": lengths,
         "throughput": throughput,
         "training": [],
