@@ -107,7 +107,9 @@ def estimate_of(recipe: AnyTraining) -> MemoryEstimate | None:
     """
     try:
         config = config_of(recipe.model)
-        teacher = config_of(recipe.teacher) if isinstance(recipe, DistillRecipe) else None
+        teacher = None
+        if isinstance(recipe, DistillRecipe) and recipe.teacher is not None and recipe.teacher_engine is None:
+            teacher = config_of(recipe.teacher)
         return estimate_memory(recipe, config, fast_kernels=kernels()["flash-linear-attention"], teacher=teacher)
     except (CheckpointError, UsageError):  # the training itself says what is wrong
         return None
@@ -133,8 +135,8 @@ def estimate_memory(
         recipe: what to train.
         config: of the model.
         fast_kernels: whether flash-linear-attention computes the linear-attention layers.
-        teacher: of a distillation's teacher, None for fine-tuning. The teacher's activations and the rollouts' caches
-            are gone before the student's forward pass, and are not counted.
+        teacher: of a distillation's teacher; None for fine-tuning, and if servers answer for it. The teacher's
+            activations and the rollouts' caches are gone before the student's forward pass, and are not counted.
 
     Raises:
         CheckpointError: if no model can be built from a configuration.
