@@ -9,6 +9,7 @@ from transformers.generation import GenerationMixin
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5PreTrainedModel, Qwen3_5TextModel
 
+from pipo_core.model.chunk_size import MOST, MOST_OF_DIVERGENCE, positions_at_once
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
 from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.distillation import DistillationLoss, Head, distillation_loss
@@ -197,14 +198,15 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
             weights: for the chunk size.
         """
         valid = sampled != IGNORED
+        weight = self.lm_head.weight
         return distillation_loss(
-            Head(hidden[valid], self.lm_head.weight),
+            Head(hidden[valid], weight),
             teacher.at(places, valid),
             sampled[valid],
             mode=teacher.mode,
             temperature=teacher.temperature,
             top_k=teacher.top_k,
-            chunk=weights.chunk,
+            chunk=weights.chunk or positions_at_once(weight, most=MOST_OF_DIVERGENCE, bytes_each=12),
         )
 
     def _regular_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
@@ -229,7 +231,9 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         return drafted
 
     def _head_loss(self, hidden: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> HeadLoss:
-        return head_loss(hidden, self.lm_head.weight, labels, chunk=weights.chunk)
+        weight = self.lm_head.weight
+        chunk = weights.chunk or positions_at_once(weight, most=MOST, bytes_each=6)
+        return head_loss(hidden, weight, labels, chunk=chunk)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -16,12 +16,12 @@ class LossWeights:
     Attributes:
         mtp: λ_mtp, weight of the draft's loss.
         confidence: λ_conf, weight of the confidence head's binary cross-entropy.
-        chunk: positions projected to the vocabulary at once.
+        chunk: positions projected to the vocabulary at once; None for what the free memory allows (`chunk_size`).
     """
 
     mtp: float = 1.0
     confidence: float = 1.0
-    chunk: int = 2048
+    chunk: int | None = None
 
 
 class TeacherTargets(NamedTuple):

@@ -95,10 +95,11 @@ class Divergence(RecipeModel):
         default=None, gt=0, le=10, description="Divides both models' logits; null: the rollouts' temperature."
     )
     top_k: int = Field(default=32, ge=1, description="topk modes only: the likeliest tokens of each model.")
-    chunk: int = Field(
-        default=1024,
+    chunk: Annotated[int | None, NEUTRAL] = Field(
+        default=None,
         ge=1,
-        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry.",
+        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry; null: "
+        "1024, or fewer where less memory is free.",
     )
 
 
@@ -127,7 +128,7 @@ class DistillRecipe(TrainingRecipe):
     )
     teacher_engine: RemoteSettings | None = Field(
         default=None,
-        description="Servers of the teacher, which tell its likeliest tokens ([training](serving.md#a-teacher)); "
+        description="Servers of the teacher, which tell its likeliest tokens ([serving.md](serving.md#a-teacher)); "
         "null: the teacher runs in the training process.",
     )
     teacher_device: Annotated[str, NEUTRAL] = Field(

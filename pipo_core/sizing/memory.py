@@ -16,6 +16,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.checkpoint import empty_model, load_config
+from pipo_core.model.chunk_size import MOST, MOST_OF_DIVERGENCE
 from pipo_core.model.shapes import shape_config
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.recipes.sft import PadPhase
@@ -244,7 +245,10 @@ def head_bytes(recipe: AnyTraining, config: Qwen3_5TextConfig, positions: int) -
     """
     number = 4 if recipe.precision == "fp32" else 2
     distills = isinstance(recipe, DistillRecipe)
-    chunk = recipe.kl.chunk if isinstance(recipe, DistillRecipe) else recipe.loss.chunk
+    given, most = (
+        (recipe.kl.chunk, MOST_OF_DIVERGENCE) if isinstance(recipe, DistillRecipe) else (recipe.loss.chunk, MOST)
+    )
+    chunk = given or most
     scores = min(chunk, positions) * config.vocab_size
     # fp32 scores, beside bf16 ones in bf16; a divergence holds both models' scores and a gradient.
     workspace: int = scores * (12 if distills else 4 if number == 4 else 6)
