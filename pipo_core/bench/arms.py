@@ -57,7 +57,7 @@ def open_arms(recipe: BenchRecipe, open_engine: OpenEngine) -> list[OpenArm]:
     """
     if recipe.random_weights is not None and recipe.random_weights not in SHAPES:
         raise UsageError(f"no shape is called {recipe.random_weights!r}", hint=f"one of {', '.join(SHAPES)}")
-    requests = max([1, *recipe.concurrency])
+    requests = max([1, *recipe.concurrency, *(recipe.users.requests if recipe.users else ())])
     opened: list[OpenArm] = []
     with ExitStack() as failing:
         for arm in recipe.arms:
@@ -74,7 +74,7 @@ def open_arms(recipe: BenchRecipe, open_engine: OpenEngine) -> list[OpenArm]:
 
 
 def source_of(recipe: BenchRecipe, arm: BenchArm) -> Path | str:
-    """Return the folder of an arm's checkpoint, or the shape whose random weights it has.
+    """Return an arm's checkpoint folder, or the name of the shape whose weights are random.
 
     Raises:
         UsageError: if it has neither.

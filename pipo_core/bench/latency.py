@@ -44,6 +44,8 @@ def measure_latency(
     Raises:
         PipoError: if an engine fails, or does not give exactly the answers that are asked for.
     """
+    if not recipe.prompt_tokens:
+        return [], []
     trials = _run_trials(recipe, arms, reporter)
     rows = [
         {"prompt_tokens": length, "arms": _arm_figures(recipe, arms, trials, length, device)}

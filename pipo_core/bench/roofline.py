@@ -1,11 +1,12 @@
 """Hardware limits of the time per token and of the time to the first token, computed from shapes alone.
 
 A decode step must read each weight that it uses once, and the keys, values and states of each sequence; the memory's
-bandwidth limits it. A prefill must do its multiplications; the peak of the arithmetic limits it. The limit over a
-measured time tells how much can still be gained. Only the network's bytes and operations count. Sampling, launches and
-synchronisations do not, so the figures are lower bounds of the time.
+bandwidth limits it, and for many sequences or verified positions the peak of the arithmetic units. A prefill must do
+its multiplications; the peak limits it. The limit over a measured time tells how much can still be gained. Only the
+network's bytes and operations count. Sampling, launches and synchronisations do not, so the figures are lower bounds of
+the time.
 
-The bytes of a step are those of `pipo_core.decode.traffic`.
+The bytes and operations of a step are those of `pipo_core.decode.traffic`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.traffic import step_bytes
+from pipo_core.decode.traffic import step_bytes, step_operations
 from pipo_core.model.sizes import model_sizes
 from pipo_core.recipes.methods import METHODS, MethodName
 
@@ -25,6 +26,11 @@ class Device:
     name: str
     bandwidth: float
     flops: float
+
+    @property
+    def balance(self) -> float | None:
+        """Operations for each byte at which arithmetic and memory are equally busy; None if the peak is not known."""
+        return self.flops / self.bandwidth if self.flops else None
 
 
 DEVICES = {
@@ -47,6 +53,14 @@ def known_device(name: str) -> Device | None:
     return next((device for key, device in DEVICES.items() if key.lower() in name.lower()), None)
 
 
+def step_limit(
+    config: Qwen3_5TextConfig, method: MethodName, device: Device, load: StepLoad, *, weight_bytes: int = 2
+) -> float:
+    """Return the least seconds of a decode step: the longer of moving its bytes and doing its operations."""
+    moving = step_bytes(config, method, load, weight_bytes=weight_bytes) / device.bandwidth
+    return max(moving, step_operations(config, method, load) / device.flops) if device.flops else moving
+
+
 def tpot_limit(
     config: Qwen3_5TextConfig,
     method: MethodName,
@@ -57,7 +71,7 @@ def tpot_limit(
     weight_bytes: int = 2,
 ) -> float:
     """Return the least seconds per real token of each sequence, if a step writes ``tokens_per_step`` on average."""
-    return step_bytes(config, method, load, weight_bytes=weight_bytes) / device.bandwidth / tokens_per_step
+    return step_limit(config, method, device, load, weight_bytes=weight_bytes) / tokens_per_step
 
 
 def prefill_flops(config: Qwen3_5TextConfig, method: MethodName, tokens: int) -> float:

@@ -12,11 +12,13 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.bandwidth import read_bandwidth
+from pipo_core.bench.equal_memory import compute_equal_memory, measure_equal_memory
 from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.lossless import prove_arms
 from pipo_core.bench.roofline import Device, known_device
 from pipo_core.bench.throughput import measure_throughput
 from pipo_core.bench.training import TrainingCase, measure_training
+from pipo_core.bench.users import measure_users
 from pipo_core.engine import Engines, Reports, check_engine
 from pipo_core.engine.torch_opening import prepare
 from pipo_core.errors import UsageError
@@ -36,7 +38,11 @@ DEFINITIONS = {
     "tokens_per_slot": "real tokens / decode steps, over all measured trials",
     "tokens_per_second": "real tokens of all answers / seconds from the first request to the last answer",
     "training": "forward, losses and backward of one row without PADs; tokens / median seconds of a pass",
-    "of_limit": "the device's limit (bytes for TPOT, operations for TTFT) / the median; 1 is all that it allows",
+    "of_limit": "the device's limit (bytes or operations for steps, operations for TTFT) / the median; 1 is all that "
+    "it allows",
+    "users": "requests of one prompt decode together: real tokens a second from when all have begun until the first "
+    "ends; limit_speedup is the ratio that the device's limits give",
+    "equal_memory": "sequences that fit beside the weights in the same memory, computed and by the engine's plan",
 }
 
 
@@ -63,10 +69,10 @@ def run_bench(
             claims to be lossless is not.
     """
     reporter = reporter or SilentReporter()
+    open_engine = open_engine or Engines().open
     check_latency(recipe)
     for settings in recipe.servers():
         check_engine(settings)
-    open_engine = open_engine or Engines().open
     arms = open_arms(recipe, open_engine)
     reports = next((arm.engine.reports for arm in arms if arm.engine.reports.device is not None), Reports())
     name = reports.device or "unknown"
@@ -76,10 +82,21 @@ def run_bench(
         device = Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0) if on_cpu else known_device(name)
     if recipe.servers():
         name = "servers" if reports.device is None else f"{name} and servers"
+    memory = recipe.equal_memory
+    equal: dict[str, Any] | None = None
+    users: list[dict[str, Any]] = []
+    of_users: list[dict[str, Any]] = []
+    of_memory: list[dict[str, Any]] = []
     try:
         lossless = prove_arms(recipe, arms, open_engine, reporter)
+        if memory is not None:
+            equal = {"gib": memory.gib, "computed": compute_equal_memory(memory, arms, device), "measured": []}
         lengths, trials = measure_latency(recipe, arms, device, reporter)
         throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
+        if recipe.users is not None:
+            users, of_users = measure_users(recipe, recipe.users, arms, device, reporter)
+        if memory is not None and equal is not None and memory.measured:
+            equal["measured"], of_memory = measure_equal_memory(recipe, memory, arms, device, open_engine, reporter)
     finally:
         for arm in arms:
             arm.engine.close()
@@ -95,14 +112,16 @@ def run_bench(
         "definitions": DEFINITIONS,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": {**machine(), "device": name, "threads": torch.get_num_threads(), "clocks": clocks()},
-        "limits_of": None if device is None else asdict(device),
+        "limits_of": None if device is None else {**asdict(device), "balance": device.balance},
         "versions": versions(),
         "lossless": lossless,
         "lengths": lengths,
         "throughput": throughput,
+        "users": users,
+        "equal_memory": equal,
         "training": [],
     }
-    raw = {"raw": trials, "raw_throughput": concurrent}
+    raw = {"raw": trials, "raw_throughput": concurrent, "raw_users": of_users, "raw_equal_memory": of_memory}
     write_json(out / RESULTS, {**results, **raw})
     if recipe.training_tokens:
         arms.clear()  # training passes run in other processes, which need the memory

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipo_core.bench.load_tables import equal_memory_tables, users_table
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
 _TORCH = "torch"
@@ -16,6 +17,7 @@ def latency_tables(results: Mapping[str, Any]) -> list[Table]:
     """
     asked = f"{results['trials']} trials of {results['new_tokens']} new tokens, batch {results['batch']}"
     over = f"; ×: speed-up over {results['baseline']}" if results["baseline"] else ""
+    over += _balance(results)
     rows = [(f"{length['prompt_tokens']:,}", arm) for length in results["lengths"] for arm in length["arms"]]
     times = Table(
         f"{asked}, on {results['machine']['device']}; medians [quartiles]{over}",
@@ -32,6 +34,12 @@ def latency_tables(results: Mapping[str, Any]) -> list[Table]:
     )
     named = 2  # columns that say which row it is
     return [without_empty_columns(times), *(one for one in [without_empty_columns(steps)] if len(one.columns) > named)]
+
+
+def _balance(results: Mapping[str, Any]) -> str:
+    """Return how much arithmetic the device has beside its memory, on which ratios of TTFT depend."""
+    balance = (results.get("limits_of") or {}).get("balance")
+    return f"; the device does {balance:.0f} operations for each byte that it reads" if balance else ""
 
 
 def _engine(arm: Mapping[str, Any], results: Mapping[str, Any]) -> str:
@@ -104,8 +112,12 @@ def training_table(results: Mapping[str, Any]) -> Table:
 
 def bench_tables(results: Mapping[str, Any]) -> list[Table]:
     """Return the tables for which the results have figures."""
-    tables = latency_tables(results)
+    tables = latency_tables(results) if results["lengths"] else []
     tables += [throughput_table(results)] if results["throughput"] else []
+    if results.get("users"):
+        tables.append(users_table(results))
+    if results.get("equal_memory"):
+        tables += equal_memory_tables(results)
     tables += [training_table(results)] if results.get("training") else []
     return tables
 

@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5DecoderLayer, Qwen3_5TextModel
 
+from pipo_core.decode.attention import attend, needs_mask
 from pipo_core.decode.cache import SequenceCache
 from pipo_core.decode.kernels import PLAIN, Kernels, kernels_for
 from pipo_core.decode.layers import (
     AttentionWeights,
     FeedForwardWeights,
     GatedDeltaWeights,
-    attend_in_blocks,
     feed_forward,
     rms_norm,
 )
@@ -147,7 +147,7 @@ def _angles(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Return cosines and sines ``[B, 1, R]`` of the positions, and a mask if a sequence may not see all positions."""
     cos, sin = rotary(inputs, cache.positions()[None])
-    return cos, sin, None if cache.count == 1 and cache.block == 1 else cache.mask()
+    return cos, sin, cache.mask() if needs_mask(cache, 1) else None
 
 
 def _attend(
@@ -164,11 +164,6 @@ def _attend(
     mixer: Any = layer.self_attn
     q, gate, k, v = run.attention_inputs(hidden, AttentionWeights.of(layer), cos, sin, run.product)
     keys, values = cache.update(k[:, :, None], v[:, :, None], index)
-    # The query heads of one key head take the place of a sequence's queries, so keys need not be repeated.
-    grouped = q.view(len(q), keys.shape[1], -1, q.shape[-1])
-    if cache.block > 1 and mask is not None:
-        mixed = attend_in_blocks(grouped, keys, values, mask, mixer.scaling, cache.block)
-    else:
-        mixed = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=mixer.scaling)
+    mixed = attend(q[:, None], keys, values, cache, mask, mixer.scaling)[:, 0]
     after = FeedForwardWeights.of(layer)
-    return run.attention_outputs(hidden, mixed.reshape(q.shape), gate, mixer.o_proj.weight, after, run.product)
+    return run.attention_outputs(hidden, mixed, gate, mixer.o_proj.weight, after, run.product)

@@ -182,6 +182,11 @@ class SequenceCache:
         """Return True: sequences come here after their prefill."""
         return True
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers' buffers."""
+        return sum(buffer.nbytes for layer in self.layers for buffer in layer.buffers)
+
     # ------------------------------------------------------------ what a step calls
 
     def positions(self, width: int = 1) -> torch.Tensor:
@@ -191,6 +196,10 @@ class SequenceCache:
     def seen(self, width: int = 1) -> int:
         """Return how many positions the layers are given with ``width`` new ones; a mask tells which are valid."""
         return self.longest + width if self.block == 1 else self.capacity
+
+    def spans(self, width: int = 1) -> list[int]:
+        """Return how many positions each sequence's last of ``width`` new ones may see, itself included."""
+        return [length + width for length in self._lengths]
 
     def mask(self, width: int = 1) -> torch.Tensor:
         """Return ``[B, 1, W, K]``, True where a new position may look: its sequence's past and itself."""
@@ -220,13 +229,22 @@ class SequenceCache:
 
     # ------------------------------------------------------------ sequences come and go
 
-    def load(self, states: Sequence[Sequence[torch.Tensor]], lengths: Sequence[int]) -> None:
-        """Fill an empty cache with sequences whose positions start at index 0; one sequence of tensors a layer."""
+    def load(
+        self, states: Sequence[Sequence[torch.Tensor]], lengths: Sequence[int], rows: Sequence[int] | None = None
+    ) -> None:
+        """Fill an empty cache with sequences whose positions start at index 0.
+
+        Args:
+            states: a sequence of tensors a layer.
+            lengths: positions of each sequence.
+            rows: which row of the tensors each sequence takes; None for its own.
+        """
         self.count = len(lengths)
         self._lengths = list(lengths)
         for layer, tensors in zip(self.layers, states, strict=True):
             for buffer, tensor in zip(layer.buffers, tensors, strict=True):
-                _part(buffer, slice(0, self.count), tensor).copy_(tensor)
+                taken = tensor if rows is None else tensor[list(rows)]
+                _part(buffer, slice(0, self.count), taken).copy_(taken)
         self._refresh()
 
     @torch.inference_mode()

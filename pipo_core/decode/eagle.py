@@ -44,12 +44,14 @@ class EagleState(RunningState):
         tokens: what the last step wrote, ``[B, n + 1]``; the last of each sequence's ``counts[b]`` is pending.
         counts: ``[B]``.
         hidden: hidden states at the positions that predicted ``tokens``, ``[B, n + 1, H]``.
+        steps: how many steps each sequence has taken since its prompt, ``[B]``.
     """
 
     mtp_cache: SequenceCache
     tokens: torch.Tensor
     counts: list[int]
     hidden: torch.Tensor
+    steps: list[int]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,14 @@ class EagleMethod(Method[EagleState]):
 
     Attributes:
         drafts: ``n``, the chain's length.
+        acceptance: for measurements, the share of all drafts to accept, evenly spread over steps, whatever the model
+            says of them: the text is then not the model's. None to verify them.
     """
 
     spec = METHODS["eagle"]
 
     drafts: int = field(default=3, kw_only=True)
+    acceptance: float | None = field(default=None, kw_only=True)
 
     @property
     def max_step_tokens(self) -> int:
@@ -81,6 +86,7 @@ class EagleMethod(Method[EagleState]):
             tokens=torch.nn.functional.pad(first[:, None], (0, self.drafts)),
             counts=[1] * len(first),
             hidden=torch.nn.functional.pad(read.hidden[:, None], (0, 0, 0, self.drafts)),
+            steps=[0] * len(first),
         )
         return state, StepOutput(first[:, None], torch.ones_like(first), scores=sampler.take_scores())
 
@@ -92,12 +98,19 @@ class EagleMethod(Method[EagleState]):
         fed = torch.cat([_pending(state), drafts], dim=1)  # x_P, d_1 … d_n
         state.cache.reserve(self.drafts + 1)
         hidden, logits, pending = self.run(_read, self.model, state.cache, fed)  # h_P … h_{P+n}, p_0 … p_n
-        state.tokens, state.counts = _verify(logits, drafts, state.sampler)
+        state.tokens, state.counts = _verify(logits, drafts, state.sampler, self._decided(state))
+        state.steps = [step + 1 for step in state.steps]
         state.cache.commit(state.counts, pending)
         state.sampler.advance(state.counts)
         state.hidden = hidden
         counts = torch.tensor(state.counts, device=self.model.device)
         return StepOutput(state.tokens, counts, offered=self.drafts, scores=state.sampler.take_scores())
+
+    def _decided(self, state: EagleState) -> torch.Tensor | None:
+        """Return how many drafts of each sequence this step accepts, ``[B]``; None if the model decides."""
+        if self.acceptance is None:
+            return None
+        return state.sampler.spread(self.acceptance * self.drafts, state.steps)
 
     def _draft(self, state: EagleState) -> torch.Tensor:
         """Return ``d_1 … d_n``, ``[B, n]``; the MTP cache then holds only entries from the backbone's hidden states."""
@@ -120,6 +133,14 @@ class EagleMethod(Method[EagleState]):
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``layers + head + n·(mtp + head)``."""
         return sizes.layers + sizes.head + load.drafts * (sizes.mtp + sizes.head)
+
+    @override
+    @classmethod
+    def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``(n+1)·(layers + head + A·context) + n·(mtp + head + A_mtp·context)``: verified positions, drafts."""
+        verified = sizes.layers + sizes.head + sizes.attention * load.context
+        drafted = sizes.mtp + sizes.head + sizes.attention_mtp * load.context
+        return (load.drafts + 1) * verified + load.drafts * drafted
 
     @override
     @classmethod
@@ -158,13 +179,16 @@ def _pending(state: EagleState) -> torch.Tensor:
     return state.tokens.gather(1, last)
 
 
-def _verify(logits: torch.Tensor, drafts: torch.Tensor, sampler: Sampler) -> tuple[torch.Tensor, list[int]]:
+def _verify(
+    logits: torch.Tensor, drafts: torch.Tensor, sampler: Sampler, decided: torch.Tensor | None
+) -> tuple[torch.Tensor, list[int]]:
     """Return what each sequence writes, ``[B, n + 1]``, and how much of it.
 
     Args:
         logits: of ``p_0 … p_n``, ``[B, n + 1, V]``.
         drafts: ``d_1 … d_n``, ``[B, n]``.
         sampler: of the sequences.
+        decided: how many drafts each sequence accepts, ``[B]``; None for those that equal what is sampled.
     """
     written = []
     counts = torch.zeros(len(drafts), dtype=torch.long, device=drafts.device)
@@ -172,13 +196,16 @@ def _verify(logits: torch.Tensor, drafts: torch.Tensor, sampler: Sampler) -> tup
     for place in range(logits.shape[1]):
         token = torch.zeros_like(counts)
         token[going] = sampler.sample(logits[going, place], indices=going, ahead=place)  # y ~ p_j
+        if decided is not None and place < drafts.shape[1]:
+            token[going] = torch.where(decided[going] > place, drafts[going, place], token[going])
         writes = torch.zeros_like(counts, dtype=torch.bool).index_fill(0, going, True)
         sampler.count(token, writes)
         counts += writes
         written.append(token)
         if place == drafts.shape[1]:
             break
-        going = going[token[going] == drafts[going, place]]
+        goes_on = token[going] == drafts[going, place] if decided is None else decided[going] > place
+        going = going[goes_on]
         if not going.numel():
             break
     tokens = torch.stack(written, dim=1)

@@ -191,30 +191,6 @@ def attention_outputs(
     return feed_forward(x + product(gated, out), after, product)
 
 
-def attend_in_blocks(
-    q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scale: float, block: int
-) -> torch.Tensor:
-    """Return what queries ``[B, heads, Q, D]`` read of ``K`` positions, a whole number of blocks.
-
-    Few queries over many positions leave a GPU idle if one worker sums a head's values; in blocks of positions whose
-    sums are added, as in flash-decoding, all of it works. Plain products also take a mask, with which PyTorch's
-    fused attention does not split positions.
-
-    Args:
-        q: queries.
-        keys: ``[B, heads, K, D]``, as are values.
-        values: what is read.
-        mask: True where a query may look, ``[B, 1, Q or 1, K]``.
-        scale: of the scores.
-        block: positions of a block.
-    """
-    scores = torch.matmul(q, keys.transpose(2, 3)).float() * scale
-    weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1).to(values.dtype)
-    by_block = weights.unflatten(3, (-1, block)).transpose(2, 3)  # [B, heads, blocks, Q, block]
-    sums = torch.matmul(by_block, values.unflatten(2, (-1, block)))
-    return sums.sum(dim=2, dtype=torch.float32).to(q.dtype)
-
-
 def _unit(x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
 

@@ -75,6 +75,12 @@ class RunningState:
     cache: SequenceCache
     sampler: Sampler
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of all caches' buffers."""
+        caches = (getattr(self, entry.name) for entry in fields(self))
+        return sum(cache.nbytes for cache in caches if isinstance(cache, SequenceCache))
+
     def join(self, other: Self) -> None:
         """Append the sequences of ``other``, a state of the same method."""
         for entry in fields(self):
@@ -217,6 +223,11 @@ class Method(ABC, Generic[StateT]):
     @abstractmethod
     def step_weights(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return the least number of weights that a step reads."""
+
+    @classmethod
+    @abstractmethod
+    def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return the least multiplications of a step for one sequence: with weights, keys and values."""
 
     @classmethod
     @abstractmethod

@@ -93,6 +93,12 @@ class MTPMethod(Method[MTPState]):
 
     @override
     @classmethod
+    def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``2·(layers + mtp + head) + 2·(A + A_mtp)·context``: two positions."""
+        return 2 * (sizes.layers + sizes.mtp + sizes.head + (sizes.attention + sizes.attention_mtp) * load.context)
+
+    @override
+    @classmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``KV(context) + KV_mtp(context)``."""
         return (sizes.kv + sizes.kv_mtp) * load.context

@@ -10,16 +10,16 @@ Source of the recurrence: Yang et al., *Gated Delta Networks*, arXiv 2412.06464:
     S_t = exp(g_t) · S_{t−1} + k_t ⊗ β_t (v_t − exp(g_t) · S_{t−1}ᵀ k_t),    o_t = S_tᵀ q_t
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
-from transformers.models.qwen3_5.modeling_qwen3_5 import l2norm
+from transformers.models.qwen3_5.modeling_qwen3_5 import apply_rotary_pos_emb, l2norm
 
+from pipo_core.decode.attention import attend, needs_mask
 from pipo_core.decode.cache import GatedDeltaStates, SequenceCache
 from pipo_core.decode.recurrence import Inputs, advance, convolve
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.stock_cache import cache_keyword
 
 
 def run_backbone(
@@ -38,21 +38,19 @@ def run_backbone(
         The hidden states, and for `SequenceCache.commit` the inputs of each gated-delta layer; none if not speculative.
     """
     backbone = model.text_model
-    width = inputs.shape[1]
-    positions = cache.positions(width)
-    position_embeddings = backbone.rotary_emb(inputs, positions[None].expand(3, -1, -1))
-    mask = cache.mask(width)
+    view = _View.of(cache, backbone.rotary_emb, inputs)
     pending = []
     hidden = inputs
-    for layer, states in zip(backbone.layers, cache.layers, strict=True):
+    for index, (layer, states) in enumerate(zip(backbone.layers, cache.layers, strict=True)):
+        normed = layer.input_layernorm(hidden)
         if isinstance(states, GatedDeltaStates):
-            mixed, taken = _mix(layer.linear_attn, layer.input_layernorm(hidden), states, speculative)
+            mixed, taken = _mix(layer.linear_attn, normed, states, speculative)
             pending.append(taken)
-            hidden = hidden + mixed
-            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         else:
-            hidden = layer(hidden, position_embeddings=position_embeddings, attention_mask=mask, **cache_keyword(cache))
-    normed: torch.Tensor = backbone.norm(hidden)
+            mixed = _attend(layer.self_attn, normed, index, view)
+        hidden = hidden + mixed
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    normed = backbone.norm(hidden)
     return normed, pending if speculative else []
 
 
@@ -67,15 +65,47 @@ def run_mtp(
         tokens: each position's next token, ``[B, W]``.
         hidden: the backbone's final-normed hidden states of the same positions, ``[B, W, H]``.
     """
-    width = tokens.shape[1]
-    drafted: torch.Tensor = model.mtp(
-        model.embed(tokens),
-        hidden,
-        position_ids=cache.positions(width),
-        attention_mask=cache.mask(width),
-        cache=cache,
-    )
+    block = model.mtp
+    layer: Any = block.layers[0]
+    fused = block.fuse(model.embed(tokens), hidden)
+    view = _View.of(cache, block.rotary_emb, fused)
+    mixed = fused + _attend(layer.self_attn, layer.input_layernorm(fused), 0, view)
+    drafted: torch.Tensor = block.norm(mixed + layer.mlp(layer.post_attention_layernorm(mixed)))
     return drafted
+
+
+class _View(NamedTuple):
+    """What attention layers share in a pass: the cache, which positions are new, and which they may look at."""
+
+    cache: SequenceCache
+    angles: tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each [B, W, R]
+    mask: torch.Tensor | None  # [B, 1, W, K]
+
+    @classmethod
+    def of(cls, cache: SequenceCache, rotary: Any, inputs: torch.Tensor) -> "_View":
+        """Return the view of new positions ``[B, W, H]``."""
+        width = inputs.shape[1]
+        mask = cache.mask(width) if needs_mask(cache, width) else None
+        return cls(cache, rotary(inputs, cache.positions(width)[None]), mask)
+
+
+def _attend(mixer: Any, hidden: torch.Tensor, index: int, view: _View) -> torch.Tensor:
+    """Return the full-attention mixer's output ``[B, W, H]`` (stock `Qwen3_5Attention`); keys and values are stored.
+
+    Args:
+        mixer: the stock module.
+        hidden: its normed input, ``[B, W, H]``.
+        index: of the cache's layer.
+        view: of the cache.
+    """
+    size = mixer.head_dim
+    q, gate = _heads(mixer.q_proj(hidden), 2 * size).chunk(2, dim=-1)
+    k, v = (_heads(part, size) for part in (mixer.k_proj(hidden), mixer.v_proj(hidden)))
+    q, k = apply_rotary_pos_emb(mixer.q_norm(q), mixer.k_norm(k), *view.angles, unsqueeze_dim=2)
+    keys, values = view.cache.update(k.transpose(1, 2), v.transpose(1, 2), index)
+    mixed = attend(q, keys, values, view.cache, view.mask, mixer.scaling)
+    output: torch.Tensor = mixer.o_proj((mixed * gate.sigmoid()).flatten(2))
+    return output
 
 
 def _mix(mixer: Any, hidden: torch.Tensor, states: GatedDeltaStates, speculative: bool) -> tuple[torch.Tensor, Inputs]:

@@ -14,7 +14,7 @@ never projected to the vocabulary.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from typing_extensions import override
@@ -148,7 +148,7 @@ class PairMethod(Method[PairState]):
         """Return the gate's decision, ``[B]``: ``c_i ≥ τ``, or the slot's turn where a measurement fixes the share."""
         if self.acceptance is None:
             return confidence >= state.tau
-        return state.sampler.chooses(self.acceptance)
+        return state.sampler.spread(self.acceptance) > 0
 
     def _sample_drafts(
         self, state: PairState, run: PassRunner, drafted: torch.Tensor, wanted: torch.Tensor
@@ -178,6 +178,13 @@ class PairMethod(Method[PairState]):
         projects = load.acceptance if load.batch == 1 else float(load.acceptance > 0)
         parts = sizes.layers + sizes.compressor + sizes.mtp + sizes.confidence + sizes.head
         return parts + projects * draft_head
+
+    @override
+    @classmethod
+    def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return each weight that a step reads, once, plus ``(A + A_mtp) · context/2``."""
+        weights = cls.step_weights(sizes, replace(load, batch=1))
+        return weights + (sizes.attention + sizes.attention_mtp) * load.context / 2
 
     @override
     @classmethod

@@ -35,7 +35,7 @@ def open_method(
         model: the network.
         pad_id: the tokenizer's PAD.
         tau: confidence threshold.
-        acceptance: for measurements, the share of drafts to keep, evenly spread; None to keep them by threshold.
+        acceptance: for measurements, the share of drafts to keep, evenly spread; None for the method to decide.
         draft_vocab: the ids that drafts come from; None for all.
         drafts: length of the chain of drafts.
 

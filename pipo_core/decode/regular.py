@@ -62,6 +62,12 @@ class RegularMethod(Method[RegularState]):
 
     @override
     @classmethod
+    def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``layers + head + A·context``."""
+        return sizes.layers + sizes.head + sizes.attention * load.context
+
+    @override
+    @classmethod
     def step_cache_bytes(cls, sizes: ModelSizes, load: StepLoad) -> float:
         """Return ``KV(context)``."""
         return sizes.kv * load.context

@@ -292,16 +292,21 @@ class Sampler:
         noise = keyed_uniform(seeds, slots + np.uint64(ahead), place)
         return torch.from_numpy(noise).to(self._device, torch.float32)[:, None]
 
-    def chooses(self, share: float) -> torch.Tensor:
-        """Return for each sequence whether its current slot is among the ``share`` of chosen ones, ``[B]``.
+    def spread(self, rate: float, steps: Sequence[int] | None = None) -> torch.Tensor:
+        """Return how many things each sequence's current step takes if ``rate`` a step are taken on average, ``[B]``.
 
-        Slot ``i`` is chosen if ``⌊u + (i+1)·share⌋ > ⌊u + i·share⌋``, where ``u`` in [0, 1) is the request's noise. So
-        each slot is chosen with probability ``share``, and any ``n`` slots in a row hold ``n·share`` chosen ones, up
-        to rounding: systematic sampling, which needs no long texts to come close to the share.
+        Step ``i`` takes ``⌊u + (i+1)·rate⌋ − ⌊u + i·rate⌋``, where ``u`` in [0, 1) is the request's noise. So any ``n``
+        steps in a row take ``n·rate``, up to rounding: systematic sampling, which needs no long texts to come close
+        to the rate.
+
+        Args:
+            rate: taken a step.
+            steps: the number of each sequence's step, from 0; None where every step is a slot.
         """
         start = keyed_uniform(self._seeds, np.zeros_like(self._slots), place=2)
-        reached = [np.floor(start + (self._slots + np.uint64(more)) * share) for more in (0, 1)]
-        return torch.from_numpy(reached[1] > reached[0]).to(self._device)
+        numbers = self._slots.astype(np.float64) if steps is None else np.asarray(steps, dtype=np.float64)
+        reached = [np.floor(start + (numbers + more) * rate) for more in (0, 1)]
+        return torch.from_numpy((reached[1] - reached[0]).astype(np.int64)).to(self._device)
 
 
 def keyed_uniform(seeds: np.ndarray, slots: np.ndarray, place: int) -> np.ndarray:

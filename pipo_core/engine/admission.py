@@ -1,4 +1,7 @@
-"""Decides which waiting requests start: in their order, as batch size, memory and the prefill chunk allow."""
+"""Decides which waiting requests start: in their order, as batch size, memory and the prefill chunk allow.
+
+Requests of one prompt that follow each other start together, because the prompt is then read once.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -80,28 +83,40 @@ class Admission:
         """Return how many positions prompt and answer can fill in a cache."""
         return self._positions(request) + request.max_positions(self._method.max_step_positions)
 
-    def take(self, running: Sequence[Request], reading: Request | None, cache: SequenceCache | None) -> list[Request]:
-        """Remove from the queue the requests that start now, and return them: several short ones, or one long one.
+    def places_for(self, request: Request) -> int:
+        """Return how many requests like this one the memory has room for; the batch size if there is no limit."""
+        if self._memory is None:
+            return self._batch
+        prompt, longest = self._held(self._positions(request)), self._held(self.max_positions(request))
+        return self._memory.places(longest=longest, prompt=prompt)
 
-        Their prompts, padded to one length, have at most ``chunk`` positions, unless it is a single one.
+    def take(
+        self, running: Sequence[Request], reading: Sequence[Request], cache: SequenceCache | None
+    ) -> list[Request]:
+        """Remove from the queue the requests that start now, and return them.
+
+        They have one long prompt together, or several short ones, which padded to one length have at most ``chunk``
+        positions.
 
         Args:
             running: requests that have started.
-            reading: the request whose long prompt is being read.
+            reading: the requests whose long prompt is being read.
             cache: the running sequences' cache, or the empty buffers of earlier ones.
         """
-        free = self._batch - len(running) - (reading is not None)
+        free = self._batch - len(running) - len(reading)
         if not self.waiting or not (self._filling or free * _SHARE >= min(self._batch, len(self.waiting))):
             return []
         self._filling = False
         group: list[Request] = []
+        prompts: set[tuple[int, ...]] = set()
         widest = 0
         for request in islice(self.waiting, free):
             widest = max(widest, self._positions(request))
-            if group and (len(group) + 1) * widest > self._chunk:
+            prompts.add(request.prompt_ids)
+            if len(prompts) > 1 and len(prompts) * widest > self._chunk:
                 self._filling = True  # the next group starts as soon as the running sequences have had their step
                 break
-            if self.is_long(request) and reading is not None:
+            if self.is_long(request) and reading:
                 break
             if not self._fits([*group, request], running, reading, cache):
                 break
@@ -125,20 +140,26 @@ class Admission:
         if self._max_length is not None and len(request.prompt_ids) + budget > self._max_length:
             return False
         longest, block = self._held(prompt + budget), self._held(prompt)
-        return self._memory is None or self._memory.fits(held=0, sequences=1, longest=longest, new=1, prompt=block)
+        return self._memory is None or self._memory.fits(
+            held=0, sequences=1, longest=longest, new=1, read=1, prompt=block
+        )
 
     def _fits(
-        self, new: Sequence[Request], running: Sequence[Request], reading: Request | None, cache: SequenceCache | None
+        self,
+        new: Sequence[Request],
+        running: Sequence[Request],
+        reading: Sequence[Request],
+        cache: SequenceCache | None,
     ) -> bool:
         """Return whether new sequences fit beside the running ones, all of them with their whole budgets."""
         if self._memory is None:
             return True
-        if reading is not None:  # it has not joined the others yet
-            new = [reading, *new]
+        new = [*reading, *new]  # what is being read has not joined the others yet
         return self._memory.fits(
             held=0 if cache is None else self._memory.cost.of(cache.max_sequences, cache.capacity),
             sequences=len(running) + len(new),
             longest=self._held(max(self.max_positions(request) for request in (*running, *new))),
             new=len(new),
+            read=len({request.prompt_ids for request in new}),
             prompt=self._held(max(self._positions(request) for request in new)),
         )

@@ -208,11 +208,13 @@ class Reports:
         device: name of the device that runs the model, for tables; None if unknown.
         config: the model's shape, for hardware limits; None if unknown.
         weight_bytes: bytes of one weight.
+        cache_bytes: bytes that the running sequences' caches take now; None if unknown.
     """
 
     device: str | None = None
     config: Qwen3_5TextConfig | None = None
     weight_bytes: int = 2
+    cache_bytes: int | None = None
 
 
 def request_seed(*keys: object) -> int:

@@ -38,21 +38,26 @@ class MemoryPlan:
     cost: SequenceCost
     budget: int
 
-    def fits(self, *, held: int, sequences: int, longest: int, new: int, prompt: int) -> bool:
+    def fits(self, *, held: int, sequences: int, longest: int, new: int, read: int, prompt: int) -> bool:
         """Return whether new sequences can start.
 
-        While it starts, a sequence's cache can exist three times: in the prefill cache, in its own group's cache, and
-        in the running batch's cache.
+        While they start, their prompts are in the prefill cache, once each, in their own group's cache, and, if they
+        join others, in the running batch's cache.
 
         Args:
             held: bytes that the batch's buffers take now.
             sequences: how many will run.
             longest: positions that the longest of them may reach.
             new: how many of them are new.
+            read: how many different prompts the new ones have.
             prompt: positions of the longest new prompt.
         """
-        copies = 2 if sequences > new or held else 1
-        return max(held, self.cost.of(sequences, longest)) + copies * self.cost.of(new, prompt) <= self.budget
+        copies = read + (new if sequences > new or held else 0)
+        return max(held, self.cost.of(sequences, longest)) + self.cost.of(copies, prompt) <= self.budget
+
+    def places(self, *, longest: int, prompt: int) -> int:
+        """Return how many sequences of ``longest`` positions can run at once if they start one after the other."""
+        return max((self.budget - self.cost.of(2, prompt)) // self.cost.of(1, longest), 0)
 
     @property
     def max_positions(self) -> int:

@@ -31,10 +31,9 @@ _RESERVED = 128
 
 @dataclass
 class _Reading:
-    """A long prompt that is being read piece by piece."""
+    """A long prompt that is being read piece by piece, and the requests that have it."""
 
-    writer: Writer
-    settings: PrefillSettings
+    writers: list[Writer]
     reader: PromptReader
 
 
@@ -99,7 +98,12 @@ class TorchEngine:
         """What the engine can report."""
         model = self._method.model
         device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
-        return Reports(device=device, config=model.config, weight_bytes=model.lm_head.weight.dtype.itemsize)
+        return Reports(
+            device=device,
+            config=model.config,
+            weight_bytes=model.lm_head.weight.dtype.itemsize,
+            cache_bytes=0 if self._state is None else self._state.cache_bytes,
+        )
 
     @property
     def has_work(self) -> bool:
@@ -108,7 +112,7 @@ class TorchEngine:
 
     def stats(self) -> EngineStats:
         """Return the engine's state and counts."""
-        running = len(self._running) + (self._reading is not None)
+        running = len(self._running) + (0 if self._reading is None else len(self._reading.writers))
         return EngineStats(
             running=running,
             waiting=len(self._admission.waiting),
@@ -168,6 +172,10 @@ class TorchEngine:
         self._ids.add(request.id)
         self._admission.waiting.append(request)
 
+    def places_for(self, request: Request) -> int:
+        """Return how many requests like this one the memory has room for; the batch size if there is no limit."""
+        return self._admission.places_for(self._laid_out(request))
+
     def refusal(self, request: Request) -> str | None:
         """Return why a request's prompt and budget can never fit; None if they do."""
         try:
@@ -186,11 +194,11 @@ class TorchEngine:
         """End a request and remove its sequence at once; nothing happens if it has ended or is unknown."""
         if request_id not in self._ids:
             return
-        reading = self._reading
-        if reading is not None and reading.writer.request.id == request_id:
-            self._reading = None
-            self._end(reading.writer, "cancelled")
-            return
+        for writer in () if self._reading is None else self._reading.writers:
+            if writer.request.id == request_id:
+                self._end(writer, "cancelled")
+                self._drop_ended_readers()
+                return
         for writer in self._running:
             if writer.request.id == request_id:
                 self._end(writer, "cancelled")
@@ -249,7 +257,7 @@ class TorchEngine:
             group = self._take(reading)
         self._group_next = False
         if group and self._admission.is_long(group[0]):
-            self._open_reader(group[0])
+            self._open_reader(group)
         elif group:
             self._start(group)
         elif reading is not None:
@@ -259,32 +267,41 @@ class TorchEngine:
     def _take(self, reading: _Reading | None) -> list[Request]:
         return self._admission.take(
             running=[writer.request for writer in self._running],
-            reading=None if reading is None else reading.writer.request,
+            reading=[] if reading is None else [writer.request for writer in reading.writers],
             cache=None if self._state is None else self._state.cache,
         )
 
-    def _open_reader(self, request: Request) -> None:
-        """Read the first piece of a long prompt."""
-        writer = self._writer(request)
-        with self._failing_alone(writer):
-            settings = self._settings([writer])
-            reader = self._method.open_reader([request.prompt_ids], settings, self._chunk)
-            self._reading = _Reading(writer, settings, reader)
+    def _open_reader(self, requests: Sequence[Request]) -> None:
+        """Read the first piece of a long prompt, which all the requests have."""
+        writers = [self._writer(request) for request in requests]
+        with self._failing_together(writers):
+            prompts = [request.prompt_ids for request in requests]
+            reader = self._method.open_reader(prompts, self._settings(writers), self._chunk)
+            self._reading = _Reading(writers, reader)
         if self._reading is not None:
             self._read_piece(self._reading)
 
     def _read_piece(self, reading: _Reading) -> None:
-        """Read the next piece of a long prompt; its sequence starts after the last one."""
-        writer, started = reading.writer, None
-        with self._failing_alone(writer):
-            reading.reader.advance()
-            if reading.reader.done:
-                prompts = [writer.request.prompt_ids]
-                started = self._method.prefill(prompts, reading.settings, reader=reading.reader)
-        if started is not None or writer.done:
+        """Read the next piece of a long prompt; its sequences start after the last one."""
+        writers, reader, started = reading.writers, reading.reader, None
+        with self._failing_together(writers):
+            reader.advance()
+            if reader.done:
+                prompts = [writer.request.prompt_ids for writer in writers]
+                started = self._method.prefill(prompts, reader.settings, reader=reader)
+        if started is not None or writers[0].done:
             self._reading = None
         if started is not None:
-            self._join([writer], *started)
+            self._join(writers, *started)
+
+    def _drop_ended_readers(self) -> None:
+        """Forget the requests that were cancelled while their prompt is being read, and the prompt if none is left."""
+        reading = self._reading
+        if reading is None:
+            return
+        alive = [index for index, writer in enumerate(reading.writers) if not writer.done]
+        reading.reader.keep(alive)
+        self._reading = _Reading([reading.writers[index] for index in alive], reading.reader) if alive else None
 
     def _start(self, requests: Sequence[Request]) -> None:
         """Start requests together; if that fails, start each one alone, so that only the faulty one fails."""
@@ -384,12 +401,13 @@ class TorchEngine:
         self._deltas.append(writer.end(reason, error))
 
     @contextmanager
-    def _failing_alone(self, writer: Writer) -> Iterator[None]:
-        """Let a failure of the block end this request only."""
+    def _failing_together(self, writers: Sequence[Writer]) -> Iterator[None]:
+        """Let a failure of the block end these requests only."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the request's error
-            self._fail(writer, error)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it becomes the requests' error
+            for writer in writers:
+                self._fail(writer, error)
 
     def _fail(self, writer: Writer, error: Exception) -> None:
         _LOG.debug("request %s failed", writer.request.id, exc_info=error)

@@ -57,7 +57,7 @@ class MTPBlock(nn.Module):
             attention_mask: ``[B, 1, S, K]``, True where slot may see key; plainly causal where absent.
             cache: the block's own keys and values (one layer, index 0).
         """
-        inputs = self._fuse(token_embeddings, backbone_hidden)
+        inputs = self.fuse(token_embeddings, backbone_hidden)
         if position_ids is None:
             position_ids = torch.arange(inputs.shape[1], device=inputs.device).expand(inputs.shape[0], -1)
         if attention_mask is None:
@@ -85,7 +85,7 @@ class MTPBlock(nn.Module):
 
         Prefill uses it on every prompt slot but the last: no query, no attention, no feed-forward.
         """
-        inputs = self._fuse(token_embeddings, backbone_hidden)
+        inputs = self.fuse(token_embeddings, backbone_hidden)
         layer: Any = self.layers[0]
         attention = layer.self_attn
         normed = layer.input_layernorm(inputs)
@@ -96,8 +96,8 @@ class MTPBlock(nn.Module):
         _, keys = apply_rotary_pos_emb(keys, keys, cos, sin)
         return keys, values
 
-    def _fuse(self, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor) -> torch.Tensor:
-        """Return the layer's input: embedding first, hidden state second."""
+    def fuse(self, token_embeddings: torch.Tensor, backbone_hidden: torch.Tensor) -> torch.Tensor:
+        """Return the layer's input, ``[B, S, H]``, from both, ``[B, S, H]``: embedding first, hidden state second."""
         halves = [self.pre_fc_norm_embedding(token_embeddings), self.pre_fc_norm_hidden(backbone_hidden)]
         fused: torch.Tensor = self.fc(torch.cat(halves, dim=-1))
         return fused

@@ -26,16 +26,21 @@ from pipo_core.text import did_you_mean
 
 @dataclass(frozen=True)
 class Shape:
-    """The figures in which the sizes differ.
+    """The figures in which the sizes differ; the defaults are those of all published ones.
 
     Attributes:
         hidden: ``H``.
         intermediate: width of the feed-forward layers.
-        layers: of the backbone, a multiple of 4.
+        layers: of the backbone, a multiple of ``every``.
         heads: query heads of a full-attention layer.
         kv_heads: its key and value heads.
         value_heads: of a linear-attention layer.
         tied: whether the LM head is the embedding.
+        every: of so many layers one has full attention.
+        head_dim: of a full-attention head.
+        key_heads: of a linear-attention layer.
+        linear_dim: of its heads.
+        vocabulary: tokens.
     """
 
     hidden: int
@@ -45,6 +50,11 @@ class Shape:
     kv_heads: int
     value_heads: int
     tied: bool
+    every: int = 4
+    head_dim: int = 256
+    key_heads: int = 16
+    linear_dim: int = 128
+    vocabulary: int = 248_320
 
 
 SHAPES: dict[str, Shape] = {
@@ -52,12 +62,30 @@ SHAPES: dict[str, Shape] = {
     "qwen3.5-2b": Shape(2048, 6144, 24, heads=8, kv_heads=2, value_heads=16, tied=True),
     "qwen3.5-4b": Shape(2560, 9216, 32, heads=16, kv_heads=4, value_heads=32, tied=True),
     "qwen3.5-9b": Shape(4096, 12288, 32, heads=16, kv_heads=4, value_heads=32, tied=False),
+    "many-keys": Shape(
+        256,
+        512,
+        8,
+        heads=8,
+        kv_heads=8,
+        value_heads=4,
+        tied=True,
+        every=2,
+        head_dim=128,
+        key_heads=4,
+        linear_dim=64,
+        vocabulary=1024,
+    ),
 }
-"""By catalog name."""
+"""Published sizes by catalog name, and one of ours.
+
+``many-keys`` is made for measuring, and no model: its keys and values soon outweigh its few small layers, so a CPU
+enters the regime of many users and long contexts that a published size enters on a large GPU.
+"""
 
 
 def shape_config(name: str) -> Qwen3_5TextConfig:
-    """Return the text configuration of a published size.
+    """Return the text configuration of a shape.
 
     Args:
         name: one of `SHAPES`, e.g. ``qwen3.5-4b``.
@@ -71,22 +99,23 @@ def shape_config(name: str) -> Qwen3_5TextConfig:
         )
     shape = SHAPES[name]
     return Qwen3_5TextConfig(
-        vocab_size=248_320,
+        vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
-        head_dim=256,
-        linear_num_key_heads=16,
+        head_dim=shape.head_dim,
+        full_attention_interval=shape.every,
+        linear_num_key_heads=shape.key_heads,
         linear_num_value_heads=shape.value_heads,
-        linear_key_head_dim=128,
-        linear_value_head_dim=128,
+        linear_key_head_dim=shape.linear_dim,
+        linear_value_head_dim=shape.linear_dim,
         linear_conv_kernel_dim=4,
         max_position_embeddings=262_144,
         rms_norm_eps=1e-6,
         tie_word_embeddings=shape.tied,
-        eos_token_id=248_044,
+        eos_token_id=min(248_044, shape.vocabulary - 1),
         rope_parameters={
             "rope_type": "default",
             "rope_theta": 1e7,

@@ -18,6 +18,8 @@ class ModelSizes:
         confidence: the confidence head's.
         kv: bytes of keys and values a position, of all full-attention layers of the backbone.
         kv_mtp: the same of the MTP block.
+        attention: multiplications of one query with one position's keys and values, in all full-attention layers.
+        attention_mtp: the same in the MTP block.
         states: bytes of the gated-delta layers' recurrent states (fp32) and convolution inputs.
     """
 
@@ -29,6 +31,8 @@ class ModelSizes:
     confidence: int
     kv: int
     kv_mtp: int
+    attention: int
+    attention_mtp: int
     states: int
 
 
@@ -57,6 +61,8 @@ def model_sizes(config: Qwen3_5TextConfig, weight_bytes: int = 2) -> ModelSizes:
         confidence=2 * h * h + 3 * h,
         kv=full * 2 * keys * weight_bytes,
         kv_mtp=2 * keys * weight_bytes,
+        attention=full * 2 * query,
+        attention_mtp=2 * query,
         states=linear * (value_heads * config.linear_key_head_dim * config.linear_value_head_dim * 4)
         + linear * channels * kernel * weight_bytes,
     )

@@ -5,15 +5,17 @@ from typing import Any
 
 
 def answer_seconds(bench: Mapping[str, Any], tokens: Mapping[str, float]) -> dict[str, float]:
-    """Return the seconds of an answer after the benchmark's shortest prompt: ``TTFT + (tokens − 1) · TPOT``, medians.
+    """Return the seconds of an answer after the benchmark's first prompt: ``TTFT + (tokens − 1) · TPOT``, medians.
+
+    Nothing is known of any answer if the benchmark has no table of one request at a time.
 
     Args:
         bench: the results of `run_bench`.
         tokens: real tokens of an answer by the arm's label; labels that were not measured are left out.
     """
-    arms = bench["lengths"][0]["arms"]
     return {
         arm["label"]: arm["ttft_s"]["median"] + (tokens[arm["label"]] - 1) * arm["tpot_s"]["median"]
-        for arm in arms
+        for length in bench["lengths"][:1]
+        for arm in length["arms"]
         if arm["label"] in tokens
     }

@@ -117,12 +117,11 @@ def _eval(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
 
 def _bench(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
     from pipo_core.bench.runner import run_bench
-    from pipo_core.pipeline import plots
+    from pipo_core.pipeline import speed_plots
 
     results = run_bench(recipe, out, reporter=reporter)
     if _can_draw(reporter):
-        plots.latency(results, out)
-        plots.throughput(results, out)
+        speed_plots.bench(results, out)
     return results
 
 

@@ -1,11 +1,9 @@
-"""Plots of training, evaluation and latency as PNG files, 1,280 pixels wide and readable at 800.
+"""Plots of trainings and evaluations.
 
 Each function takes a job's figures (rows of `metrics.jsonl`, `results.json`), draws the plots that they allow and
-returns the files, none if there is nothing to draw. Colours are Okabe and Ito's, which colour-blind readers can tell
-apart. matplotlib is used without a window system and without its global state.
+returns the files, none if there is nothing to draw.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipo_core.files import write_atomic
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GREY = "#555555"
-WIDTH, DPI = 8.0, 160
-FONT = 12
+from pipo_core.pipeline.drawing import COLOURS, FONT, GREY, MARKERS, WIDTH, new_figure, save, style
 
 LOSSES = {
     "loss": "sum",
@@ -44,11 +36,11 @@ def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[
     if "backbone_loss" in losses.values() and len(losses) == 2:
         losses.pop("sum")  # with one loss, the sum is the same curve
     if losses:
-        figure, axes = _figure("optimizer step", "loss (nats a token)")
+        figure, axes = new_figure("optimizer step", "loss (nats a token)")
         for index, (label, key) in enumerate(losses.items()):
             _curve(axes, rows, key, label, index)
         axes.legend(frameon=False)
-        files.append(_save(figure, folder / f"{name}_loss.png"))
+        files.append(save(figure, folder / f"{name}_loss.png"))
     shares = {
         "confidence_mean": "mean confidence",
         "confidence_target_mean": "mean of what it should say",
@@ -56,12 +48,12 @@ def training(rows: Sequence[Row], folder: Path, name: str = "training") -> list[
     }
     shares = {key: label for key, label in shares.items() if _logged(rows, key)}
     if shares:
-        figure, axes = _figure("optimizer step", "share")
+        figure, axes = new_figure("optimizer step", "share")
         for index, (key, label) in enumerate(shares.items()):
             _curve(axes, rows, key, label, index)
         axes.set_ylim(-0.02, 1.02)
         figure.legend(loc="outside lower center", frameon=False, fontsize=FONT - 1, ncols=2)
-        files.append(_save(figure, folder / f"{name}_confidence.png"))
+        files.append(save(figure, folder / f"{name}_confidence.png"))
     return files
 
 
@@ -70,8 +62,8 @@ def calibration(gate: Row, folder: Path, name: str = "calibration") -> list[Path
     figure = Figure(figsize=(WIDTH, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    _style(upper, "", "measured acceptance")
-    _style(lower, "confidence", "share of drafts")
+    style(upper, "", "measured acceptance")
+    style(lower, "confidence", "share of drafts")
     bins = [row for row in gate["bins"] if row["drafts"]]
     upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfectly calibrated")
     means = [[row[key] for row in bins] for key in ("confidence", "acceptance")]
@@ -81,7 +73,7 @@ def calibration(gate: Row, folder: Path, name: str = "calibration") -> list[Path
     upper.legend(frameon=False, fontsize=FONT - 1)
     centres = [(row["from"] + row["to"]) / 2 for row in bins]
     lower.bar(centres, [row["drafts"] / gate["drafts"] for row in bins], width=0.09, color=COLOURS[0])
-    return [_save(figure, folder / f"{name}.png")]
+    return [save(figure, folder / f"{name}.png")]
 
 
 def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> list[Path]:
@@ -92,22 +84,22 @@ def evaluation(results: Mapping[str, Any], folder: Path, name: str = "eval") -> 
         return []
     files = []
     for unit, limit in results["budget"].items():
-        figure, axes = _figure("confidence threshold τ (evenly spaced)", f"avg@{results['samples']} (%)")
+        figure, axes = new_figure("confidence threshold τ (evenly spaced)", f"avg@{results['samples']} (%)")
         accuracies = {arm["label"]: _percent(arm["budgets"][unit]["avg"]) for arm in arms}
         _over_tau(axes, arms, taus, accuracies, results["baseline"])
         axes.set_title(
             f"{results['problems']} problems, at most {limit:,} {unit} an answer; 95 % intervals",
             fontsize=FONT,
         )
-        files.append(_save(figure, folder / f"{name}_accuracy_{unit}.png"))
+        files.append(save(figure, folder / f"{name}_accuracy_{unit}.png"))
     pairs = [arm for arm in arms if arm["tau"] is not None]
     if any(arm["budgets"]["tokens"]["tokens_per_slot"] is None for arm in pairs):
         return files  # the engine does not report slots
-    figure, axes = _figure("confidence threshold τ (evenly spaced)", "real tokens a slot")
+    figure, axes = new_figure("confidence threshold τ (evenly spaced)", "real tokens a slot")
     tokens = {arm["label"]: (arm["budgets"]["tokens"]["tokens_per_slot"],) * 3 for arm in pairs}
     _over_tau(axes, pairs, taus, tokens, None)
     axes.set_ylim(0.95, 2.05)
-    files.append(_save(figure, folder / f"{name}_tokens_per_slot.png"))
+    files.append(save(figure, folder / f"{name}_tokens_per_slot.png"))
     return files
 
 
@@ -127,7 +119,7 @@ def trade_off(
     arms = [arm for arm in results["arms"] if arm["label"] in costs]
     if len(arms) < 2:
         return []
-    figure, axes = _figure(what, f"avg@{results['samples']} (%)")
+    figure, axes = new_figure(what, f"avg@{results['samples']} (%)")
     for index, arm_name in enumerate(dict.fromkeys(arm["arm"] for arm in arms)):
         of = sorted((arm for arm in arms if arm["arm"] == arm_name), key=lambda arm: arm["tau"] or 0.0)
         values, lows, highs = np.array([_percent(arm["budgets"][unit]["avg"]) for arm in of]).T
@@ -151,7 +143,7 @@ def trade_off(
             axes.annotate(text, place, (5, -4 - 12 * (index % 2)), textcoords="offset points", fontsize=FONT - 3)
     axes.set_title("numbers: threshold τ; 95 % intervals", fontsize=FONT)
     axes.legend(frameon=False, fontsize=FONT - 1)
-    return [_save(figure, folder / f"{name}.png")]
+    return [save(figure, folder / f"{name}.png")]
 
 
 def _joined(points: Sequence[tuple[str, float, float]], near: float) -> list[tuple[str, tuple[float, float]]]:
@@ -166,75 +158,6 @@ def _joined(points: Sequence[tuple[str, float, float]], near: float) -> list[tup
         (f"{group[0][0]}–{group[-1][0]}" if len(group) > 1 else group[0][0], (max(p[1] for p in group), group[0][2]))
         for group in groups
     ]
-
-
-def latency(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
-    """Draw the medians of TTFT and TPOT as bars with quartiles, one group per prompt length; return the files."""
-    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for axes, key, title in (
-        (left, "ttft_s", "time to first token (ms)"),
-        (right, "tpot_s", "time per real token (ms)"),
-    ):
-        _style(axes, "prompt length (tokens)", title)
-        _bars(axes, results["lengths"], key)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
-    figure.suptitle(
-        f"median of {results['trials']} trials, quartiles; batch {results['batch']}, "
-        f"{results['new_tokens']} new tokens, {results['machine']['device']}",
-        fontsize=FONT,
-    )
-    return [_save(figure, folder / f"{name}_latency.png")]
-
-
-def throughput(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list[Path]:
-    """Draw tokens per second, PAD not counted, over concurrent requests; return the files, none without a table."""
-    if not results["throughput"]:
-        return []
-    figure, axes = _figure("requests at once", "real tokens a second, all requests")
-    labels = list(dict.fromkeys(arm["label"] for row in results["throughput"] for arm in row["arms"]))
-    for index, label in enumerate(labels):
-        points = [
-            (row["requests"], arm["tokens_per_second"])
-            for row in results["throughput"]
-            for arm in row["arms"]
-            if arm["label"] == label
-        ]
-        requests, rates = zip(*points, strict=True)
-        medians = np.array([rate["median"] for rate in rates])
-        spread = [medians - [rate["q1"] for rate in rates], [rate["q3"] for rate in rates] - medians]
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        axes.errorbar(requests, medians, spread, color=colour, marker=marker, capsize=3, label=label)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.legend(frameon=False)
-    return [_save(figure, folder / f"{name}_throughput.png")]
-
-
-def _figure(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    _style(axes, x, y)
-    return figure, axes
-
-
-def _style(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=FONT)
-    axes.set_ylabel(y, fontsize=FONT)
-    axes.tick_params(labelsize=FONT - 1)
-    axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    data = io.BytesIO()
-    figure.savefig(data, dpi=DPI, format="png", metadata={"Software": None})
-    write_atomic(path, data.getvalue())
-    return path
 
 
 def _logged(rows: Sequence[Row], key: str) -> bool:
@@ -303,25 +226,3 @@ def _over_tau(
     axes.set_xticks(range(len(taus)), [f"{tau:g}" for tau in taus])
     axes.set_xlim(-0.5, len(taus) - 0.5)
     axes.legend(frameon=False, fontsize=FONT - 1)
-
-
-def _bars(axes: Axes, lengths: Sequence[Row], key: str) -> None:
-    labels = [arm["label"] for arm in lengths[0]["arms"]]
-    width = 0.8 / len(labels)
-    for index, label in enumerate(labels):
-        times = [length["arms"][index][key] for length in lengths]
-        q1, medians, q3 = (1e3 * np.array([time[name] for time in times]) for name in ("q1", "median", "q3"))
-        bars = axes.bar(
-            np.arange(len(lengths)) + (index - (len(labels) - 1) / 2) * width,
-            medians,
-            0.92 * width,
-            # quartiles of few trials may lie on one side of the median by rounding only
-            yerr=[np.maximum(medians - q1, 0), np.maximum(q3 - medians, 0)],
-            capsize=3,
-            color=COLOURS[index % len(COLOURS)],
-            ecolor=GREY,
-            label=label,
-        )
-        axes.bar_label(bars, fmt="{:.3g}", padding=2, fontsize=FONT - 3)
-    axes.set_xticks(range(len(lengths)), [f"{length['prompt_tokens']:,}" for length in lengths])
-    axes.margins(y=0.12)

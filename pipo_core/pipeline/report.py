@@ -7,7 +7,7 @@ from typing import Any
 from pipo_core.bench.table import bench_tables
 from pipo_core.evaluate.table import parity_table, suite_tables, suites_of_stages
 from pipo_core.files import read_json, read_jsonl, write_atomic
-from pipo_core.pipeline import plots
+from pipo_core.pipeline import plots, speed_plots
 from pipo_core.pipeline.answer_time import answer_seconds
 from pipo_core.pipeline.journal import now
 from pipo_core.pipeline.recommend import recommend
@@ -96,6 +96,8 @@ def _accuracy(name: str, results: Mapping[str, Any], folder: Path, benches: Mapp
     files = plots.evaluation(results, folder, file)
     files += plots.trade_off(results, per_slot, "real tokens a slot", folder, f"{file}_over_tokens_a_slot")
     for bench_name, bench in benches.items():
+        if not bench["lengths"]:
+            continue
         seconds = answer_seconds(bench, {label: at["mean_tokens"] for label, at in figures.items()})
         milliseconds = {label: 1000 * found for label, found in seconds.items()}
         what = f"ms an answer after {bench['lengths'][0]['prompt_tokens']:,} tokens, {bench['machine']['device']}"
@@ -114,7 +116,7 @@ def _answers(stage: Path, results: Record) -> str:
 
 
 def _speed(name: str, results: dict[str, Any], folder: Path) -> str:
-    files = plots.latency(results, folder, name) + plots.throughput(results, folder, name)
+    files = speed_plots.bench(results, folder, name)
     return "\n\n".join([f"### {name}", *(markdown(table).rstrip() for table in bench_tables(results)), _images(files)])
 
 

@@ -227,9 +227,9 @@ def _against_verified(results: Results, chosen: set[str], benches: Sequence[Resu
 
 def _seconds_line(bench: Results, tokens: Mapping[str, float]) -> Iterator[str]:
     """Yield the time of an answer of so many tokens after the shortest prompt of a benchmark."""
-    shortest = bench["lengths"][0]
     seconds = answer_seconds(bench, tokens)
-    if len(seconds) == len(tokens):
+    if seconds and len(seconds) == len(tokens):
+        shortest = bench["lengths"][0]
         told = ", ".join(f"`{label}` {1000 * found:.0f} ms" for label, found in seconds.items())
         quickest = min(seconds, key=lambda label: seconds[label])
         yield (

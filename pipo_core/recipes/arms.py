@@ -38,7 +38,8 @@ class Arm(RecipeModel):
     )
     acceptance: ShareOrSweep = Field(
         default=None,
-        description="pipo only: keep this share of the drafts, evenly spread, not by confidence; a list is a sweep.",
+        description="Keep this share of the drafts, evenly spread, in place of the gate's choice (pipo) or, in a bench "
+        "alone, of verification (eagle); a list is a sweep.",
     )
     draft_vocab: int | None = Field(
         default=None,

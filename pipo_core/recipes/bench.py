@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
-from pipo_core.recipes.base import Finding, JobRecipe, Loc, ModelRef, unique
+from pipo_core.recipes.base import Finding, JobRecipe, Loc, ModelRef, RecipeModel, unique
 from pipo_core.recipes.common import EngineSettings, Name, TorchSettings
 from pipo_core.recipes.methods import PAIRS
 
@@ -23,8 +23,34 @@ class BenchArm(Arm):
     )
 
 
+Lengths = Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+
+
+class Users(RecipeModel):
+    """The table of decoding by context and number of requests, prompts left out."""
+
+    context: Lengths = Field(description="Tokens of each request's prompt.", examples=[[2048]])
+    requests: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(
+        description="Requests that decode together.", examples=[[1, 8]]
+    )
+    new_tokens: int = Field(default=32, ge=8, description="Tokens of each answer, PAD not counted.")
+    trials: int = Field(default=3, ge=1, description="Measured rounds of each load, after one warm-up.")
+
+
+class EqualMemory(RecipeModel):
+    """The table of what each method has room for in the same memory."""
+
+    gib: float = Field(gt=0, description="Memory in GiB for weights and sequences of each arm.", examples=[8.0])
+    context: Lengths = Field(description="Tokens of each request's prompt.", examples=[[2048]])
+    measured: bool = Field(
+        default=True, description="Also run as many requests as fit; false: only what shapes alone say."
+    )
+    new_tokens: int = Field(default=32, ge=8, description="Tokens of each answer, PAD not counted.")
+    trials: int = Field(default=1, ge=1, description="Measured rounds, after one warm-up.")
+
+
 class BenchRecipe(JobRecipe):
-    """Measures TTFT, TPOT and throughput; PAD is not counted as a token."""
+    """Measures TTFT, TPOT, throughput and what fits; PAD is not counted as a token."""
 
     speed_is_the_result: ClassVar[bool] = True
 
@@ -36,8 +62,9 @@ class BenchRecipe(JobRecipe):
         default=None,
         description="Give all arms random weights in a published shape (qwen3.5-0.8b … -9b): enough to measure speed.",
     )
-    prompt_tokens: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] = Field(
-        default=[2048], description="Prompt lengths in tokens; each is one row of the table."
+    prompt_tokens: list[Annotated[int, Field(ge=2)]] = Field(
+        default=[2048],
+        description="Prompt lengths in tokens; each is one row of the table of one request at a time; empty: no table.",
     )
     new_tokens: int = Field(default=16, ge=2, description="Tokens generated in a trial, PAD not counted (paper: 16).")
     trials: int = Field(default=16, ge=1, description="Measured trials (paper: 16).")
@@ -48,6 +75,10 @@ class BenchRecipe(JobRecipe):
     concurrent_prompt_tokens: int = Field(default=128, ge=2, description="Throughput: prompt length in tokens.")
     concurrent_new_tokens: int = Field(default=64, ge=2, description="Throughput: tokens per answer, PAD not counted.")
     concurrent_trials: int = Field(default=3, ge=1, description="Throughput: measured rounds, after one warm-up.")
+    users: Users | None = Field(default=None, description="Decoding by users and context; null: no table.")
+    equal_memory: EqualMemory | None = Field(
+        default=None, description="Sequences and speed at equal memory; null: no table."
+    )
     training_tokens: list[Annotated[int, Field(ge=8, multiple_of=2)]] = Field(
         default=[],
         description="Example lengths for the table of training passes, pipo against regular; empty: no table.",
@@ -73,7 +104,7 @@ class BenchRecipe(JobRecipe):
     def findings(self) -> Iterator[Finding]:
         """Arms have different names, and each a checkpoint unless random_weights is given; baseline names an arm.
 
-        Random weights, options of methods besides tau, and training passes are the torch engine's.
+        Random weights, options of methods besides tau, equal memory and training passes are the torch engine's.
         """
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
@@ -90,6 +121,13 @@ class BenchRecipe(JobRecipe):
                 yield Finding(("arms", index, "ckpt"), message, (("random_weights",),))
             if not isinstance(self.engine_of(arm), TorchSettings):
                 yield from self._asked_findings(index, arm)
+        if not (self.prompt_tokens or self.concurrency or self.users or self.equal_memory or self.training_tokens):
+            yield Finding(("prompt_tokens",), "there is nothing to measure: give lengths here, or another table")
+        if self.equal_memory is not None:
+            for index, arm in enumerate(self.arms):
+                if not isinstance(self.engine_of(arm), TorchSettings):
+                    message = f"only the torch engine's memory is known, and arm {arm.name} has another; remove it"
+                    yield Finding(("equal_memory",), message, (("engine",), ("arms", index, "engine")))
         if self.training_tokens and not isinstance(self.engine, TorchSettings):
             message = f"only the torch engine measures training passes, and engine is {self.engine.kind}; remove it"
             yield Finding(("training_tokens",), message, (("engine",),))

@@ -8,7 +8,7 @@ from pydantic import Field
 from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
 from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, ModelRef, RecipeModel, Seed, unique
 from pipo_core.recipes.common import Budget, EngineSettings, SamplingChoice, TorchSettings
-from pipo_core.recipes.methods import PAIRS
+from pipo_core.recipes.methods import METHODS, PAIRS
 
 USUAL_QUESTIONS = 500
 """Generated questions, unless a recipe says how many."""
@@ -96,6 +96,9 @@ class EvalRecipe(JobRecipe):
         yield from baseline_findings(self.baseline, self.arms)
         for index, arm in enumerate(self.arms):
             kind = self.engine_of(arm).kind
+            if arm.acceptance is not None and METHODS[arm.method].verified:
+                message = f"method {arm.method} verifies its drafts; only a bench may take a share unseen; remove it"
+                yield Finding(("arms", index, "acceptance"), message, (("arms", index, "method"),))
             if kind != "torch":
                 yield from server_findings(index, arm, kind, (("engine",),))
             if arm.ckpt is None and kind != "remote":

@@ -60,7 +60,7 @@ METHODS: Mapping[MethodName, MethodSpec] = {
             "eagle",
             "verified drafts",
             needs=frozenset({"mtp"}),
-            options=frozenset({"drafts"}),
+            options=frozenset({"drafts", "acceptance"}),
             fixed_drafts=None,
             verified=True,
         ),
@@ -95,7 +95,7 @@ class Decoding:
     Attributes:
         method: its name.
         tau: confidence threshold; None for the method's default, or if it has no such option.
-        acceptance: share of the drafts to keep, evenly spread; None to keep them by threshold.
+        acceptance: share of the drafts to keep, evenly spread; None for the method to decide.
         draft_vocab: number of most frequent tokens that drafts come from; None for all.
         drafts: drafts per step, if the method lets it be chosen; None for `DEFAULT_DRAFTS`.
     """

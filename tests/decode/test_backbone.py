@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.decode import backbone, kernels, layers
+from pipo_core.decode import backbone, kernels
 from pipo_core.decode.cache import SequenceCache
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.checkpoint import random_weights
@@ -165,15 +165,3 @@ def test_without_a_compiler_the_plain_steps_stay(
     kernels.compile_steps(model)
     assert not model.compiled_steps
     assert "cannot compile them: no C++ compiler" in caplog.text
-
-
-@pytest.mark.parametrize(("count", "groups"), [(1, 1), (3, 4)])
-def test_reading_in_blocks_equals_attention(count: int, groups: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    q, keys, values = (
-        torch.randn(count, 2, size, 16, generator=generator, dtype=torch.float64) for size in (groups, 24, 24)
-    )
-    mask = (torch.arange(24) < torch.tensor([[5], [24], [9]])[:count])[:, None, None]
-    expected = torch.nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=0.3)
-    found = layers.attend_in_blocks(q, keys, values, mask, 0.3, 8)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)

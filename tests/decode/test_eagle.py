@@ -117,6 +117,18 @@ def test_untrained_drafts_change_nothing(
         reference.float()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 2 / 3, 1.0])
+def test_a_bench_may_take_a_share_of_the_drafts(student: Qwen3_5ForCausalPIPO, share: float) -> None:
+    """40 tokens need the prompt's step and then ``39 / (1 + 3 · share)`` more, up to a whole step."""
+    prompts = [[(7 * place + first) % student.config.vocab_size for place in range(20)] for first in range(3)]
+    method = EagleMethod(student, PAD, drafts=3, acceptance=share)
+    written, taken = decode(method, prompts, 40, [SamplingParams(seed=seed) for seed in range(3)])
+    assert abs(taken - 1 - 39 / (1 + 3 * share)) <= 1
+    if share == 0:  # nothing is taken unseen, so the text is the model's
+        params = [SamplingParams(seed=seed) for seed in range(3)]
+        assert written == with_regular(student, prompts, 40, params)
+
+
 def test_sequences_join_and_leave(student: Qwen3_5ForCausalPIPO) -> None:
     first, second = [3, 4, 5, 6, 7], [9, 8]
     params = [SamplingParams(seed=1), SamplingParams(seed=2)]

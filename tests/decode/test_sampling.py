@@ -1,5 +1,6 @@
 """Sampling against distributions worked out by hand, and noise that belongs to the request."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -141,21 +142,29 @@ def test_noise_is_uniform_and_uncorrelated() -> None:
 
 
 @given(st.floats(0, 1), st.integers(0, 2**64 - 1), st.integers(1, 60))
-def test_any_run_of_slots_holds_the_share_of_chosen_ones(share: float, seed: int, count: int) -> None:
+def test_any_run_of_slots_takes_the_share(share: float, seed: int, count: int) -> None:
     sampler = Sampler([SamplingParams(seed=seed)], [()], 10, CPU)
-    chosen = 0
+    taken = 0
     for _ in range(count):
-        chosen += int(sampler.chooses(share))
+        taken += int(sampler.spread(share))
         sampler.advance()
-    assert abs(chosen - count * share) < 1 + 1e-9
-    assert chosen == count * share or 0 < share < 1
+    assert abs(taken - count * share) < 1 + 1e-9
+    assert taken == count * share or 0 < share < 1
 
 
-def test_every_slot_is_chosen_with_the_probability_of_the_share() -> None:
+def test_every_slot_takes_with_the_probability_of_the_share() -> None:
     sampler = Sampler([SamplingParams(seed=seed) for seed in range(20_000)], [()] * 20_000, 10, CPU)
     for _ in range(5):
-        assert abs(float(sampler.chooses(0.335).float().mean()) - 0.335) < 0.012  # 3.6 standard errors
+        assert abs(float(sampler.spread(0.335).float().mean()) - 0.335) < 0.012  # 3.6 standard errors
         sampler.advance()
+
+
+@given(st.floats(0, 4), st.integers(0, 2**64 - 1), st.integers(1, 60))
+def test_steps_of_several_drafts_take_the_rate(rate: float, seed: int, count: int) -> None:
+    sampler = Sampler([SamplingParams(seed=seed)], [()], 10, CPU)
+    taken = [int(sampler.spread(rate, [step])) for step in range(count)]
+    assert abs(sum(taken) - count * rate) < 1 + 1e-9
+    assert {math.floor(rate), math.ceil(rate)} >= set(taken)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The cost of sequences, which of them fit, that no more memory is taken, and absent devices."""
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def test_sequences_wait_for_memory_and_no_more_is_ever_taken(
     engine: Any, random_model: Any, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = [greedy(n, length=4 + 17 * n % 60, max_tokens=6 + 11 * n % 20) for n in range(9)]
+    requests += [replace(requests[-1], id=f"{n} of the same prompt") for n in range(3)]
     requests.append(greedy(20, length=150, max_tokens=10))
     alone = run(engine(method, batch=1), requests)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipo_core.pipeline import plots
+from pipo_core.pipeline import plots, speed_plots
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -86,13 +86,13 @@ def test_without_a_threshold_there_is_no_curve(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lengths", [[128], [128, 2048, 131072]])
 def test_latency_draws_bars(tmp_path: Path, lengths: list[int]) -> None:
-    (file,) = plots.latency(bench(lengths), tmp_path)
+    (file,) = speed_plots.latency(bench(lengths), tmp_path)
     assert size(file)[0] == 1280
 
 
 def test_the_same_figures_give_the_same_file(tmp_path: Path) -> None:
-    (one,) = plots.latency(bench([64]), tmp_path / "a")
-    (two,) = plots.latency(bench([64]), tmp_path / "b")
+    (one,) = speed_plots.latency(bench([64]), tmp_path / "a")
+    (two,) = speed_plots.latency(bench([64]), tmp_path / "b")
     assert one.read_bytes() == two.read_bytes()
 
 
@@ -100,10 +100,10 @@ def test_throughput_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     rate = {"median": 100.0, "q1": 90.0, "q3": 120.0}
     arms = [{"label": label, "tokens_per_second": rate} for label in ("regular", "pipo@0.95")]
     results = {**bench([64]), "throughput": [{"requests": count, "arms": arms} for count in (1, 4, 64)]}
-    (file,) = plots.throughput(results, tmp_path)
+    (file,) = speed_plots.throughput(results, tmp_path)
     assert file.name == "bench_throughput.png"
     assert size(file)[0] == 1280
-    assert plots.throughput({**results, "throughput": []}, tmp_path) == []
+    assert speed_plots.throughput({**results, "throughput": []}, tmp_path) == []
 
 
 def test_calibration_is_drawn_from_the_bins_that_have_drafts(tmp_path: Path) -> None:

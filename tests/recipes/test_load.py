@@ -135,6 +135,8 @@ def test_arms_may_have_one_threshold_or_several() -> None:
         coin = parse_recipe(EVAL, "r.yaml", overrides=["arms.1.tau=null", f"arms.1.acceptance={share}"])
         assert isinstance(coin, EvalRecipe)
         assert coin.arms[1].decodings() == [Decoding("pipo", acceptance=kept) for kept in shares]
+    [problem] = _problems(EVAL, "arms.0.method=eagle", "arms.0.acceptance=0.5")
+    assert "method eagle verifies its drafts; only a bench may take a share unseen; remove it" in problem
     assert _problems(EVAL, "arms.1.tau=x") == [
         "override 'arms.1.tau=x': arms.1.tau: must be a number; got the text 'x'"
     ]
