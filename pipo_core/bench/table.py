@@ -24,6 +24,7 @@ def latency_tables(results: Mapping[str, Any]) -> list[Table]:
         ["prompt tokens", "arm", "engine", "TTFT ms", "TPOT ms", "TTFT ×", "TPOT ×"],
         [[prompt, arm["label"], _engine(arm, results), *_times(arm)] for prompt, arm in rows],
         words=(1, 2),
+        note=" ".join(proof["words"] for proof in results.get("lossless", ())),
     )
     steps = Table(
         f"{asked}: what a slot wrote, and the share of the hardware's limit that was reached",

@@ -12,10 +12,11 @@ from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.kernels import compile_steps
 from pipo_core.decode.pair import PairMethod
 from pipo_core.decode.registry import open_method
-from pipo_core.engine.memory import free_bytes, plan_memory
+from pipo_core.engine.memory import plan_memory
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.free_memory import free_bytes
 from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.model.shapes import random_shape_model
 from pipo_core.recipes.common import TorchSettings

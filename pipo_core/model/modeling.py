@@ -9,12 +9,13 @@ from transformers.generation import GenerationMixin
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5PreTrainedModel, Qwen3_5TextModel
 
+from pipo_core.model.chunk_size import MOST, MOST_OF_DIVERGENCE, positions_at_once
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
 from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.distillation import DistillationLoss, Head, distillation_loss
 from pipo_core.model.losses import IGNORED, HeadLoss, confidence_loss, head_loss
 from pipo_core.model.mtp import MTPBlock
-from pipo_core.model.outputs import LossWeights, PairOutput, PIPOOutput, TeacherTargets
+from pipo_core.model.outputs import ListedTargets, LossWeights, PairOutput, PIPOOutput, TeacherTargets
 from pipo_core.model.slots import pair_up
 from pipo_core.model.writing import write_weights
 
@@ -122,7 +123,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         labels: torch.Tensor,
         objective: Objective = "pipo",
         loss_weights: LossWeights | None = None,
-        teacher: TeacherTargets | None = None,
+        teacher: TeacherTargets | ListedTargets | None = None,
     ) -> PIPOOutput:
         """Return the training losses of a right-padded batch.
 
@@ -157,21 +158,25 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         return _pair_output(first.loss, draft.loss, logits, draft.label_logprob.exp(), weights)
 
     def _distillation_losses(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, teacher: TeacherTargets | None
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        weights: LossWeights,
+        teacher: TeacherTargets | ListedTargets | None,
     ) -> PIPOOutput:
         """``KL(p1 ‖ p_t) + λ_mtp · KL(p2 ‖ p_t) + λ_conf · BCE(c_i, min(1, p_t/p2))`` (section 4.2).
 
         At slot ``i`` the backbone's head predicts position ``2i + 2`` from the text up to ``2i + 1``, and the draft
-        position ``2i + 3`` from the text up to ``2i + 2``. The teacher's states are taken at those positions.
+        position ``2i + 3`` from the text up to ``2i + 2``. The teacher is taken at those positions.
         """
         if teacher is None:
             raise ValueError("objective distill needs the teacher's targets")
         hidden = self.run_backbone(self.compress(input_ids))
         mtp_hidden = self._draft(input_ids, hidden)
         hidden = hidden[:, :-1]
-        first = self._divergence(hidden, labels[:, 2::2], teacher.hidden[:, 1:-1:2], teacher, weights)
+        first = self._divergence(hidden, labels[:, 2::2], teacher, slice(1, -1, 2), weights)
         sampled_drafts = labels[:, 3::2]
-        draft = self._divergence(mtp_hidden, sampled_drafts, teacher.hidden[:, 2::2], teacher, weights)
+        draft = self._divergence(mtp_hidden, sampled_drafts, teacher, slice(2, None, 2), weights)
         logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[sampled_drafts != IGNORED]
         return _pair_output(first.loss, draft.loss, logits, draft.acceptance, weights)
 
@@ -179,8 +184,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         self,
         hidden: torch.Tensor,
         sampled: torch.Tensor,
-        teacher_hidden: torch.Tensor,
-        teacher: TeacherTargets,
+        teacher: TeacherTargets | ListedTargets,
+        places: slice,
         weights: LossWeights,
     ) -> DistillationLoss:
         """Return one head's divergence from the teacher, over its labelled positions.
@@ -188,19 +193,20 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         Args:
             hidden: the student's, ``[B, S, H]``.
             sampled: the tokens that the student sampled, ``[B, S]``; `IGNORED` where it sampled none.
-            teacher_hidden: ``[B, S, H_teacher]``.
             teacher: the batch's targets.
+            places: the positions after whose text the head predicts, ``S`` of them.
             weights: for the chunk size.
         """
         valid = sampled != IGNORED
+        weight = self.lm_head.weight
         return distillation_loss(
-            Head(hidden[valid], self.lm_head.weight),
-            Head(teacher_hidden[valid], teacher.head),
+            Head(hidden[valid], weight),
+            teacher.at(places, valid),
             sampled[valid],
             mode=teacher.mode,
             temperature=teacher.temperature,
             top_k=teacher.top_k,
-            chunk=weights.chunk,
+            chunk=weights.chunk or positions_at_once(weight, most=MOST_OF_DIVERGENCE, bytes_each=12),
         )
 
     def _regular_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
@@ -225,7 +231,9 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         return drafted
 
     def _head_loss(self, hidden: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> HeadLoss:
-        return head_loss(hidden, self.lm_head.weight, labels, chunk=weights.chunk)
+        weight = self.lm_head.weight
+        chunk = weights.chunk or positions_at_once(weight, most=MOST, bytes_each=6)
+        return head_loss(hidden, weight, labels, chunk=chunk)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -95,10 +95,11 @@ class Divergence(RecipeModel):
         default=None, gt=0, le=10, description="Divides both models' logits; null: the rollouts' temperature."
     )
     top_k: int = Field(default=32, ge=1, description="topk modes only: the likeliest tokens of each model.")
-    chunk: int = Field(
-        default=1024,
+    chunk: Annotated[int | None, NEUTRAL] = Field(
+        default=None,
         ge=1,
-        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry.",
+        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry; null: "
+        "1024, or fewer where less memory is free.",
     )
 
 
@@ -120,8 +121,15 @@ class DistillRecipe(TrainingRecipe):
 
     kind: Literal["distill"] = Field(default="distill", description="The kind of recipe.")
     model: ModelRef = Field(description="The student: a fine-tuned and merged pair model.", examples=["x/y"])
-    teacher: ModelRef = Field(
-        description="The teacher: an uncompressed model with the same tokenizer.", examples=["x/z"]
+    teacher: ModelRef | None = Field(
+        default=None,
+        description="The teacher: an uncompressed model with the same tokenizer. With teacher_engine it may be null.",
+        examples=["x/z"],
+    )
+    teacher_engine: RemoteSettings | None = Field(
+        default=None,
+        description="Servers of the teacher, which tell its likeliest tokens ([serving.md](serving.md#a-teacher)); "
+        "null: the teacher runs in the training process.",
     )
     teacher_device: Annotated[str, NEUTRAL] = Field(
         default="same",
@@ -140,9 +148,11 @@ class DistillRecipe(TrainingRecipe):
     def findings(self) -> Iterator[Finding]:
         """Give epochs or max_steps; rollout temperature is above 0; zero3 is not possible; a GPU is not given twice.
 
-        A server that the training starts answers on one machine only.
+        A server that the training starts answers on one machine only. A teacher is named, or servers of it; of these
+        only topk at temperature 1 can be had.
         """
         yield from super().findings()
+        yield from self._teacher_findings()
         if self.rollout.sampling.temperature == 0:
             at: Loc = ("rollout", "sampling", "temperature")
             yield Finding(at, "must be above 0: the student learns from tokens that it samples at this temperature")
@@ -162,6 +172,30 @@ class DistillRecipe(TrainingRecipe):
                 yield Finding(("teacher_device",), message, (("launch", "processes"),))
             elif number == 0:
                 yield Finding(("teacher_device",), "cuda:0 is the student's: give same")
+
+    def _teacher_findings(self) -> Iterator[Finding]:
+        if self.teacher_engine is None:
+            if self.teacher is None:
+                yield Finding(("teacher",), "missing; give a checkpoint, or teacher_engine with servers of one")
+            return
+        others: tuple[Loc, ...] = (("teacher_engine",),)
+        if self.kl.mode != "topk":
+            message = (
+                f"servers of a teacher tell its likeliest tokens, which {self.kl.mode} does not compare; give topk"
+            )
+            yield Finding(("kl", "mode"), message, others)
+        at: Loc = ("rollout", "sampling", "temperature") if self.kl.temperature is None else ("kl", "temperature")
+        if self.divergence_temperature != 1:
+            yield Finding(at, "servers tell log-probabilities at temperature 1; give kl.temperature: 1", others)
+        if self.teacher_device != "same":
+            yield Finding(("teacher_device",), "the teacher runs on servers; remove it", others)
+        if self.offload:
+            yield Finding(("offload",), "the teacher runs on servers; remove it", others)
+
+    @property
+    def divergence_temperature(self) -> float:
+        """Return what divides both models' logits where they are compared."""
+        return self.kl.temperature or self.rollout.sampling.temperature
 
 
 AnyTraining: TypeAlias = TrainRecipe | DistillRecipe

@@ -77,7 +77,11 @@ class Loss(RecipeModel):
 
     mtp: float = Field(default=1.0, ge=0, description="lambda_mtp, weight of the second token's cross-entropy.")
     confidence: float = Field(default=1.0, ge=0, description="lambda_conf, weight of the gate's BCE.")
-    chunk: int = Field(default=2048, ge=1, description="Positions projected to the vocabulary at once.")
+    chunk: Annotated[int | None, NEUTRAL] = Field(
+        default=None,
+        ge=1,
+        description="Positions projected to the vocabulary at once; null: 2048, or fewer where less memory is free.",
+    )
 
 
 class TrainRecipe(TrainingRecipe):

@@ -63,7 +63,7 @@ def training_days(recipe: TrainRecipe, config: Qwen3_5TextConfig, tokens: int, r
 
 
 def distillation_days(
-    recipe: DistillRecipe, student: Qwen3_5TextConfig, teacher: Qwen3_5TextConfig, questions: int
+    recipe: DistillRecipe, student: Qwen3_5TextConfig, teacher: Qwen3_5TextConfig | None, questions: int
 ) -> float:
     """Return the GPU-days of a distillation whose every answer fills its slots: the most that it takes.
 
@@ -74,7 +74,7 @@ def distillation_days(
     Args:
         recipe: the distillation.
         student: the configuration of the model that learns.
-        teacher: the other one's.
+        teacher: the other one's; None if it runs on servers, whose time is not counted.
         questions: how many the data has; unused if the recipe says how many steps.
     """
     slots, answers = recipe.rollout.slots, recipe.batch.per_device * recipe.batch.accumulation
@@ -82,10 +82,13 @@ def distillation_days(
     together = min(recipe.rollout.batch if isinstance(engine, TrainingProcess) else engine.concurrency, answers)
     load = StepLoad(context=slots, batch=together)  # on average, half of the answer's tokens
     moved = -(-answers // together) * slots * step_bytes(student, PAIRS.name, load)
-    sizes, read = model_sizes(student), model_sizes(teacher)
+    sizes = model_sizes(student)
     weights = sizes.layers + sizes.head + _pair_weights(sizes)
     learning = _passes(recipe) * _forward_operations(student, weights, slots)
-    teaching = _forward_operations(teacher, read.layers + read.head, 2 * slots)
+    teaching = 0.0
+    if teacher is not None:
+        read = model_sizes(teacher)
+        teaching = _forward_operations(teacher, read.layers + read.head, 2 * slots)
     seconds = moved / DEVICES["H100"].bandwidth + answers * (learning + teaching) / PEAK_FLOPS
     gpus = recipe.launch.processes * recipe.launch.nodes
     steps = recipe.max_steps or (recipe.epochs or 0) * questions / (answers * gpus)

@@ -27,7 +27,7 @@ from pipo_core.train.metrics_file import MetricsFile
 from pipo_core.train.models import base_name
 from pipo_core.train.plan import missing_deepspeed, missing_swift
 
-_SHOWN = ("loss", "learning_rate", "tokens_per_second")
+_SHOWN = ("loss", "learning_rate", "tokens_per_second", "rollout_share", "teacher_share", "student_share")
 _TAIL_LINES = 15
 
 

@@ -157,7 +157,7 @@ def test_arms_are_told_apart_by_name() -> None:
 def test_overrides_set_and_remove() -> None:
     text = TRAIN + "loss: {mtp: 0.5, chunk: 64}\n"
     recipe = _train(text, "loss.mtp=2", "~loss.chunk", "~max_steps", "epochs=0.5", "launch.threads=1")
-    assert (recipe.loss.mtp, recipe.loss.chunk, recipe.epochs) == (2.0, 2048, 0.5)
+    assert (recipe.loss.mtp, recipe.loss.chunk, recipe.epochs) == (2.0, None, 0.5)
     assert recipe.launch.threads == 1
     assert _train(text, "max_steps=", "epochs=1").max_steps is None
 
@@ -331,3 +331,32 @@ def test_the_engine_of_a_distillation_s_rollouts() -> None:
     nodes = ["rollout.engine.kind=sglang", "launch={nodes: 2, master: 'a:1'}"]
     [problem] = _problems(DISTILL, *nodes)
     assert "its server answers this machine only" in problem
+
+
+SERVERS = "teacher_engine={kind: remote, urls: ['http://a:1']}"
+
+
+def test_the_servers_of_a_distillation_s_teacher() -> None:
+    recipe = parse_recipe(DISTILL, "r.yaml", [SERVERS])
+    assert isinstance(recipe, DistillRecipe)
+    assert recipe.teacher_engine is not None
+    assert recipe.teacher_engine.urls == ["http://a:1"]
+    assert parse_recipe(DISTILL, "r.yaml", [SERVERS, "teacher=null"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["teacher=null"], "teacher: missing; give a checkpoint, or teacher_engine with servers of one"),
+        ([SERVERS, "kl.mode=full"], "kl.mode: servers of a teacher tell its likeliest tokens, which full does not"),
+        ([SERVERS, "rollout.sampling.temperature=0.7"], "rollout.sampling.temperature: servers tell log-probabilities"),
+        ([SERVERS, "kl.temperature=2"], "kl.temperature: servers tell log-probabilities at temperature 1"),
+        ([SERVERS, "teacher_device=cpu"], "teacher_device: the teacher runs on servers; remove it"),
+        ([SERVERS, "offload=true"], "offload: the teacher runs on servers; remove it"),
+        (["teacher_engine.kind=sglang"], "teacher_engine.kind"),
+        (["teacher_engine={kind: remote, urls: [x]}"], "'x' is not an address"),
+    ],
+)
+def test_what_a_teacher_on_servers_cannot_do(overrides: list[str], complaint: str) -> None:
+    problems = _problems(DISTILL, *overrides)
+    assert any(complaint in problem for problem in problems), problems

@@ -73,6 +73,8 @@ def test_examples_make_a_valid_recipe(kind: str) -> None:
     values = {name: field.examples[0] for name, field in fields.items() if field.is_required() and field.examples}
     if kind in ("train", "distill"):
         values["max_steps"] = 1
+    if kind == "distill":
+        values["teacher"] = "x/y"  # or servers of one
     if kind == "build":
         values["rollouts"] = ["x/y"]
     assert KINDS[kind].model_validate(values).kind == kind
