@@ -1,7 +1,8 @@
 """Proves before a bench that arms which claim to be lossless are; see `pipo_core.engine.lossless`."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 from pipo_core.bench.arms import OpenArm, OpenEngine, source_of
@@ -21,6 +22,8 @@ def prove_arms(
 ) -> list[dict[str, Any]]:
     """Return what was found of each arm whose method verifies its drafts.
 
+    An arm that takes a fixed share of its drafts is checked without the share: it runs the same passes.
+
     Args:
         recipe: names the arms' checkpoints.
         arms: the open arms.
@@ -35,13 +38,18 @@ def prove_arms(
     for arm in (arm for arm in arms if arm.decoding.spec.verified):
         recipe_arm = next(one for one in recipe.arms if one.name == arm.name)
         settings = recipe.engine_of(recipe_arm)
-        if not arm.decoding.claims_lossless:
-            found.append(not_checked(arm.label, "it keeps a fixed share of its drafts"))
-        elif not isinstance(settings, TorchSettings):
+        if not isinstance(settings, TorchSettings):
             found.append(not_checked(arm.label, "a server answers for it"))
         else:
             reporter.info(f"checks that {arm.label} is lossless")
             prompts = [make_prompt(arm.engine.tokenizer, length, seed) for seed in range(PROMPTS)]
-            with closing(open_engine(source_of(recipe, recipe_arm), Decoding(PLAIN.name), settings)) as regular:
-                found.append(check_lossless(arm.label, arm.engine, regular, prompts))
+            source = source_of(recipe, recipe_arm)
+            with ExitStack() as opened:
+                regular = opened.enter_context(closing(open_engine(source, Decoding(PLAIN.name), settings)))
+                claimed, label = arm.engine, arm.label
+                if arm.decoding.acceptance is not None:
+                    verifying = replace(arm.decoding, acceptance=None)
+                    claimed = opened.enter_context(closing(open_engine(source, verifying, settings)))
+                    label = f"{arm.name}, where it verifies its drafts"
+                found.append({**check_lossless(label, claimed, regular, prompts), "label": arm.label})
     return found

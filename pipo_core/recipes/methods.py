@@ -112,11 +112,6 @@ class Decoding:
         return METHODS[self.method]
 
     @property
-    def claims_lossless(self) -> bool:
-        """Return whether its text is meant to be regular decoding's: drafts are verified, not kept by a fixed share."""
-        return self.spec.verified and self.acceptance is None
-
-    @property
     def drafts_per_step(self) -> int:
         """Return how many drafts a step makes, where it makes as many as it can."""
         fixed = self.spec.fixed_drafts

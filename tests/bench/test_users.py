@@ -75,7 +75,10 @@ def test_every_arm_answers_every_load_beside_its_limit(tmp_path: Path, reference
         assert pair["cache_bytes"] > row["requests"] * kept_bytes(reference.config, "pipo", row["context"])
     raw = read_json(tmp_path / "results.json")["raw_users"]
     assert len(raw) == 4 * 4 * 2
+    [proof] = results["lossless"]  # the share of drafts is fixed in what is measured, not in what is proven
+    assert (proof["label"], proof["checked"], proof["equal"]) == ("eagle@50%", True, 4)
     [table] = bench_tables(results)
+    assert table.note == "eagle, where it verifies its drafts: 4 of 4 greedy answers equal regular decoding's."
     assert [cells[:3] for cells in table.rows][:2] == [["9", "1", "regular"], ["9", "1", "mtp"]]
 
 
