@@ -102,6 +102,12 @@ class TrainingRecipe(JobRecipe):
 
     kind: Any = Field(description="The kind of recipe.")
     seed: Seed = 0
+    draft_vocab: int | None = Field(
+        default=None,
+        ge=1,
+        description="pipo only: the gate learns that drafts come from this many of the most frequent tokens, as an "
+        "arm's draft_vocab takes them: where another token should follow, it rejects the draft; null: from all.",
+    )
     tuning: Tuning = Tuning()
     optimizer: Optimizer = Optimizer()
     batch: Batch = Batch()
