@@ -177,7 +177,8 @@ def frequent_tokens(ckpt: Path, size: int) -> list[int]:
     if beyond > _FEW and (frequent.gate is None or frequent.gate > size):
         _LOG.warning(
             "a draft vocabulary of %s leaves out %.1f %% of the training set's tokens; where one of them should "
-            "follow, a kept draft is wrong, and the gate was not trained to know: train or distil with draft_vocab=%s",
+            "follow, a kept draft is wrong, and the gate was not trained to know: pipo distill teaches it that with "
+            "tuning.method=gate draft_vocab=%s",
             f"{size:,}",
             100 * beyond,
             size,

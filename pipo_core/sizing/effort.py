@@ -111,6 +111,8 @@ def _pair_weights(sizes: ModelSizes) -> int:
 
 def _passes(recipe: AnyTraining) -> int:
     """Return how often training goes through the network, a forward pass being one."""
+    if recipe.tuning.method == "gate":  # no gradient goes through the network
+        return 1
     return 2 + (recipe.tuning.method == "full") + recipe.gradient_checkpointing
 
 

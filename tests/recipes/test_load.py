@@ -102,6 +102,10 @@ def test_every_problem_is_named_at_its_place() -> None:
             "r.yaml:6:19 pad_augmentation: objective: regular has no slots to pad; remove it",
         ),
         (
+            "max_steps: 5\nobjective: regular\ntuning: {method: gate}",
+            "r.yaml:6:18 tuning.method: objective: regular has no gate; give lora or full",
+        ),
+        (
             "max_steps: 5\nobjective: regular\ndraft_vocab: 48",
             "r.yaml:6:14 draft_vocab: objective: regular has no gate to teach; remove it",
         ),

@@ -40,6 +40,7 @@ def test_the_papers_fine_tuning_takes_the_days_of_its_operations() -> None:
         (["epochs=1"], 0.5),
         (["gradient_checkpointing=false"], 2 / 3),
         (["tuning.method=full"], 4 / 3),
+        (["tuning.method=gate"], 1 / 3),
         (["pad_augmentation=[]"], 1 / 1.125),
         (["pad_augmentation=[{kind: segment, rho_max: 0}]"], 1 / 1.125),
         # By hand: one slot a token in a fifth of the examples, in the others 1/(2 - ρ) at 0, 0.25 and 0.5 (Simpson).

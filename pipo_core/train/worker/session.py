@@ -190,6 +190,6 @@ class PairSession(SwiftSft):
         """Return all weights, whole, in the recipe's precision. Every process must call this: ZeRO-3 gathers them."""
         trainer = self.trainer
         weights: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if self.recipe.precision == "bf16" and self.recipe.tuning.method == "full":
+        if self.recipe.precision == "bf16" and self.recipe.tuning.leaves_model:
             weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
         return weights

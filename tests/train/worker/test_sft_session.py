@@ -142,6 +142,17 @@ def test_a_draft_vocabulary_teaches_the_gate_alone_and_is_recorded(
     assert all(name.startswith("confidence_head.") for name in differing(full, few))
 
 
+def test_the_gate_can_train_alone(base_model: Path, rows: Path, tmp_path: Path) -> None:
+    train_here(recipe(base_model, rows, max_steps=2), tmp_path / "pair")
+    before = weights(tmp_path / "pair" / "model")
+    settings = recipe(tmp_path / "pair" / "model", rows, max_steps=6, tuning={"method": "gate"}, draft_vocab=12)
+    logs = [event for event in train_here(settings, tmp_path / "gate") if event["event"] == "log"]
+    assert logs[-1]["confidence_loss"] < logs[0]["confidence_loss"]
+    changed = differing(before, weights(tmp_path / "gate" / "model"))
+    assert changed
+    assert all(name.startswith("confidence_head.") for name in changed)
+
+
 def test_checkpoints_of_other_settings_are_refused(base_model: Path, rows: Path, tmp_path: Path) -> None:
     train_here(recipe(base_model, rows, max_steps=3), tmp_path)
     with pytest.raises(UsageError, match="other settings"):
