@@ -124,6 +124,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         objective: Objective = "pipo",
         loss_weights: LossWeights | None = None,
         teacher: TeacherTargets | ListedTargets | None = None,
+        draft_ids: torch.Tensor | None = None,
     ) -> PIPOOutput:
         """Return the training losses of a right-padded batch.
 
@@ -136,6 +137,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
             objective: ``pipo``, ``distill``, or ``regular`` for the uncompressed model with its MTP head.
             loss_weights: λ's and chunk size; the paper's (1, 1) by default.
             teacher: its targets, for ``distill`` alone.
+            draft_ids: the ids that drafts come from when the model decodes, ``[N]``; None for all. The gate's target
+                is 0 where the draft has another id. Nothing else depends on them.
 
         Raises:
             ValueError: if ``distill`` has no ``teacher``, or the teacher has another vocabulary.
@@ -144,10 +147,12 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         if objective == "regular":
             return self._regular_losses(input_ids, labels, weights)
         if objective == "distill":
-            return self._distillation_losses(input_ids, labels, weights, teacher)
-        return self._pair_losses(input_ids, labels, weights)
+            return self._distillation_losses(input_ids, labels, weights, teacher, draft_ids)
+        return self._pair_losses(input_ids, labels, weights, draft_ids)
 
-    def _pair_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
+    def _pair_losses(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, draft_ids: torch.Tensor | None
+    ) -> PIPOOutput:
         """``CE(p1, t_{2i+2}) + λ_mtp · CE(p2, t_{2i+3}) + λ_conf · BCE(c_i, p2(t_{2i+3}))`` (section 4.1)."""
         hidden = self.run_backbone(self.compress(input_ids))
         mtp_hidden = self._draft(input_ids, hidden)
@@ -155,7 +160,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         first = self._head_loss(hidden, labels[:, 2::2], weights)
         draft = self._head_loss(mtp_hidden, labels[:, 3::2], weights)
         logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[draft.valid]
-        return _pair_output(first.loss, draft.loss, logits, draft.label_logprob.exp(), weights)
+        target = _where_drafted(draft.label_logprob.exp(), labels[:, 3::2][draft.valid], draft_ids)
+        return _pair_output(first.loss, draft.loss, logits, target, weights)
 
     def _distillation_losses(
         self,
@@ -163,6 +169,7 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         labels: torch.Tensor,
         weights: LossWeights,
         teacher: TeacherTargets | ListedTargets | None,
+        draft_ids: torch.Tensor | None,
     ) -> PIPOOutput:
         """``KL(p1 ‖ p_t) + λ_mtp · KL(p2 ‖ p_t) + λ_conf · BCE(c_i, min(1, p_t/p2))`` (section 4.2).
 
@@ -177,8 +184,10 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         first = self._divergence(hidden, labels[:, 2::2], teacher, slice(1, -1, 2), weights)
         sampled_drafts = labels[:, 3::2]
         draft = self._divergence(mtp_hidden, sampled_drafts, teacher, slice(2, None, 2), weights)
-        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[sampled_drafts != IGNORED]
-        return _pair_output(first.loss, draft.loss, logits, draft.acceptance, weights)
+        valid = sampled_drafts != IGNORED
+        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[valid]
+        target = _where_drafted(draft.acceptance, sampled_drafts[valid], draft_ids)
+        return _pair_output(first.loss, draft.loss, logits, target, weights)
 
     def _divergence(
         self,
@@ -241,6 +250,11 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         super()._init_weights(module)
         if isinstance(module, MLPCompressor | LinearCompressor):
             module.start_as_sum()
+
+
+def _where_drafted(target: torch.Tensor, drafts: torch.Tensor, draft_ids: torch.Tensor | None) -> torch.Tensor:
+    """Return the gate's targets, ``[N]``: 0 where the draft, ``[N]``, has an id that decoding cannot draft."""
+    return target if draft_ids is None else target * torch.isin(drafts, draft_ids)
 
 
 def _pair_output(

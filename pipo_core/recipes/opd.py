@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from pipo_core.recipes.base import NEUTRAL, Finding, Loc, ModelRef, RecipeModel, rows_ref
 from pipo_core.recipes.common import (
@@ -52,11 +52,14 @@ ServerSettings: TypeAlias = SGLangSettings | RemoteSettings
 class Rollouts(RecipeModel):
     """How the student answers before each step, with its current weights."""
 
-    tau: float = Field(
+    tau: Annotated[
+        Annotated[float, Field(ge=0, lt=1), Tag("number")]
+        | Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1), Tag("list")],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
+    ] = Field(
         default=0.95,
-        ge=0,
-        lt=1,
-        description="Drafts whose confidence is at least this are kept. Rejected drafts are learned from, too.",
+        description="Drafts whose confidence is at least this are kept; the questions take the thresholds of a list in "
+        "turn, and 1 keeps none. Rejected drafts are learned from, too.",
     )
     sampling: Sampling = Sampling()
     slots: int = Field(
@@ -79,6 +82,16 @@ class Rollouts(RecipeModel):
         description="What answers: torch in the training process, or SGLang's servers, which get the student's "
         "weights before each step ([sglang.md](sglang.md#distillation)).",
     )
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Return the thresholds that the questions take in turn."""
+        return self.tau if isinstance(self.tau, list) else [self.tau]
+
+    def findings(self) -> Iterator[Finding]:
+        """A threshold below 1 is among those of tau: drafts are learned from."""
+        if min(self.thresholds) >= 1:
+            yield Finding(("tau",), "one threshold must be below 1: at 1 no draft is kept, and none would be learned")
 
 
 class Divergence(RecipeModel):

@@ -143,7 +143,7 @@ def estimate_memory(
         CheckpointError: if no model can be built from a configuration.
     """
     total, trained = count_weights(recipe, config)
-    lora = recipe.tuning.method == "lora"
+    lora = recipe.tuning.method != "full"  # where the gate trains alone, more than it takes: nothing is kept for it
     number = 4 if recipe.precision == "fp32" else 2
     masters = keeps_fp32_weights(recipe)
     zero = recipe.launch.deepspeed
@@ -211,6 +211,8 @@ def count_weights(recipe: AnyTraining, config: Qwen3_5TextConfig) -> tuple[int, 
     trained = sum(
         weight.numel() for name in modules_in_full(recipe) for weight in model.get_submodule(name).parameters()
     )
+    if recipe.tuning.method == "gate":
+        return total, trained
     for name, module in model.named_modules():
         adapted = isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in recipe.tuning.targets
         if adapted and not (frozen and name.startswith(frozen)):

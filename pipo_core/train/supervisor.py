@@ -49,7 +49,7 @@ def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, rep
     for lack in (missing_swift(), missing_deepspeed(recipe)):
         if lack is not None:
             raise lack
-    artifact = out / (MODEL if recipe.tuning.method == "full" else ADAPTER)
+    artifact = out / (MODEL if recipe.tuning.leaves_model else ADAPTER)
     summary = finished(out, artifact, made_by)
     if summary is not None:
         return summary

@@ -102,6 +102,14 @@ def test_every_problem_is_named_at_its_place() -> None:
             "r.yaml:6:19 pad_augmentation: objective: regular has no slots to pad; remove it",
         ),
         (
+            "max_steps: 5\nobjective: regular\ntuning: {method: gate}",
+            "r.yaml:6:18 tuning.method: objective: regular has no gate; give lora or full",
+        ),
+        (
+            "max_steps: 5\nobjective: regular\ndraft_vocab: 48",
+            "r.yaml:6:14 draft_vocab: objective: regular has no gate to teach; remove it",
+        ),
+        (
             "max_steps: 5\npad_augmentation: [{kind: split, rho_max: 0.25, until: 0.5}]",
             "r.yaml:5:56 pad_augmentation.0.until: the last phase must end at 1.0",
         ),
@@ -316,6 +324,22 @@ teacher: some/teacher
 data: {train: some/rows.jsonl}
 max_steps: 10
 """
+
+
+def test_rollouts_may_have_one_threshold_or_several() -> None:
+    for text, thresholds in (("0.5", [0.5]), ("[0, 0.95, 1]", [0.0, 0.95, 1.0])):
+        recipe = parse_recipe(DISTILL, "r.yaml", [f"rollout.tau={text}"])
+        assert isinstance(recipe, DistillRecipe)
+        assert recipe.rollout.thresholds == thresholds
+    complaints = {
+        "1": "must be less than 1; got 1",
+        "[1]": "one threshold must be below 1: at 1 no draft is kept, and none would be learned",
+        "[]": "at least 1 item",
+        "[0.5, 1.5]": "must be less than or equal to 1; got 1.5",
+    }
+    for text, complaint in complaints.items():
+        (problem,) = _problems(DISTILL, f"rollout.tau={text}")
+        assert complaint in problem
 
 
 def test_the_engine_of_a_distillation_s_rollouts() -> None:

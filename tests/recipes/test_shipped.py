@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from pipo_core.errors import MissingInputError
-from pipo_core.recipes.base import NEUTRAL, JobRecipe, RecipeModel
+from pipo_core.recipes.base import NEUTRAL, JobRecipe, RecipeModel, dump
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.catalog import CATALOG, entry
 from pipo_core.recipes.common import Sampling
@@ -48,6 +48,14 @@ def test_sft_has_the_papers_values() -> None:
     assert (recipe.loss.mtp, recipe.loss.confidence) == (1, 1)
     assert (recipe.precision, recipe.gradient_checkpointing) == ("bf16", True)
     assert recipe.launch.deepspeed == "zero2"
+
+
+def test_sft_for_every_threshold_differs_from_the_papers_by_its_augmentation_alone() -> None:
+    ours, papers = (dump(load_recipe(find_recipe(name))) for name in ("sft_every_tau", "sft"))
+    assert {key for key in ours if ours[key] != papers[key]} == {"run", "pad_augmentation"}
+    tiny = load_recipe(find_recipe("tiny/sft"))
+    assert isinstance(tiny, TrainRecipe)
+    assert ours["pad_augmentation"] == dump(tiny)["pad_augmentation"], "as it was measured"
 
 
 def _models(model: type[RecipeModel]) -> Iterator[type[RecipeModel]]:

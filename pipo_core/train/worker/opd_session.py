@@ -7,7 +7,6 @@ rollout engines, prompts and losses of its own, and none of them would be used. 
 micro-batches, several processes, checkpoints and progress are those of `pipo train`, which are tested there.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from swift import SftArguments
 from pipo_core.engine.student_servers import check_student_servers
 from pipo_core.engine.teacher_servers import check_teacher_servers
 from pipo_core.model import ListedTargets, LossWeights
-from pipo_core.model.frequent_tokens import DRAFT_VOCAB
+from pipo_core.model.frequent_tokens import DRAFT_VOCAB, FrequentTokens, read_draft_vocab
 from pipo_core.recipes.opd import DistillRecipe, TrainingProcess
 from pipo_core.train.layout import HANDOVER
 from pipo_core.train.worker.metrics import TimeShare, synchronised_time
@@ -49,6 +48,7 @@ class OpdSession(PairSession):
 
         Raises:
             PipoError: if the servers that are to answer cannot be started or reached.
+            CheckpointError: if the gate is to learn a draft vocabulary, and the student has no token counts.
         """
         self._opd = recipe
         self._handover = out / HANDOVER
@@ -59,6 +59,8 @@ class OpdSession(PairSession):
             longest = recipe.data.max_prompt + 2 * recipe.rollout.slots
             student = Path(recipe.model)
             check_teacher_servers(recipe.teacher_engine, student, top_k=recipe.kl.top_k, longest=longest)
+        if recipe.draft_vocab is not None:
+            read_draft_vocab(Path(recipe.model))
         if not isinstance(recipe.rollout.engine, TrainingProcess):
             check_student_servers(recipe.rollout.engine)
         super().__init__(arguments, recipe, **common)
@@ -185,11 +187,10 @@ class OpdSession(PairSession):
         for name in (part, "student_share"):
             metrics[name].update(seconds)
 
-    def record_token_counts(self, folder: Path) -> None:
-        """Copy the student's token counts, if it has some: a distillation has no training set of its own."""
-        recorded = Path(self._opd.model) / DRAFT_VOCAB
-        if recorded.is_file():
-            shutil.copyfile(recorded, folder / DRAFT_VOCAB)
+    def _token_counts(self) -> FrequentTokens | None:
+        """Return the student's, if it has some: a distillation has no training set of its own."""
+        folder = Path(self._opd.model)
+        return read_draft_vocab(folder) if (folder / DRAFT_VOCAB).is_file() else None
 
 
 def _lines(questions: list[Question]) -> list[int]:

@@ -28,6 +28,7 @@ class DistillLossSettings:
         top_k: of the ``topk`` forms.
         check_loss: called with each loss and its questions; raises if the loss is NaN or infinite.
         timed: opened with the name of a time share, measures the work within.
+        draft_ids: the ids that the gate learns to keep drafts of; None for all.
     """
 
     teacher: Teacher | None
@@ -37,6 +38,7 @@ class DistillLossSettings:
     top_k: int
     check_loss: Callable[[torch.Tensor, list[Question]], None]
     timed: Callable[[str], AbstractContextManager[None]]
+    draft_ids: torch.Tensor | None = None
 
 
 class OpdTemplate(PairTemplate):
@@ -73,6 +75,7 @@ class OpdTemplate(PairTemplate):
             objective="distill",
             loss_weights=settings.weights,
             teacher=teacher,
+            draft_ids=settings.draft_ids,
         )
         if outputs.loss is not None:
             settings.check_loss(outputs.loss, questions)
