@@ -124,7 +124,7 @@ def _estimates(heads: Heads, fit: torch.Tensor, held: torch.Tensor) -> Iterator[
         yield f"rank {rank}", rank + 1 + len(outside) * rank / width, logits.logsumexp(1)
     for count in FITTED:
         rows, biases = _fitted(heads, fit, count)
-        yield f"{count} fitted rows", count, (held @ rows.T + biases).logsumexp(1)
+        yield f"fitted rows: {count}", count, (held @ rows.T + biases).logsumexp(1)
 
 
 def _clusters(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
