@@ -4,8 +4,6 @@ The matrices of the layers, the compressor, the MTP block and the LM head are st
 convolutions, the confidence head and the small matrices that decide how a recurrent state decays stay as they are.
 """
 
-import logging
-
 import torch
 from torch import nn
 
@@ -28,12 +26,7 @@ def quantise(model: Qwen3_5ForCausalPIPO) -> None:
     lack = missing_package("torchao", "engine.quantization needs torchao", "int8")
     if lack is not None:
         raise lack
-    # It warns of each of its libraries for GPUs that cannot be loaded.
-    logging.disable(logging.WARNING)
-    try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    finally:
-        logging.disable(logging.NOTSET)
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     def wanted(module: nn.Module, name: str) -> bool:
         return isinstance(module, nn.Linear) and not any(part in name for part in _KEPT)
