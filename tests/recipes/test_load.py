@@ -384,3 +384,12 @@ def test_the_servers_of_a_distillation_s_teacher() -> None:
 def test_what_a_teacher_on_servers_cannot_do(overrides: list[str], complaint: str) -> None:
     problems = _problems(DISTILL, *overrides)
     assert any(complaint in problem for problem in problems), problems
+
+
+def test_int8_is_for_cpus() -> None:
+    text = "kind: eval\narms: [{name: a, method: regular, ckpt: x/y}]\nengine: {quantization: int8}\n"
+    assert parse_recipe(text, "r.yaml")
+    [problem] = _problems(text, "engine.device=cuda:0")
+    assert "engine.quantization: int8 is for CPUs; on a GPU serve with --engine sglang" in problem
+    [problem] = _problems(text, "engine.quantization=int4")
+    assert "engine.quantization" in problem
