@@ -7,7 +7,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipo_cli.commands import bench, chat, compare, data, download, eval, merge, recipes, run, serve, training
+from pipo_cli.commands import (
+    bench,
+    calibrate,
+    chat,
+    compare,
+    data,
+    download,
+    eval,
+    merge,
+    recipes,
+    run,
+    serve,
+    training,
+)
 from pipo_cli.failures import describe
 from pipo_cli.options import Debug
 from pipo_cli.session import emit_json, session
@@ -82,6 +95,7 @@ training.register(app)
 merge.register(app)
 eval.register(app)
 bench.register(app)
+calibrate.register(app)
 compare.register(app)
 serve.register(app)
 chat.register(app)

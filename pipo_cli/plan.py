@@ -16,9 +16,10 @@ from pipo_core.pipeline.outputs import minor_damage
 from pipo_core.pipeline.status import ChangedError, check_stage, stage_folder
 from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.calibrate import SHARES, CalibrateRecipe
 from pipo_core.recipes.catalog import CATALOG
 from pipo_core.recipes.common import EngineSettings, RemoteSettings, TorchSettings
-from pipo_core.recipes.evaluate import USUAL_QUESTIONS, EvalRecipe
+from pipo_core.recipes.evaluate import USUAL_QUESTIONS, EvalRecipe, SuiteJob
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
 from pipo_core.recipes.locate import shipped_recipes
@@ -122,6 +123,8 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
         each = [_answers_of(recipe, named.suite) for named in find_suites(recipe.suite)]
         if None not in each:
             yield "answers", _decodings(recipe.arms) * sum(number or 0 for number in each)
+    elif isinstance(recipe, CalibrateRecipe):
+        yield from _calibration_work(recipe)
     elif isinstance(recipe, BenchRecipe):
         rows = sum(len(arm.decodings()) for arm in recipe.arms)
         yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
@@ -129,7 +132,19 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
             yield "training passes", len(recipe.training_tokens) * 4 * (1 + recipe.training_trials)
 
 
-def _answers_of(recipe: EvalRecipe, suite: SuiteFile) -> int | None:
+def _calibration_work(recipe: CalibrateRecipe) -> Iterator[tuple[str, int | str]]:
+    settings = len(recipe.pairs()) + len(recipe.uncompressed())
+    if recipe.rows is not None:
+        yield "answers", f"at most {settings * recipe.rows.count * (recipe.samples or 1):,}"
+    else:
+        each = [_answers_of(recipe, named.suite) for named in find_suites(recipe.suite or "")]
+        if None not in each:
+            yield "answers", settings * sum(number or 0 for number in each)
+    timed = len(SHARES) * len(recipe.draft_vocab) + len(recipe.uncompressed())
+    yield "timed loads", f"{len(recipe.loads.requests)} × {timed} settings × {1 + recipe.loads.trials} rounds"
+
+
+def _answers_of(recipe: SuiteJob, suite: SuiteFile) -> int | None:
     """Return how many answers an arm writes to a suite; None if the suite does not say how many questions it has."""
     if recipe.problems.ids is not None:
         questions = len(recipe.problems.ids)

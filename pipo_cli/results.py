@@ -120,6 +120,8 @@ def _findings(kind: str, summary: Mapping[str, Any]) -> list[str]:
         from pipo_core.evaluate.verdicts import verdicts
 
         return [line for suite in suite_results(summary) for line in verdicts(suite)]
+    if kind == "calibrate":
+        return list(summary["findings"])
     calibration = summary.get("calibration")
     return list(calibration["findings"]) if calibration else []
 
@@ -133,6 +135,11 @@ def _tables(kind: str, summary: Mapping[str, Any]) -> list["Table"]:
         from pipo_core.bench.table import bench_tables
 
         return bench_tables(summary)
+    if kind == "calibrate":
+        from pipo_core.calibrate.words import profile_tables
+        from pipo_core.recipes.profile import Profile
+
+        return profile_tables(Profile.model_validate(summary["profile"]))
     if kind in ("train", "distill") and summary.get("calibration"):
         from pipo_core.train.calibration import calibration_table
 

@@ -11,13 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from pipo_cli.reporter import open_reporter
 from pipo_core.errors import MachineError, PipoError, UsageError
 from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, Decoding
+
+if TYPE_CHECKING:
+    from pipo_core.serve.gate import LoadGate
 
 _BATCH = 32
 _MAX_REQUESTS = 256
@@ -45,6 +48,8 @@ class Serving:
         origins: of web pages that may use the server.
         log_level: how much it writes to standard error.
         flags: further options of SGLang's server.
+        profile: the file that the gate is made from; None for none.
+        gate: chooses the threshold of requests that name none, by the load; None for one threshold at all loads.
     """
 
     model: Path
@@ -63,12 +68,16 @@ class Serving:
     origins: frozenset[str] = frozenset()
     log_level: str = "info"
     flags: tuple[str, ...] = ()
+    profile: Path | None = None
+    gate: "LoadGate | None" = None
 
     def plan(self, engine: str) -> dict[str, Any]:
         """Return what is shown before the start."""
         return {
             **{"model": str(self.model), "name": self.name, "engine": engine},
-            **{"method": self.decoding.method, "tau": self._tau},
+            **{"method": self.decoding.method, "tau": self._tau if self.gate is None else self.gate.words()},
+            **({} if self.profile is None else {"profile": str(self.profile)}),
+            **({} if self.decoding.draft_vocab is None else {"draft vocabulary": self.decoding.draft_vocab}),
             **{"address": f"http://{self.host}:{self.port}/v1", "api key": self.key is not None},
         }
 
@@ -129,6 +138,7 @@ def serve_torch(serving: Serving, show: Any, *, quiet: bool) -> None:
             hosts=local_names(serving.host) if serving.key is None and is_loopback(serving.host) else None,
             origins=serving.origins,
             max_requests=serving.max_requests or _MAX_REQUESTS,
+            gate=serving.gate,
         )
         log_requests(serving.log_level)
         address = url(listening)

@@ -33,7 +33,7 @@ FLOORS: list[set[str]] = [
     {"pipo_core.engine"},
     {"pipo_core.hub", "pipo_core.data", "pipo_core.grade"},
     {"pipo_core.train", "pipo_core.evaluate", "pipo_core.bench", "pipo_core.serve"},
-    {"pipo_core.merge", "pipo_core.sizing"},
+    {"pipo_core.merge", "pipo_core.sizing", "pipo_core.calibrate"},
     {"pipo_core.pipeline"},
     {"pipo_cli"},
 ]

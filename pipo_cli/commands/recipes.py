@@ -138,7 +138,8 @@ def schema(
     kind: Annotated[
         str,
         typer.Argument(
-            metavar="KIND", help="train, distill, rollout, build, merge, eval, bench, pipeline, suite or suites."
+            metavar="KIND",
+            help="train, distill, rollout, build, merge, eval, bench, calibrate, pipeline, suite or suites.",
         ),
     ],
     json_output: Json = False,

@@ -9,6 +9,7 @@ import typer
 
 from pipo_cli.checkpoints import default_method, newest_checkpoint, run_name
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out
+from pipo_cli.reporter import open_reporter
 from pipo_cli.serving import Serving, has_sglang, serve_sglang, serve_torch, sglang_plan
 from pipo_cli.session import emit_json, say, session
 from pipo_core.errors import UsageError
@@ -16,6 +17,7 @@ from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 
 if TYPE_CHECKING:
     from pipo_core.recipes.common import TorchSettings
+    from pipo_core.serve.gate import LoadGate
 
 
 class Reasoning(StrEnum):
@@ -167,6 +169,29 @@ def serve(
         EngineKind,
         typer.Option("--engine", help="auto is sglang where it is installed and a GPU is there, else torch."),
     ] = EngineKind.auto,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            "--profile",
+            metavar="FILE",
+            help="What pipo calibrate measured: requests without a tau get the one that pays at the present load.",
+        ),
+    ] = None,
+    min_tau: Annotated[
+        float | None,
+        typer.Option(
+            "--min-tau", min=0.0, max=1.0, help="Of --profile: the lowest tau (default: the lowest accurate one)."
+        ),
+    ] = None,
+    max_tau: Annotated[
+        float | None,
+        typer.Option(
+            "--max-tau", min=0.0, max=1.0, help="Of --profile: the highest tau (default: the highest accurate one)."
+        ),
+    ] = None,
+    any_machine: Annotated[
+        bool, typer.Option("--any-machine", help="Take a --profile that was measured on another machine.")
+    ] = False,
     flags: Annotated[
         list[str] | None,
         typer.Argument(metavar="SGLANG_FLAG", help="Further options of SGLang's server, behind two dashes."),
@@ -184,10 +209,20 @@ def serve(
     decoding = method or default_method(model)
     if tau is not None and "tau" not in METHODS[decoding].options:
         raise UsageError(f"--tau is for pair models, and the method is {decoding}", hint="the same without --tau")
+    with_sglang = engine is EngineKind.sglang or (engine is EngineKind.auto and has_sglang())
+    gate = None
+    if profile is None:
+        for option, value in (("--min-tau", min_tau), ("--max-tau", max_tau), ("--any-machine", any_machine or None)):
+            if value is not None:
+                raise UsageError(f"{option} is about a profile", hint="give --profile FILE; pipo calibrate makes one")
+    else:
+        _check_gate_options(decoding, tau, with_sglang=with_sglang)
+        settings = torch_settings(device=device, precision=precision.value)
+        gate = _open_gate(profile, model, settings, (min_tau, max_tau), any_machine=any_machine)
     serving = Serving(
         model,
         name or run_name("pipo", str(model)),
-        Decoding(decoding, tau),
+        Decoding(decoding, tau, draft_vocab=None if gate is None else gate.draft_vocab),
         host,
         port,
         _read_key(api_key_file),
@@ -201,8 +236,9 @@ def serve(
         origins=_origins(origins or []),
         log_level=log_level.value,
         flags=tuple(flags or ()),
+        profile=profile,
+        gate=gate,
     )
-    with_sglang = engine is EngineKind.sglang or (engine is EngineKind.auto and has_sglang())
     if serving.flags and not with_sglang:
         raise UsageError(f"{serving.flags[0]}: options behind -- are SGLang's", hint="add --engine sglang")
     if dry_run:
@@ -210,6 +246,49 @@ def serve(
         return
     serve_with = serve_sglang if with_sglang else serve_torch
     serve_with(serving, partial(_show, ctx), quiet=session(ctx).json)
+
+
+def _check_gate_options(method: MethodName, tau: float | None, *, with_sglang: bool) -> None:
+    """Check that a profile can decide on thresholds.
+
+    Raises:
+        UsageError: if there are none, or something else decides.
+    """
+    if "tau" not in METHODS[method].options:
+        raise UsageError(f"--profile is for pair models, and the method is {method}", hint="the same without --profile")
+    if tau is not None:
+        raise UsageError("--tau and --profile: give one of them", hint="--min-tau and --max-tau bound a profile's tau")
+    if with_sglang:
+        raise UsageError(
+            "--profile is for the torch engine: requests reach SGLang's server without pipo counting them",
+            hint="add --engine torch; or serve with the --tau that the profile recommends",
+        )
+
+
+def _open_gate(
+    file: Path,
+    model: Path,
+    settings: "TorchSettings",
+    bounds: tuple[float | None, float | None],
+    *,
+    any_machine: bool,
+) -> "LoadGate":
+    """Return what chooses thresholds by a profile.
+
+    Raises:
+        MissingInputError: if the file is not a readable profile.
+        UsageError: if it is of another checkpoint or machine, or has no threshold within the bounds.
+    """
+    from pipo_core.recipes.profile import read_profile, within
+
+    profile = read_profile(file)
+    allowed = within(profile, *bounds)
+    with open_reporter().waiting("comparing the profile with checkpoint and machine"):
+        from pipo_core.engine.profiles import check_profile
+        from pipo_core.serve.gate import LoadGate
+
+        check_profile(profile, file, model, settings, any_machine=any_machine)
+    return LoadGate(profile, allowed)
 
 
 def _origins(given: list[str]) -> frozenset[str]:

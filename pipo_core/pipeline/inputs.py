@@ -187,7 +187,7 @@ def _resolver(mark: Reference) -> Resolver:
 
 def _named(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
     """Yield key, value and resolver of every input that a recipe names."""
-    if kind == "eval":
+    if settings.get("suite") is not None:
         yield from _suite_inputs(settings)
     for pattern, mark in input_keys(KINDS[kind]).items():
         for key, value in _matches(pattern.split("."), settings, ()):
@@ -196,7 +196,7 @@ def _named(kind: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, R
 
 
 def _suite_inputs(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Resolver]]:
-    """Yield the file of an evaluation's suite, and the file of each suite's questions."""
+    """Yield the file of the suite that a job asks, and the file of each suite's questions."""
     name, copies = str(settings["suite"]), settings.get("benchmark") or {}
     yield "suite", name, lambda *_: suite_path(name).absolute()
     suites = find_suites(name)

@@ -125,6 +125,12 @@ def _bench(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]
     return results
 
 
+def _calibrate(recipe: Any, out: Path, reporter: Reporter, _: str) -> dict[str, Any]:
+    from pipo_core.calibrate.runner import run_calibrate
+
+    return run_calibrate(recipe, out, reporter=reporter)
+
+
 JOBS: Mapping[str, Job] = {
     "train": _train,
     "distill": _distill,
@@ -133,4 +139,5 @@ JOBS: Mapping[str, Job] = {
     "merge": _merge,
     "eval": _eval,
     "bench": _bench,
+    "calibrate": _calibrate,
 }

@@ -20,7 +20,7 @@ PREVIOUS = ".previous"
 COSTLY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("train", "distill"), ("model", "adapter", "checkpoints/*/complete.json")),
     "rollout": ("rollouts.jsonl",),
-    "eval": ("answers/*/*.jsonl",),
+    **dict.fromkeys(("eval", "calibrate"), ("answers/*/*.jsonl",)),
 }
 TRAININGS = ("train", "distill")
 """Kinds that start again only on request."""

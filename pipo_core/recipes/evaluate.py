@@ -43,10 +43,10 @@ class EvalProblems(RecipeModel):
     seed: Seed = 0
 
 
-class EvalRecipe(JobRecipe):
-    """Measures avg@k and pass@k with intervals, cost per answer, and paired differences."""
+class SuiteJob(JobRecipe):
+    """A job that asks the questions of suites."""
 
-    kind: Literal["eval"] = Field(default="eval", description="The kind of recipe.")
+    kind: str = Field(default="", description="The kind of recipe.")
     suite: str = Field(
         default="tiny",
         min_length=1,
@@ -69,6 +69,15 @@ class EvalRecipe(JobRecipe):
         default=None, description="How tokens are sampled: settings, paper or vendor; null: the suite's."
     )
     budget: Budget | None = Field(default=None, description="How long an answer may become; null: the suite's.")
+    code_workers: Annotated[int | None, NEUTRAL] = Field(
+        default=None, ge=1, description="Programs that are tested at once; null: the number of cores."
+    )
+
+
+class EvalRecipe(SuiteJob):
+    """Measures avg@k and pass@k with intervals, cost per answer, and paired differences."""
+
+    kind: Literal["eval"] = Field(default="eval", description="The kind of recipe.")
     arms: Annotated[list[EvalArm], Field(min_length=1)] = Field(
         description="The arms to compare.", examples=[[{"name": "x", "method": PAIRS.name, "ckpt": "x/y"}]]
     )
@@ -78,9 +87,6 @@ class EvalRecipe(JobRecipe):
         default=1,
         ge=1,
         description="Sequences that share a step's weights, for the estimate of bytes that answers read.",
-    )
-    code_workers: Annotated[int | None, NEUTRAL] = Field(
-        default=None, ge=1, description="Programs that are tested at once; null: the number of cores."
     )
 
     def engine_of(self, arm: EvalArm) -> EngineSettings:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from pipo_core.recipes.base import RecipeModel
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.build import BuildRecipe
+from pipo_core.recipes.calibrate import CalibrateRecipe
 from pipo_core.recipes.evaluate import EvalRecipe
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.opd import DistillRecipe
@@ -13,7 +14,9 @@ from pipo_core.recipes.rollout import RolloutRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.recipes.suite import SuiteFile, SuiteGroup
 
-JobKind: TypeAlias = TrainRecipe | DistillRecipe | RolloutRecipe | BuildRecipe | MergeRecipe | EvalRecipe | BenchRecipe
+JobKind: TypeAlias = (
+    TrainRecipe | DistillRecipe | RolloutRecipe | BuildRecipe | MergeRecipe | EvalRecipe | BenchRecipe | CalibrateRecipe
+)
 Recipe: TypeAlias = JobKind | PipelineRecipe
 
 KINDS: dict[str, type[Recipe]] = {
@@ -24,6 +27,7 @@ KINDS: dict[str, type[Recipe]] = {
     "merge": MergeRecipe,
     "eval": EvalRecipe,
     "bench": BenchRecipe,
+    "calibrate": CalibrateRecipe,
     "pipeline": PipelineRecipe,
 }
 """Recipes: what a command runs."""

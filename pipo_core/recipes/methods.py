@@ -82,6 +82,9 @@ PLAIN = METHODS["regular"]
 PAIRS = METHODS["pipo"]
 """The default method of a pair model."""
 
+VERIFIED = METHODS["eagle"]
+"""The method that makes an uncompressed model faster without changing its text."""
+
 
 def methods_with(option: str) -> str:
     """Return the names of the methods that have an option, joined for a message."""

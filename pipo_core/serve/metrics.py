@@ -17,11 +17,12 @@ class Metrics:
 
     Args:
         stats: returns the engine's state.
+        default_tau: returns the present threshold of requests that name none; None where it does not change.
     """
 
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+    def __init__(self, stats: Callable[[], EngineStats], default_tau: Callable[[], float | None]) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(_EngineCollector(stats))
+        self._registry.register(_EngineCollector(stats, default_tau))
         self._requests = Counter(
             "pipo_requests", "Choices by finish reason, refusals by status.", ["outcome"], registry=self._registry
         )
@@ -72,8 +73,9 @@ class Metrics:
 
 
 class _EngineCollector(Collector):  # type: ignore[misc] # the library has no types
-    def __init__(self, stats: Callable[[], EngineStats]) -> None:
+    def __init__(self, stats: Callable[[], EngineStats], default_tau: Callable[[], float | None]) -> None:
         self._stats = stats
+        self._default_tau = default_tau
 
     def collect(self) -> Iterable[Metric]:
         stats = self._stats()
@@ -83,3 +85,6 @@ class _EngineCollector(Collector):  # type: ignore[misc] # the library has no ty
         yield GaugeMetricFamily("pipo_requests_running", "Requests being answered.", stats.running)
         yield GaugeMetricFamily("pipo_requests_waiting", "Requests that have not started.", stats.waiting)
         yield GaugeMetricFamily("pipo_rows_free", "Requests for which the batch has places.", stats.free)
+        tau = self._default_tau()
+        if tau is not None:
+            yield GaugeMetricFamily("pipo_default_tau", "Threshold of requests that name none, at this load.", tau)

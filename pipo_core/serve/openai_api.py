@@ -238,6 +238,7 @@ async def _accept(
     grammar = None
     if isinstance(body, ChatBody) and (body.forced is not None or body.response_format.type != "text"):
         grammar = await compiled(service, lambda: _grammar(service, body, thinks=thinks))
+    tau = _tau_by_load(service, body, len(prompts) * body.n)
     requests = [
         one
         for number, prompt in enumerate(prompts)
@@ -249,6 +250,7 @@ async def _accept(
             defaults=service.defaults,
             stop_behind=END_OF_THOUGHT if thinks else "",
             grammar=grammar,
+            default_tau=tau,
         )
     ]
     if len(requests) > service.max_requests:
@@ -264,8 +266,20 @@ async def _accept(
         prompt = "messages" if isinstance(body, ChatBody) else "prompt"
         raise BodyError(message, param="logit_bias" if "logit_bias" in message else prompt) from error
     accepted = Accepted(body, prompts, separate, streams, name, trace_of(request))
+    if tau is not None:
+        accepted.trace.facts["tau"] = f"{tau:g}"
     accepted.watch(service)
     return accepted
+
+
+def _tau_by_load(service: Service, body: ChatBody | CompletionBody, new: int) -> float | None:
+    """Return the threshold of a body's ``new`` requests where the load decides; None if it does not."""
+    if service.gate is None or body.custom_params.tau is not None:
+        return None
+    beyond = service.gate.first_beyond(service.running_with(new))
+    if beyond is not None:
+        LOG.warning(beyond)
+    return service.default_tau(new)
 
 
 def _grammar(service: Service, body: ChatBody, *, thinks: bool) -> Grammar:

@@ -18,6 +18,7 @@ def to_requests(
     defaults: Defaults,
     stop_behind: str = "",
     grammar: Grammar | None = None,
+    default_tau: float | None = None,
 ) -> list[Request]:
     """Return the ``n`` requests of a body's prompt, called ``name-0``, ``name-1`` and so on.
 
@@ -31,6 +32,7 @@ def to_requests(
         defaults: sampling of a body that does not say.
         stop_behind: the text behind which stop strings count; empty for everywhere.
         grammar: that the answers follow; None for none.
+        default_tau: threshold of a body that names none; None for the engine's.
 
     Raises:
         BodyError: if the prompt is empty, or prompt and budget together exceed ``max_length``.
@@ -58,7 +60,7 @@ def to_requests(
             max_tokens=room if budget is None else budget,
             stop=tuple(body.stop),
             ignore_end=body.ignore_eos,
-            tau=body.custom_params.tau,
+            tau=default_tau if body.custom_params.tau is None else body.custom_params.tau,
             stop_behind=stop_behind,
             # Choices share their prompt, so the first one's scores are those of all.
             prompt_scores=body.top_scores if echoes and choice == 0 else None,

@@ -15,6 +15,7 @@ from pipo_core.engine.json_grammar import GrammarMaker
 from pipo_core.engine.live import LiveEngine
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_object
+from pipo_core.serve.gate import LoadGate
 from pipo_core.serve.metrics import Metrics
 from pipo_core.serve.schemas import Defaults, error_body
 from pipo_core.serve.scores import TokenTexts
@@ -41,6 +42,7 @@ class Service:
         hosts: names that clients may call this server by, in lower case; None for any.
         origins: of web pages that may use it beside its own, such as ``https://chat.example``.
         max_requests: requests that are answered or wait at once; further ones are turned away with status 429.
+        gate: chooses the threshold of requests that name none; None for the engine's.
         max_held_bytes: bytes of bodies that are held at once, while they arrive and until they are answered.
         held_bytes: how many are held now.
         compiling: held while a grammar is compiled.
@@ -58,6 +60,7 @@ class Service:
     hosts: frozenset[str] | None = None
     origins: frozenset[str] = frozenset()
     max_requests: int = 256
+    gate: LoadGate | None = None
     max_held_bytes: int = 256 << 20
     held_bytes: int = 0
     started: int = field(default_factory=lambda: int(time.time()))
@@ -65,13 +68,22 @@ class Service:
     _idle_fields: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(self.live.stats)
+        self.metrics = Metrics(self.live.stats, self.default_tau)
         self.texts = TokenTexts(self.tokenizer)
 
     @property
     def ready(self) -> bool:
         """Whether a further request would be taken."""
         return self.live.accepting and self.live.pending < self.max_requests
+
+    def running_with(self, new: int) -> int:
+        """Return how many requests run once ``new`` ones are accepted: no more than the batch has places for."""
+        stats = self.live.stats()
+        return min(self.live.pending + new, stats.running + stats.free)
+
+    def default_tau(self, new: int = 0) -> float | None:
+        """Return the threshold of requests that name none, once ``new`` ones are accepted; None for the engine's."""
+        return None if self.gate is None else self.gate.tau(self.running_with(new))
 
     def first_time(self, fields: Iterable[str]) -> list[str]:
         """Return those of some fields of bodies that were not given to this before."""

@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.calls import pipo
 
-COMMANDS = ["run", "download", "train", "distill", "merge", "eval", "bench", "rollout", "build"]
+COMMANDS = ["run", "download", "train", "distill", "merge", "eval", "bench", "calibrate", "rollout", "build"]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "recipes ls", "recipes show", "recipes copy", "recipes validate"])

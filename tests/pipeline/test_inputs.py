@@ -187,6 +187,7 @@ def test_every_reference_of_every_recipe_kind_is_resolved_here() -> None:
         "merge": {"source": "x/y", "base": "x/y"},
         "eval": {**arms, "suite": "tiny"},
         "bench": arms,
+        "calibrate": {"ckpt": "x/y", "regular": {"ckpt": "x/y"}, "rows": {"file": "x/y"}},
     }
     assert recipes.keys() == KINDS.keys() - {"pipeline"}
     for kind, data in recipes.items():

@@ -247,7 +247,7 @@ def test_stage_references_need_an_earlier_stage() -> None:
         ("words", "r.yaml:1:1 the file holds a single value; a recipe is a mapping that starts with kind:"),
         (
             "model: a/b",
-            "r.yaml:1:1 kind: missing: one of train, distill, rollout, build, merge, eval, bench, pipeline",
+            "r.yaml:1:1 kind: missing: one of train, distill, rollout, build, merge, eval, bench, calibrate, pipeline",
         ),
         ("a: b: c", "r.yaml:1:5 not valid YAML: mapping values are not allowed here"),
         ("a: 1\n\tb: 2", "r.yaml:2:1 not valid YAML"),
