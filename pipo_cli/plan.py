@@ -18,7 +18,7 @@ from pipo_core.recipes.arms import Arm
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.calibrate import SHARES, CalibrateRecipe
 from pipo_core.recipes.catalog import CATALOG
-from pipo_core.recipes.common import EngineSettings, TorchSettings
+from pipo_core.recipes.common import EngineSettings, RemoteSettings, TorchSettings
 from pipo_core.recipes.evaluate import USUAL_QUESTIONS, EvalRecipe, SuiteJob
 from pipo_core.recipes.kinds import JobKind
 from pipo_core.recipes.load import load_recipe
@@ -73,7 +73,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             plan["work"] |= {"problems": asked, "answers": asked * resolved.samples}
         except PipoError as error:
             _cannot_start(plan, error)
-    for check in _server_checks(recipe):
+    for check in _server_checks(recipe, paths):
         try:
             check()
         except PipoError as error:
@@ -84,12 +84,14 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     return plan
 
 
-def _server_checks(recipe: JobKind) -> Iterator[Callable[[], None]]:
+def _server_checks(recipe: JobKind, paths: Mapping[str, Path]) -> Iterator[Callable[[], None]]:
     """Yield checks, one for each engine of a job that is not the torch engine: that it can be started or reached."""
     if isinstance(recipe, DistillRecipe) and not isinstance(recipe.rollout.engine, TrainingProcess):
         from pipo_core.engine.student_servers import check_student_servers
 
         yield partial(check_student_servers, recipe.rollout.engine)
+    if isinstance(recipe, DistillRecipe) and recipe.teacher_engine is not None:
+        yield _teacher_check(recipe, recipe.teacher_engine, paths.get("model"))
     asked: list[EngineSettings] = []
     if isinstance(recipe, BenchRecipe):
         asked = recipe.servers()
@@ -102,6 +104,16 @@ def _server_checks(recipe: JobKind) -> Iterator[Callable[[], None]]:
         from pipo_core.engine import check_engine  # imported here: the other plans need no torch
 
         yield from (partial(check_engine, settings) for settings in asked)
+
+
+def _teacher_check(recipe: DistillRecipe, settings: RemoteSettings, student: Path | None) -> Callable[[], None]:
+    """Return the check of a teacher's servers: against the student's tokens if its checkpoint is there already."""
+    from pipo_core.engine import check_engine
+    from pipo_core.engine.teacher_servers import check_teacher_servers
+
+    if student is None or not student.is_dir():
+        return partial(check_engine, settings)
+    return partial(check_teacher_servers, settings, student, top_k=recipe.kl.top_k, longest=longest_row(recipe))
 
 
 def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
@@ -221,7 +233,9 @@ def effort_of(recipe: JobKind, tokens: "ExampleCounts | None" = None) -> dict[st
     if isinstance(recipe, TrainRecipe) and count:
         days = training_days(recipe, config, count, rows)
     elif isinstance(recipe, DistillRecipe) and (rows or recipe.max_steps):
-        days = distillation_days(recipe, config, config_of(recipe.teacher), rows)
+        is_here = recipe.teacher is not None and recipe.teacher_engine is None
+        teacher = config_of(recipe.teacher) if recipe.teacher is not None and is_here else None
+        days = distillation_days(recipe, config, teacher, rows)
         bound = f"if every answer fills its {recipe.rollout.slots:,} slots, about"
     if days:
         gpus = recipe.launch.processes * recipe.launch.nodes

@@ -45,6 +45,7 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
         "rollout_share": "time in rollouts %",
         "handover_share": "time in hand-overs %",
         "teacher_share": "time in the teacher %",
+        "student_share": "time in the student's training %",
         "tokens_per_second": "tokens/s",
     },
     "rollout": {

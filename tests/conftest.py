@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 
 pytest.register_assert_rewrite("tests.features")
+settings.register_profile("pipo", deadline=None)  # a busy machine makes no test wrong
+settings.load_profile("pipo")
 
 REFERENCE = Path(__file__).parent / "fixtures" / "reference-a"
 

@@ -194,7 +194,7 @@ _SGLANG_OPTIONS = {
         "--enable-hierarchical-cache",
     ),
     *("--reasoning-parser", "--enable-deterministic-inference", "--mem-fraction-static", "--dtype", "--"),
-    "--base-gpu-id",
+    *("--base-gpu-id", "--max-logprobs"),
     *("--cap-add", "--security-opt"),  # docker
 }
 """Options of other programs that pages name; `tests/sglang_cpu` gives some of SGLang's."""

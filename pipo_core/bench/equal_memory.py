@@ -153,20 +153,19 @@ def _filled(
     settings = recipe.engine_of(of_recipe)
     if not isinstance(settings, TorchSettings):
         raise UsageError(f"arm {arm.name}: only the torch engine plans its memory")
-    source, left = source_of(recipe, of_recipe), {"memory_gib": _left(memory, arm) / GIB}
+    source, left = source_of(recipe, of_recipe), _left(memory, arm) / GIB
 
-    def opened(batch: int) -> TorchEngine:
-        return cast(
-            TorchEngine, open_engine(source, arm.decoding, settings.model_copy(update={"batch": batch, **left}))
-        )
+    def opened(**places: int) -> TorchEngine:
+        changed = settings.model_copy(update={"memory_gib": left, **places})
+        return cast(TorchEngine, open_engine(source, arm.decoding, changed))
 
     asking = opened(batch=1)
     requests = asking.places_for(make_request(arm, "fit", length, seed=0))
     asking.close()
     if requests < 1:
         raise MachineError(
-            f"not one request of {sum(length):,} tokens fits the {left['memory_gib']:.2f} GiB that arm {arm.name} has "
+            f"not one request of {sum(length):,} tokens fits the {left:.2f} GiB that arm {arm.name} has "
             "besides its weights",
             hint="a larger equal_memory.gib, or shorter contexts",
         )
-    return replace(arm, engine=opened(requests)), requests
+    return replace(arm, engine=opened(batch=requests, max_length=sum(length))), requests

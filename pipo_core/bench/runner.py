@@ -14,6 +14,7 @@ from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.bandwidth import read_bandwidth
 from pipo_core.bench.equal_memory import compute_equal_memory, measure_equal_memory
 from pipo_core.bench.latency import check_latency, measure_latency
+from pipo_core.bench.lossless import prove_arms
 from pipo_core.bench.roofline import Device, known_device
 from pipo_core.bench.throughput import measure_throughput
 from pipo_core.bench.training import TrainingCase, measure_training
@@ -64,7 +65,8 @@ def run_bench(
         UsageError: if no token would follow the first step, the baseline has several thresholds, or a shape is unknown.
         CheckpointError: if a checkpoint cannot be read.
         MachineError: if the device is absent, a batch or a training pass does not fit, or a server is not there.
-        PipoError: if an engine fails, or does not give exactly the answers that are asked for.
+        PipoError: if an engine fails, or does not give exactly the answers that are asked for, or if an arm that
+            claims to be lossless is not.
     """
     reporter = reporter or SilentReporter()
     open_engine = open_engine or Engines().open
@@ -86,6 +88,7 @@ def run_bench(
     of_users: list[dict[str, Any]] = []
     of_memory: list[dict[str, Any]] = []
     try:
+        lossless = prove_arms(recipe, arms, open_engine, reporter)
         if memory is not None:
             equal = {"gib": memory.gib, "computed": compute_equal_memory(memory, arms, device), "measured": []}
         lengths, trials = measure_latency(recipe, arms, device, reporter)
@@ -111,6 +114,7 @@ def run_bench(
         "machine": {**machine(), "device": name, "threads": torch.get_num_threads(), "clocks": clocks()},
         "limits_of": None if device is None else {**asdict(device), "balance": device.balance},
         "versions": versions(),
+        "lossless": lossless,
         "lengths": lengths,
         "throughput": throughput,
         "users": users,

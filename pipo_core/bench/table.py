@@ -1,6 +1,7 @@
 """Tables of a bench's results."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipo_core.bench.load_tables import equal_memory_tables, users_table
@@ -118,7 +119,8 @@ def bench_tables(results: Mapping[str, Any]) -> list[Table]:
     if results.get("equal_memory"):
         tables += equal_memory_tables(results)
     tables += [training_table(results)] if results.get("training") else []
-    return tables
+    note = " ".join(proof["words"] for proof in results.get("lossless", ()))
+    return [replace(tables[0], note=f"{tables[0].note} {note}".strip()), *tables[1:]]
 
 
 def _share_in_percent(share: float | None) -> str:

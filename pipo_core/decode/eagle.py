@@ -137,10 +137,15 @@ class EagleMethod(Method[EagleState]):
     @override
     @classmethod
     def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return ``(n+1)·(layers + head + A·context) + n·(mtp + head + A_mtp·context)``: verified positions, drafts."""
+        """Return ``(n+1)·(layers + head + A·context) + n·head + (n + n·a)·(mtp + A_mtp·context)``.
+
+        The first is for the verified positions. The MTP block runs for ``n`` drafts, and once more for the share ``a``
+        of them that was accepted, whose entries then stem from the backbone.
+        """
+        n = load.drafts
         verified = sizes.layers + sizes.head + sizes.attention * load.context
-        drafted = sizes.mtp + sizes.head + sizes.attention_mtp * load.context
-        return (load.drafts + 1) * verified + load.drafts * drafted
+        drafted = sizes.mtp + sizes.attention_mtp * load.context
+        return (n + 1) * verified + n * sizes.head + n * (1 + load.acceptance) * drafted
 
     @override
     @classmethod

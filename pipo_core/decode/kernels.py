@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from pipo_core.decode.cache import FEW_SEQUENCES
 from pipo_core.decode.layers import Product, attention_inputs, attention_outputs, delta_layer
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
+from pipo_core.model.quantisation import int8_parts
 
 _logger = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ def multiply_and_sum(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return ``x · Wᵀ``, ``[1, N]``, of one vector ``[1, K]``, summed in fp32: fast when compiled, and only then."""
     vector = x[0].float()
     vector = vector.as_strided(vector.shape, vector.stride())  # otherwise it is computed again for each sum
+    parts = int8_parts(weight)
+    if parts is not None:  # half of the bytes are read, and nothing is written in between
+        numbers, scale = parts
+        return ((numbers.float() * vector).sum(-1) * scale[:, 0].float()).to(x.dtype)[None]
     return (weight.float() * vector).sum(-1).to(x.dtype)[None]
 
 
@@ -72,13 +77,13 @@ def compile_steps(model: Qwen3_5ForCausalPIPO) -> None:
     Compiling needs a C++ compiler, on a GPU Triton. Without it a warning is logged and the plain form stays. The first
     steps take up to a minute, or a few seconds where the compiler's cache on disk has them.
     """
-    weight = model.lm_head.weight
+    norm = model.text_model.norm.weight
     # Models of several shapes and number formats may run in one process, each with kernels of its own.
     settings = torch._dynamo.config  # noqa: SLF001 - where PyTorch documents its settings
     settings.recompile_limit = max(settings.recompile_limit, 64)
     try:
         with torch.inference_mode():
-            _ON_CPU.matrix(weight.new_zeros(1, 64), weight.new_zeros(32, 64))
+            _ON_CPU.matrix(norm.new_zeros(1, 64), norm.new_zeros(32, 64))
     except (RuntimeError, OSError) as error:  # dynamo's errors are RuntimeErrors
         _logger.warning("steps run uncompiled, for this machine cannot compile them: %s", str(error).splitlines()[0])
         return

@@ -121,7 +121,7 @@ class StepLoad:
     Attributes:
         context: tokens before the step, in each sequence.
         batch: sequences.
-        acceptance: the share of drafts kept, for methods with a gate.
+        acceptance: the share of drafts kept or accepted.
         drafts: the option of that name.
         draft_vocab: rows of the draft's LM head; None for all.
     """

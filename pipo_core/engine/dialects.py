@@ -8,16 +8,19 @@ from transformers import PreTrainedTokenizerBase
 
 from pipo_core.chat import encode_prompt
 from pipo_core.engine.api import Completion, FinishReason, Request, Slot
-from pipo_core.errors import PipoError, UsageError
+from pipo_core.engine.server_scores import (
+    StrangeAnswerError,
+    check_scores,
+    openai_scores,
+    sglang_scores,
+    with_scores,
+)
+from pipo_core.errors import UsageError
 from pipo_core.messages import END_OF_THOUGHT, THOUGHT
 from pipo_core.recipes.methods import Decoding
 
 Json = Mapping[str, Any]
 _CUT = "the stream ended before the answer did"
-
-
-class StrangeAnswerError(PipoError):
-    """A server's answer that does not have the form of its interface."""
 
 
 class Dialect(Protocol):
@@ -75,11 +78,12 @@ def _sampling_of(request: Request, *, min_tokens: str) -> dict[str, Any]:
         min_tokens: the name of that setting, for which the interfaces have different ones.
 
     Raises:
-        UsageError: if the request asks for log-probabilities, or has a grammar.
+        UsageError: if the request asks for log-probabilities of the prompt or the answer alone, or has a
+            grammar.
     """
     sampling = request.sampling
-    if sampling.logprobs is not None or request.prompt_scores is not None:
-        raise UsageError("log-probabilities are not read from servers")
+    if sampling.logprobs != request.prompt_scores:
+        raise UsageError("of servers log-probabilities are read of prompt and answer together, as many of each token")
     if sampling.grammar is not None:
         raise UsageError("grammars of the torch engine do not travel to servers")
     further = {
@@ -117,6 +121,9 @@ class SGLangDialect:
 
     def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """See `Dialect`."""
+        check_scores(request, stream=stream)
+        if request.prompt_scores is not None and self.decoding.spec.reads_pairs:
+            raise UsageError("a pair model reads two tokens at once and scores no prompts")
         if request.stop_behind:
             raise UsageError("SGLang has no stop strings that count behind the thought only")
         sampling = _sampling_of(request, min_tokens="min_new_tokens") | {"max_new_tokens": self._max_tokens(request)}
@@ -130,7 +137,10 @@ class SGLangDialect:
             asked = {"tau": tau, "max_slots": request.max_slots, "record_drafts": request.record or None}
             given = {name: value for name, value in asked.items() if value is not None}
             sampling["custom_params"] = given | {"record_slots": True}
-        return "/generate", {"input_ids": self._prompt(request), "sampling_params": sampling, "stream": stream}
+        body = {"input_ids": self._prompt(request), "sampling_params": sampling, "stream": stream}
+        if request.prompt_scores is not None:
+            body |= {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": request.prompt_scores}
+        return "/generate", body
 
     def completion(self, request: Request, answer: Json) -> Completion:
         """See `Dialect`."""
@@ -175,7 +185,7 @@ class SGLangDialect:
         tau = self.decoding.tau if request.tau is None else request.tau
         if tau is not None and tau >= 1:
             drafts = 0  # no draft can be kept, and none is counted
-        return Completion(
+        completion = Completion(
             request.id,
             token_ids=written[:-1] if by_end else written,
             text=answer["text"],
@@ -189,6 +199,7 @@ class SGLangDialect:
             record=record,
             ttft_s=float(meta.get("first_token_latency") or 0.0),
         )
+        return completion if request.prompt_scores is None else with_scores(request, completion, sglang_scores(meta))
 
 
 def _finish_reason(kind: str, message: str | None = None) -> tuple[FinishReason, str | None]:
@@ -257,6 +268,7 @@ class OpenAIDialect:
 
     def ask(self, request: Request, *, stream: bool) -> tuple[str, dict[str, Any]]:
         """See `Dialect`."""
+        check_scores(request, stream=stream)
         if request.max_tokens is None:  # a budget in slots besides is for scoring to apply, if slots are reported
             raise UsageError("a server of OpenAI's interface has budgets in tokens only", hint="give budget.tokens")
         if request.record or request.stop_behind or request.stop_ids is not None:
@@ -276,6 +288,8 @@ class OpenAIDialect:
         body |= {"stream_options": {"include_usage": True}} if stream else {}
         if request.messages:
             return "/v1/chat/completions", {**body, "messages": [dict(message) for message in request.messages]}
+        if request.prompt_scores is not None:
+            body |= {"echo": True, "logprobs": request.prompt_scores, "return_tokens_as_token_ids": True}
         return "/v1/completions", {**body, "prompt": list(request.prompt_ids)}
 
     def completion(self, request: Request, answer: Json) -> Completion:
@@ -293,7 +307,7 @@ class OpenAIDialect:
         usage = answer["usage"]
         if usage is None:
             raise StrangeAnswerError("the server does not report how many tokens it read and wrote")
-        return Completion(
+        completion = Completion(
             request.id,
             text=text,
             prompt_tokens=int(usage["prompt_tokens"]),
@@ -301,6 +315,9 @@ class OpenAIDialect:
             finish_reason=reason,
             error=error,
         )
+        if request.prompt_scores is None:
+            return completion
+        return with_scores(request, completion, openai_scores(choice["logprobs"]))
 
 
 def _with_thought(message: Json) -> str:

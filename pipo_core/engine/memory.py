@@ -6,9 +6,7 @@ never fails for lack of memory.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
@@ -19,7 +17,6 @@ _SHARE = 0.9
 """Share of the free memory that is used; the rest is for fragmentation and other allocations."""
 _SHORTEST = 256
 """Positions that every sequence of a batch must be able to have."""
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,7 @@ def plan_memory(
     free: int,
     batch: int,
     chunk: int,
+    width: int = 1,
     max_length: int | None = None,
     memory_gib: float | None = None,
 ) -> MemoryPlan:
@@ -119,6 +117,7 @@ def plan_memory(
         free: bytes that this process can still take.
         batch: the most sequences that run together.
         chunk: the most prompt positions that are read at once.
+        width: tokens a position.
         max_length: the most tokens of prompt and budget together; None for no fixed limit.
         memory_gib: memory besides the weights; None for most of ``free``.
 
@@ -133,11 +132,11 @@ def plan_memory(
     allowed = int(free * _SHARE if memory_gib is None else memory_gib * GIB)
     cost = sequence_cost(config, dtype, with_mtp=with_mtp)
     plan = MemoryPlan(cost, allowed - reading_bytes(config, dtype, chunk))
-    shortest = min(_SHORTEST, max_length or _SHORTEST)
+    shortest = _SHORTEST if max_length is None else min(_SHORTEST, -(-max_length // width))
     if cost.of(batch + 1, shortest) > plan.budget:  # one of them is being read
         count = plan.budget // cost.of(1, shortest) - 1
         raise MachineError(
-            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: one sequence of only {shortest} tokens takes "
+            f"a batch of {batch} does not fit {allowed / GIB:.2f} GiB: one sequence of only {shortest} positions takes "
             f"{cost.of(1, shortest) / 2**20:.1f} MiB, and reading prompts {(allowed - plan.budget) / 2**20:.1f} MiB",
             hint=f"engine.batch={count}" if count >= 1 else "a smaller engine.prefill_chunk, or more memory",
         )
@@ -147,35 +146,3 @@ def plan_memory(
             hint=f"engine.max_length={plan.max_positions}",
         )
     return plan
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory that this process can still take on ``device``."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    return min(psutil.virtual_memory().available, cgroup_free(_CGROUPS))
-
-
-def cgroup_free(root: Path) -> int:
-    """Return the bytes that this process can still take under its control group's limit; 2^62 without a limit.
-
-    Cached file contents count as free. A container sees its own group at the root, in version 1 or 2.
-
-    Args:
-        root: where the control groups are mounted.
-    """
-    for folder, limit, used, cached in (
-        (root, "memory.max", "memory.current", "inactive_file"),
-        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    ):
-        if not (folder / limit).is_file():
-            continue
-        most = (folder / limit).read_text(encoding="ascii").strip()
-        if most == "max":
-            break
-        lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-        statistics = dict(line.split(maxsplit=1) for line in lines)
-        taken = int((folder / used).read_text(encoding="ascii")) - int(statistics.get(cached, 0))
-        return max(int(most) - taken, 0)
-    return 2**62

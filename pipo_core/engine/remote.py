@@ -21,7 +21,8 @@ import httpx
 from transformers import PreTrainedTokenizerBase
 
 from pipo_core.engine.api import Completion, Delta, FinishReason, Reports, Request
-from pipo_core.engine.dialects import Dialect, StrangeAnswerError
+from pipo_core.engine.dialects import Dialect
+from pipo_core.engine.server_scores import StrangeAnswerError
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.text import one_line
 

@@ -21,6 +21,7 @@ from pipo_core.engine.api import CapacityError, Completion, Delta, EngineStats, 
 from pipo_core.engine.memory import MemoryPlan
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
+from pipo_core.model.quantisation import int8_parts
 from pipo_core.text import one_line
 
 _LOG = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ class TorchEngine:
         device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
         return Reports(
             device=device,
-            config=model.config,
+            # The limits of a device are of weights in one number format.
+            config=model.config if int8_parts(model.lm_head.weight) is None else None,
             weight_bytes=model.lm_head.weight.dtype.itemsize,
             cache_bytes=0 if self._state is None else self._state.cache_bytes,
         )

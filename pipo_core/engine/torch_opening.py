@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -12,11 +13,13 @@ from pipo_core.decode.draft_vocab import DraftVocab
 from pipo_core.decode.kernels import compile_steps
 from pipo_core.decode.pair import PairMethod
 from pipo_core.decode.registry import open_method
-from pipo_core.engine.memory import free_bytes, plan_memory
+from pipo_core.engine.memory import plan_memory
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.free_memory import free_bytes
 from pipo_core.model.frequent_tokens import read_draft_vocab
+from pipo_core.model.quantisation import quantise
 from pipo_core.model.shapes import random_shape_model
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.locate import bundled_model
@@ -24,7 +27,7 @@ from pipo_core.recipes.methods import Decoding
 
 _LOG = logging.getLogger(__name__)
 _FEW = 0.001
-"""Share of a training set's tokens that a draft vocabulary may leave out without a warning."""
+"""Share of a training set's tokens that a draft vocabulary may leave out without a warning, if no gate knows of it."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -32,7 +35,7 @@ class TorchOpener:
     """Opens engines in this process; engines of one checkpoint or shape share its weights."""
 
     def __init__(self) -> None:
-        self._loaded: dict[Path | str, Qwen3_5ForCausalPIPO] = {}
+        self._loaded: dict[tuple[Any, ...], Qwen3_5ForCausalPIPO] = {}
 
     def open(self, source: Path | str | None, decoding: Decoding, settings: TorchSettings) -> TorchEngine:
         """Return an engine.
@@ -46,20 +49,23 @@ class TorchOpener:
             UsageError: for an unknown shape, or an option that the method does not have.
             CheckpointError: if the folder is not a readable checkpoint, or lacks the token counts that a draft
                 vocabulary needs.
-            MachineError: if the device does not exist, or the batch does not fit its memory.
+            MachineError: if the device does not exist, the batch does not fit its memory, or a library is missing.
         """
         if source is None:
             raise UsageError("the torch engine needs a checkpoint")
         device, dtype = prepare(settings)
         # Random weights use the tiny world's tokenizer. It knows few of their ids; the others decode to no text.
         tokenizer = load_tokenizer(source if isinstance(source, Path) else bundled_model("tiny-student"))
-        if source not in self._loaded:
-            self._loaded[source] = (
+        key = (source, device, dtype, settings.quantization)
+        if key not in self._loaded:
+            self._loaded[key] = (
                 load_checkpoint(source, dtype=dtype, device=device)
                 if isinstance(source, Path)
                 else random_shape_model(source, dtype=dtype, device=device)
             )
-        model = self._loaded[source]
+            if settings.quantization is not None:
+                quantise(self._loaded[key])
+        model = self._loaded[key]
         size = decoding.draft_vocab
         by_frequency: Iterable[int] = ()
         if size is not None:  # with random weights there are no counts, so any order does
@@ -68,12 +74,12 @@ class TorchOpener:
         return engine_on(model, tokenizer, decoding, settings, by_frequency=by_frequency, ends=ends)
 
     def check(self, settings: TorchSettings) -> None:
-        """Check that the device exists.
+        """Check that the device exists, and that quantised weights are a CPU's.
 
         Raises:
-            MachineError: if it does not.
+            MachineError: if not.
         """
-        find_device(settings.device)
+        _check_device(settings)
 
 
 def engine_on(
@@ -125,6 +131,7 @@ def engine_on(
         free=free_bytes(model.device),
         batch=settings.batch,
         chunk=settings.prefill_chunk,
+        width=method.spec.cache_width,
         max_length=settings.max_length,
         memory_gib=settings.memory_gib,
     )
@@ -165,19 +172,23 @@ def student_engine(
 
 
 def frequent_tokens(ckpt: Path, size: int) -> list[int]:
-    """Return the token ids of a checkpoint's training set, most frequent first; warn if ``size`` leaves many out.
+    """Return the token ids of a checkpoint's training set, most frequent first.
+
+    Warns if ``size`` leaves many out and the gate has not learned to reject drafts where one of them should follow.
 
     Raises:
         CheckpointError: if the checkpoint has no token counts.
     """
     frequent = read_draft_vocab(ckpt)
     beyond = frequent.share_beyond(size)
-    if beyond > _FEW:
+    if beyond > _FEW and (frequent.gate is None or frequent.gate > size):
         _LOG.warning(
             "a draft vocabulary of %s leaves out %.1f %% of the training set's tokens; where one of them should "
-            "follow, a kept draft is wrong, and the gate does not know",
+            "follow, a kept draft is wrong, and the gate was not trained to know: pipo distill teaches it that with "
+            "tuning.method=gate draft_vocab=%s",
             f"{size:,}",
             100 * beyond,
+            size,
         )
     return frequent.ids
 
@@ -188,7 +199,7 @@ def prepare(settings: TorchSettings) -> tuple[torch.device, torch.dtype]:
     Raises:
         MachineError: if the device does not exist.
     """
-    device = find_device(settings.device)
+    device = _check_device(settings)
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
@@ -198,6 +209,21 @@ def prepare(settings: TorchSettings) -> tuple[torch.device, torch.dtype]:
         # It recommends installing kernels that are for GPUs only.
         logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     return device, _DTYPES[precision]
+
+
+def _check_device(settings: TorchSettings) -> torch.device:
+    """Return the device of an engine's settings.
+
+    Raises:
+        MachineError: if it does not exist, or does not run quantised weights.
+    """
+    device = find_device(settings.device)
+    if settings.quantization is not None and device.type != "cpu":
+        raise MachineError(
+            f"engine.quantization={settings.quantization} is for CPUs, and the device is {device}",
+            hint="engine.device=cpu; on a GPU: pipo serve --engine sglang -- --quantization fp8",
+        )
+    return device
 
 
 def find_device(name: str) -> torch.device:

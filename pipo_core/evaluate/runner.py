@@ -8,10 +8,11 @@ from typing import Any
 from pipo_core.data.answers import AnswerLog
 from pipo_core.data.asking import Asking, LazyEngine, WantedAnswer, ask, asked_otherwise, wanted_answers
 from pipo_core.data.grading import grade
-from pipo_core.engine import open_engine
+from pipo_core.engine import Engines
 from pipo_core.engine.opening import OpenEngine
 from pipo_core.errors import MissingInputError
 from pipo_core.evaluate.comparison import compare_arms
+from pipo_core.evaluate.lossless import prove_runs, read_proofs
 from pipo_core.evaluate.plan import ArmRun, Plan, SuiteRun, asking_of, make_plan
 from pipo_core.evaluate.scores import ScoredAnswer
 from pipo_core.evaluate.suites import open_judge
@@ -29,29 +30,31 @@ def run_eval(
     out: Path,
     *,
     reporter: Reporter | None = None,
-    open_engine: OpenEngine = open_engine,
+    open_engine: OpenEngine | None = None,
 ) -> dict[str, Any]:
     """Ask, grade and compare; return the content of `out/results.json`.
 
     Each answer is appended to `out/answers/<suite>/<label>.jsonl` as soon as it is complete, and so is each verdict. A
-    second call makes only what is missing. One engine of an arm answers all suites. Every arm has figures
+    second call makes only what is missing. What arms that claim to be lossless were found to be is in
+    `out/lossless.json` before the first answer. One engine of an arm answers all suites. Every arm has figures
     (`scores.figures`) at the token budget and, if all engines report their steps, at the slot budget (`both_budgets`).
 
     Args:
         recipe: the settings, with paths on this disk in place of names.
         out: the stage's folder, which exists.
         reporter: shows progress and warnings.
-        open_engine: opens the engines that answer.
+        open_engine: opens the engines that answer; None for the default, where those of one arm share weights.
 
     Raises:
         UsageError: if the baseline is an arm with several thresholds, or a suite has no such profile or question.
         MissingInputError: if a file does not hold the questions.
         MachineError: if a grader lacks a library or an isolated place for programs.
-        PipoError: if an engine ends before every request was answered.
+        PipoError: if an engine ends before every request was answered, or an arm that claims to be lossless is not.
     """
     reporter = reporter or SilentReporter()
     plan = make_plan(recipe, reporter)
     _check_graders(recipe, plan.suites)
+    prove_runs(recipe, plan, out, reporter, open_engine)
     for run in plan.runs:
         _answer(recipe, run, plan.suites, out, reporter, open_engine)
     return _graded(recipe, plan, out, reporter)
@@ -118,12 +121,13 @@ def _answer(
     suites: Sequence[SuiteRun],
     out: Path,
     reporter: Reporter,
-    open_engine: OpenEngine,
+    open_engine: OpenEngine | None,
 ) -> None:
     """Append the answers that an arm's files lack, to all suites with one engine."""
     settings = recipe.engine_of(run.arm)
     ckpt = None if run.arm.ckpt is None else Path(run.arm.ckpt)
-    with LazyEngine(lambda: open_engine(ckpt, run.decoding, settings)) as engine:
+    opened = open_engine or Engines().open
+    with LazyEngine(lambda: opened(ckpt, run.decoding, settings)) as engine:
         for suite in suites:
             with AnswerLog(answers_path(out, suite.name, run.label)) as log:
                 wanted = wanted_answers(suite.questions.problems, suite.samples)
@@ -133,6 +137,8 @@ def _answer(
 def _graded(recipe: EvalRecipe, plan: Plan, out: Path, reporter: Reporter) -> dict[str, Any]:
     """Append the verdicts that are missing, and write and return the results."""
     workers = recipe.code_workers or cores()
+    known = read_proofs(out)
+    proofs = [known[run.label] for run in plan.runs if run.label in known]
     found = []
     for suite in plan.suites:
         grader = suite.named.profile(recipe.profile).grader
@@ -146,7 +152,7 @@ def _graded(recipe: EvalRecipe, plan: Plan, out: Path, reporter: Reporter) -> di
                     label = f"{suite.name} {run.label}"
                     grade(log, wanted, judge, label=label, reporter=reporter, workers=at_once)
                     answers[run.label] = [ScoredAnswer.of(log.row(answer.key)) for answer in wanted]
-        found.append(compare_arms(recipe, plan, suite, answers))
+        found.append({**compare_arms(recipe, plan, suite, answers), "lossless": proofs})
         undecided = sum(answer.undecided for rows in answers.values() for answer in rows)
         for label, rows in answers.items():
             failed = [answer for answer in rows if answer.error is not None]

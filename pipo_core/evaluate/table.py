@@ -167,7 +167,8 @@ def _accuracy(results: Mapping[str, Any], unit: str, asked: str) -> Table:
             ]
         )
     title = f"{asked}; [ ] are 95 % intervals"
-    return without_empty_columns(Table(title, columns, rows, note=detectable_note(results, unit)))
+    notes = [detectable_note(results, unit), *(proof["words"] for proof in results.get("lossless", ()))]
+    return without_empty_columns(Table(title, columns, rows, note=" ".join(filter(None, notes))))
 
 
 def _passes(results: Mapping[str, Any], unit: str, asked: str) -> Table:

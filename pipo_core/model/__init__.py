@@ -2,10 +2,11 @@
 
 from pipo_core.model.checkpoint import load_checkpoint
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.outputs import LossWeights, PairOutput, PIPOOutput, TeacherTargets
+from pipo_core.model.outputs import ListedTargets, LossWeights, PairOutput, PIPOOutput, TeacherTargets
 from pipo_core.model.writing import save_checkpoint
 
 __all__ = [
+    "ListedTargets",
     "LossWeights",
     "PIPOOutput",
     "PairOutput",

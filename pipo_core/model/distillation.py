@@ -1,7 +1,7 @@
 r"""On-policy distillation's losses as pure functions of tensors (paper, section 4.2).
 
 At every position that the student sampled, its distribution ``p_s`` is compared with the teacher's ``p_t`` by the
-reverse divergence ``KL(p_s ‖ p_t)`` in one of four forms. ``g`` is a log-ratio, constant under differentiation:
+reverse divergence ``KL(p_s ‖ p_t)`` in one of these forms. ``g`` is a log-ratio, constant under differentiation:
 
 - ``full``: ``Σ_y p_s(y) · g(y)``, ``g = log p_s − log p_t``, over the whole vocabulary: exact.
 - ``topk``: the same sum over ``U``, the union of both models' ``k`` most likely tokens and the sampled one, and one
@@ -11,6 +11,10 @@ reverse divergence ``KL(p_s ‖ p_t)`` in one of four forms. ``g`` is a log-rati
 - ``sampled``: ``g(y)`` at the sampled token, an unbiased estimate of ``full`` where ``y ~ p_s``. Its gradient is the
   score function's, ``g(y) · ∇ log p_s(y)``. Differentiating the value itself would give ``∇ log p_s(y)``, which does
   not contain the teacher and has a mean of zero.
+
+- of a teacher that only lists its likeliest tokens (`ListedTokens`): ``topk`` over the listed tokens, the rest of each
+  model's mass in one bucket. Also never above the exact value; equal to ``topk`` where the student's own ``k``
+  likeliest tokens are among them.
 
 All gradients with respect to the student's scaled logits ``s`` have one shape,
 ``∂/∂s_v = p_s(v) · (g(v) − Σ_y p_s(y) g(y))`` (``sampled``: ``g(y) · (1[v = y] − p_s(v))``). They are formed chunk by
@@ -30,6 +34,9 @@ DivergenceMode = Literal["topk", "topk_renormalised", "sampled", "full"]
 MAX_LOG_RATIO = 60.0
 """Log-ratios of the bucket are clamped to ± this: the logarithm of a mass that underflows is infinite."""
 
+LEAST_REST = 1e-6
+"""The least mass that a teacher's unlisted tokens count as: it is 1 minus a sum of rounded numbers."""
+
 
 class Head(NamedTuple):
     """Hidden states and the LM head that projects them. Teacher and student may differ in ``H``, never in ``V``.
@@ -43,6 +50,18 @@ class Head(NamedTuple):
     weight: torch.Tensor
 
 
+class ListedTokens(NamedTuple):
+    """What a teacher says of some positions that is asked from afar: a few tokens' log-probabilities.
+
+    Attributes:
+        ids: ``[N, K]``; an id may stand there twice, with the same value.
+        logprobs: ``[N, K]``, over the whole vocabulary, at temperature 1.
+    """
+
+    ids: torch.Tensor
+    logprobs: torch.Tensor
+
+
 class DistillationLoss(NamedTuple):
     """The divergence of one head from the teacher.
 
@@ -50,7 +69,8 @@ class DistillationLoss(NamedTuple):
         loss: mean divergence over the positions, in nats; 0, with a gradient path, if there are no positions.
         divergence: ``[N]``, of each position, detached.
         acceptance: ``[N]``, speculative decoding's probability of accepting, detached: ``min(1, p_t(y)/p_s(y))`` at the
-            sampled token, for ``full`` its mean over the vocabulary, ``Σ_y min(p_s(y), p_t(y))``.
+            sampled token, for ``full`` its mean over the vocabulary, ``Σ_y min(p_s(y), p_t(y))``. 0 for a token that
+            the teacher does not list: it is less likely there than the least likely listed one.
     """
 
     loss: torch.Tensor
@@ -68,7 +88,7 @@ class _Terms(NamedTuple):
 
 def distillation_loss(
     student: Head,
-    teacher: Head,
+    teacher: Head | ListedTokens,
     sampled: torch.Tensor,
     *,
     mode: DivergenceMode = "topk",
@@ -82,7 +102,7 @@ def distillation_loss(
 
     Args:
         student: ``N`` positions.
-        teacher: the same positions after the same text.
+        teacher: the same positions after the same text; listed tokens go with ``topk`` and temperature 1 alone.
         sampled: ``[N]``, the tokens that the student sampled there, rejected drafts included.
         mode: form of the divergence, see the module.
         temperature: divides both models' logits.
@@ -90,16 +110,20 @@ def distillation_loss(
         chunk: positions projected at once; memory is about ``3 · chunk · V`` fp32 numbers.
 
     Raises:
-        ValueError: if the vocabularies or the numbers of positions differ, or ``mode`` is unknown.
+        ValueError: if the vocabularies or the numbers of positions differ, ``mode`` is unknown, or does not go with the
+            teacher.
     """
-    if student.weight.shape[0] != teacher.weight.shape[0]:
+    if isinstance(teacher, ListedTokens):
+        if mode != "topk" or temperature != 1.0:
+            raise ValueError("listed tokens are compared by topk at temperature 1")
+    elif student.weight.shape[0] != teacher.weight.shape[0]:
         raise ValueError(f"vocabularies of {student.weight.shape[0]} and {teacher.weight.shape[0]} tokens differ")
-    if not len(student.hidden) == len(teacher.hidden) == len(sampled):
+    if not len(student.hidden) == len(teacher[0]) == len(sampled):
         raise ValueError("student, teacher and sampled tokens must be the same positions")
     if mode not in _FORMS:
         raise ValueError(f"unknown mode {mode!r}")
     total, divergence, acceptance = _ChunkedDivergence.apply(  # type: ignore[no-untyped-call]
-        *student, teacher.hidden.detach(), teacher.weight.detach(), sampled, mode, temperature, top_k, chunk
+        *student, type(teacher)(*(part.detach() for part in teacher)), sampled, mode, temperature, top_k, chunk
     )
     return DistillationLoss(total / max(len(sampled), 1), divergence, acceptance)
 
@@ -112,8 +136,7 @@ class _ChunkedDivergence(torch.autograd.Function):
         ctx: Any,
         hidden: torch.Tensor,
         weight: torch.Tensor,
-        teacher_hidden: torch.Tensor,
-        teacher_weight: torch.Tensor,
+        teacher: Head | ListedTokens,
         sampled: torch.Tensor,
         mode: DivergenceMode,
         temperature: float,
@@ -129,8 +152,12 @@ class _ChunkedDivergence(torch.autograd.Function):
         for start in range(0, count, chunk):
             rows = slice(start, min(start + chunk, count))
             s = (F.linear(hidden[rows], weight).to(exact) / temperature).log_softmax(dim=-1)
-            t = (F.linear(teacher_hidden[rows], teacher_weight).to(exact) / temperature).log_softmax(dim=-1)
-            terms = _FORMS[mode](s, t, sampled[rows, None], top_k)
+            t = None
+            if isinstance(teacher, ListedTokens):
+                terms = _listed(s, ListedTokens(*(part[rows] for part in teacher)), sampled[rows, None])
+            else:
+                t = (F.linear(teacher.hidden[rows], teacher.weight).to(exact) / temperature).log_softmax(dim=-1)
+                terms = _FORMS[mode](s, t, sampled[rows, None], top_k)
             divergence[rows], acceptance[rows] = terms.divergence, terms.acceptance
             error = terms.gradient.div_(temperature).to(weight.dtype)
             if hidden_grad is not None:
@@ -145,7 +172,7 @@ class _ChunkedDivergence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (*formed_gradients(ctx, outputs[0]), *[None] * 7)
+        return (*formed_gradients(ctx, outputs[0]), *[None] * 6)
 
 
 # The forms take log-probabilities ``s = log p_s`` and ``t = log p_t``, ``[n, V]``, and the sampled tokens ``[n, 1]``.
@@ -171,12 +198,46 @@ def _sampled(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int
 def _topk(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) -> _Terms:
     """Return the KL over the likeliest tokens of both models and, as one more token, all the rest together."""
     union, member = _union(s, t, sampled, top_k)
-    s_union, t_union = s.gather(1, union), t.gather(1, union)
+    t_union = t.gather(1, union)
     acceptance = _acceptance(s.gather(1, sampled) - t.gather(1, sampled))
+    t_rest = t.exp_().scatter_(1, union, 0.0).sum(dim=1)
+    return _bucketed(s, union, member, t_union, t_rest, acceptance)
+
+
+def _listed(s: torch.Tensor, teacher: ListedTokens, sampled: torch.Tensor) -> _Terms:
+    """Return the same over the tokens that the teacher lists; its rest is what they leave of 1."""
+    union, order = teacher.ids.sort(dim=1)
+    member = _is_new(union)
+    t_union = teacher.logprobs.to(s.dtype).gather(1, order)
+    t_sampled = t_union.masked_fill(union != sampled, -math.inf).amax(dim=1, keepdim=True)
+    acceptance = _acceptance(s.gather(1, sampled) - t_sampled)
+    t_rest = (1 - (t_union.double().exp() * member).sum(dim=1)).clamp_min(LEAST_REST).to(s.dtype)
+    return _bucketed(s, union, member, t_union, t_rest, acceptance)
+
+
+def _bucketed(
+    s: torch.Tensor,
+    union: torch.Tensor,
+    member: torch.Tensor,
+    t_union: torch.Tensor,
+    t_rest: torch.Tensor,
+    acceptance: torch.Tensor,
+) -> _Terms:
+    """Return the KL over some tokens and, as one more token, all the rest together.
+
+    Args:
+        s: the student's log-probabilities, which are overwritten.
+        union: the tokens, ``[n, U]``, sorted.
+        member: where each is new, ``[n, U]``.
+        t_union: the teacher's log-probabilities of the tokens, ``[n, U]``.
+        t_rest: the mass that the teacher has outside of them, ``[n]``.
+        acceptance: ``[n]``.
+    """
+    s_union = s.gather(1, union)
     p = s.exp_()
     p_union = s_union.exp() * member
     ratio = s_union - t_union
-    s_rest, t_rest = p.scatter(1, union, 0.0).sum(dim=1), t.exp_().scatter_(1, union, 0.0).sum(dim=1)
+    s_rest = p.scatter(1, union, 0.0).sum(dim=1)
     rest_ratio = torch.where(s_rest > 0, (s_rest.log() - t_rest.log()).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO), 0.0)
     divergence = ((p_union * ratio).sum(dim=1) + s_rest * rest_ratio)[:, None]
     gradient = p.mul_(rest_ratio[:, None] - divergence)
@@ -206,9 +267,14 @@ def _union(s: torch.Tensor, t: torch.Tensor, sampled: torch.Tensor, top_k: int) 
     """Return both models' ``top_k`` most likely tokens and the sampled one, ``[n, 2k + 1]``, and where each is new."""
     k = min(top_k, s.shape[1])
     union = torch.cat([s.topk(k, dim=1).indices, t.topk(k, dim=1).indices, sampled], dim=1).sort(dim=1).values
+    return union, _is_new(union)
+
+
+def _is_new(union: torch.Tensor) -> torch.Tensor:
+    """Return where each id of sorted ones, ``[n, U]``, stands for the first time."""
     member = torch.ones_like(union, dtype=torch.bool)
     member[:, 1:] = union[:, 1:] != union[:, :-1]
-    return union, member
+    return member
 
 
 def _acceptance(ratio: torch.Tensor) -> torch.Tensor:

@@ -9,12 +9,13 @@ from transformers.generation import GenerationMixin
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5PreTrainedModel, Qwen3_5TextModel
 
+from pipo_core.model.chunk_size import MOST, MOST_OF_DIVERGENCE, positions_at_once
 from pipo_core.model.compressor import LinearCompressor, MLPCompressor, build_compressor
 from pipo_core.model.confidence import ConfidenceHead
 from pipo_core.model.distillation import DistillationLoss, Head, distillation_loss
 from pipo_core.model.losses import IGNORED, HeadLoss, confidence_loss, head_loss
 from pipo_core.model.mtp import MTPBlock
-from pipo_core.model.outputs import LossWeights, PairOutput, PIPOOutput, TeacherTargets
+from pipo_core.model.outputs import ListedTargets, LossWeights, PairOutput, PIPOOutput, TeacherTargets
 from pipo_core.model.slots import pair_up
 from pipo_core.model.writing import write_weights
 
@@ -122,7 +123,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         labels: torch.Tensor,
         objective: Objective = "pipo",
         loss_weights: LossWeights | None = None,
-        teacher: TeacherTargets | None = None,
+        teacher: TeacherTargets | ListedTargets | None = None,
+        draft_ids: torch.Tensor | None = None,
     ) -> PIPOOutput:
         """Return the training losses of a right-padded batch.
 
@@ -135,6 +137,8 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
             objective: ``pipo``, ``distill``, or ``regular`` for the uncompressed model with its MTP head.
             loss_weights: λ's and chunk size; the paper's (1, 1) by default.
             teacher: its targets, for ``distill`` alone.
+            draft_ids: the ids that drafts come from when the model decodes, ``[N]``; None for all. The gate's target
+                is 0 where the draft has another id. Nothing else depends on them.
 
         Raises:
             ValueError: if ``distill`` has no ``teacher``, or the teacher has another vocabulary.
@@ -143,10 +147,12 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         if objective == "regular":
             return self._regular_losses(input_ids, labels, weights)
         if objective == "distill":
-            return self._distillation_losses(input_ids, labels, weights, teacher)
-        return self._pair_losses(input_ids, labels, weights)
+            return self._distillation_losses(input_ids, labels, weights, teacher, draft_ids)
+        return self._pair_losses(input_ids, labels, weights, draft_ids)
 
-    def _pair_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
+    def _pair_losses(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, draft_ids: torch.Tensor | None
+    ) -> PIPOOutput:
         """``CE(p1, t_{2i+2}) + λ_mtp · CE(p2, t_{2i+3}) + λ_conf · BCE(c_i, p2(t_{2i+3}))`` (section 4.1)."""
         hidden = self.run_backbone(self.compress(input_ids))
         mtp_hidden = self._draft(input_ids, hidden)
@@ -154,33 +160,41 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         first = self._head_loss(hidden, labels[:, 2::2], weights)
         draft = self._head_loss(mtp_hidden, labels[:, 3::2], weights)
         logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[draft.valid]
-        return _pair_output(first.loss, draft.loss, logits, draft.label_logprob.exp(), weights)
+        target = _where_drafted(draft.label_logprob.exp(), labels[:, 3::2][draft.valid], draft_ids)
+        return _pair_output(first.loss, draft.loss, logits, target, weights)
 
     def _distillation_losses(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights, teacher: TeacherTargets | None
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        weights: LossWeights,
+        teacher: TeacherTargets | ListedTargets | None,
+        draft_ids: torch.Tensor | None,
     ) -> PIPOOutput:
         """``KL(p1 ‖ p_t) + λ_mtp · KL(p2 ‖ p_t) + λ_conf · BCE(c_i, min(1, p_t/p2))`` (section 4.2).
 
         At slot ``i`` the backbone's head predicts position ``2i + 2`` from the text up to ``2i + 1``, and the draft
-        position ``2i + 3`` from the text up to ``2i + 2``. The teacher's states are taken at those positions.
+        position ``2i + 3`` from the text up to ``2i + 2``. The teacher is taken at those positions.
         """
         if teacher is None:
             raise ValueError("objective distill needs the teacher's targets")
         hidden = self.run_backbone(self.compress(input_ids))
         mtp_hidden = self._draft(input_ids, hidden)
         hidden = hidden[:, :-1]
-        first = self._divergence(hidden, labels[:, 2::2], teacher.hidden[:, 1:-1:2], teacher, weights)
+        first = self._divergence(hidden, labels[:, 2::2], teacher, slice(1, -1, 2), weights)
         sampled_drafts = labels[:, 3::2]
-        draft = self._divergence(mtp_hidden, sampled_drafts, teacher.hidden[:, 2::2], teacher, weights)
-        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[sampled_drafts != IGNORED]
-        return _pair_output(first.loss, draft.loss, logits, draft.acceptance, weights)
+        draft = self._divergence(mtp_hidden, sampled_drafts, teacher, slice(2, None, 2), weights)
+        valid = sampled_drafts != IGNORED
+        logits = self.confidence_head(hidden.detach(), mtp_hidden.detach())[valid]
+        target = _where_drafted(draft.acceptance, sampled_drafts[valid], draft_ids)
+        return _pair_output(first.loss, draft.loss, logits, target, weights)
 
     def _divergence(
         self,
         hidden: torch.Tensor,
         sampled: torch.Tensor,
-        teacher_hidden: torch.Tensor,
-        teacher: TeacherTargets,
+        teacher: TeacherTargets | ListedTargets,
+        places: slice,
         weights: LossWeights,
     ) -> DistillationLoss:
         """Return one head's divergence from the teacher, over its labelled positions.
@@ -188,19 +202,20 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         Args:
             hidden: the student's, ``[B, S, H]``.
             sampled: the tokens that the student sampled, ``[B, S]``; `IGNORED` where it sampled none.
-            teacher_hidden: ``[B, S, H_teacher]``.
             teacher: the batch's targets.
+            places: the positions after whose text the head predicts, ``S`` of them.
             weights: for the chunk size.
         """
         valid = sampled != IGNORED
+        weight = self.lm_head.weight
         return distillation_loss(
-            Head(hidden[valid], self.lm_head.weight),
-            Head(teacher_hidden[valid], teacher.head),
+            Head(hidden[valid], weight),
+            teacher.at(places, valid),
             sampled[valid],
             mode=teacher.mode,
             temperature=teacher.temperature,
             top_k=teacher.top_k,
-            chunk=weights.chunk,
+            chunk=weights.chunk or positions_at_once(weight, most=MOST_OF_DIVERGENCE, bytes_each=12),
         )
 
     def _regular_losses(self, input_ids: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> PIPOOutput:
@@ -225,7 +240,9 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         return drafted
 
     def _head_loss(self, hidden: torch.Tensor, labels: torch.Tensor, weights: LossWeights) -> HeadLoss:
-        return head_loss(hidden, self.lm_head.weight, labels, chunk=weights.chunk)
+        weight = self.lm_head.weight
+        chunk = weights.chunk or positions_at_once(weight, most=MOST, bytes_each=6)
+        return head_loss(hidden, weight, labels, chunk=chunk)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -233,6 +250,11 @@ class Qwen3_5ForCausalPIPO(Qwen3_5PreTrainedModel, GenerationMixin):
         super()._init_weights(module)
         if isinstance(module, MLPCompressor | LinearCompressor):
             module.start_as_sum()
+
+
+def _where_drafted(target: torch.Tensor, drafts: torch.Tensor, draft_ids: torch.Tensor | None) -> torch.Tensor:
+    """Return the gate's targets, ``[N]``: 0 where the draft, ``[N]``, has an id that decoding cannot draft."""
+    return target if draft_ids is None else target * torch.isin(drafts, draft_ids)
 
 
 def _pair_output(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from transformers.utils.generic import ModelOutput
 
-from pipo_core.model.distillation import DivergenceMode
+from pipo_core.model.distillation import DivergenceMode, Head, ListedTokens
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class LossWeights:
     Attributes:
         mtp: λ_mtp, weight of the draft's loss.
         confidence: λ_conf, weight of the confidence head's binary cross-entropy.
-        chunk: positions projected to the vocabulary at once.
+        chunk: positions projected to the vocabulary at once; None for what the free memory allows (`chunk_size`).
     """
 
     mtp: float = 1.0
     confidence: float = 1.0
-    chunk: int = 2048
+    chunk: int | None = None
 
 
 class TeacherTargets(NamedTuple):
@@ -41,6 +41,47 @@ class TeacherTargets(NamedTuple):
     mode: DivergenceMode = "topk"
     temperature: float = 1.0
     top_k: int = 32
+
+    def at(self, places: slice, valid: torch.Tensor) -> Head:
+        """Return what it says at some positions, in the order of ``valid``.
+
+        Args:
+            places: of the batch's positions, ``S`` of them.
+            valid: those of them that are wanted, ``[B, S]``.
+        """
+        return Head(self.hidden[:, places][valid], self.head)
+
+
+class ListedTargets(NamedTuple):
+    """The log-probabilities that a teacher behind a URL names for a batch ``[B, T]``: a few tokens at each position.
+
+    Attributes:
+        ids: ``[B, T, K]``: its likeliest tokens after each position's token, and the one that follows in the text. A
+            PAD's position has those after the first token of its slot.
+        logprobs: ``[B, T, K]``.
+    """
+
+    ids: torch.Tensor
+    logprobs: torch.Tensor
+
+    @property
+    def mode(self) -> DivergenceMode:
+        """The form of the divergence."""
+        return "topk"
+
+    @property
+    def temperature(self) -> float:
+        """Divides both models' logits: servers tell log-probabilities of their own distribution."""
+        return 1.0
+
+    @property
+    def top_k(self) -> int:
+        """How many tokens are listed."""
+        return self.ids.shape[-1]
+
+    def at(self, places: slice, valid: torch.Tensor) -> ListedTokens:
+        """Return what it says at some positions; see `TeacherTargets.at`."""
+        return ListedTokens(self.ids[:, places][valid], self.logprobs[:, places][valid])
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def training_line(record: Record, rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a sentence about a training: what was trained, from what, on what, and its last losses."""
     settings = record["settings"]
     what = "the uncompressed model" if settings.get("objective") == "regular" else "the pair model"
-    method = "all weights" if settings["tuning"]["method"] == "full" else "LoRA"
+    method = {"full": "all weights", "lora": "LoRA", "gate": "the gate alone"}[settings["tuning"]["method"]]
     line = f"{what}, {method}, from `{settings['model']}` on `{settings['data']['train']}`"
     if record["kind"] == "distill":
         line += f", taught by `{settings['teacher']}`"

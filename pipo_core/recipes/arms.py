@@ -45,7 +45,8 @@ class Arm(RecipeModel):
         default=None,
         ge=1,
         description="pipo only: take drafts from this many of the training set's most frequent tokens; null: from all. "
-        "Cover nearly all that occur: where the right token is missing, a wrong draft may be kept.",
+        "Train with the same draft_vocab, a finished model by tuning.method: gate: the gate then drops the draft where "
+        "another token should follow, and else may keep a wrong one.",
     )
     drafts: int | None = Field(
         default=None, ge=1, le=16, description="eagle only: drafts per step; null: 3, as in the paper."

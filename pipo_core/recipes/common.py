@@ -111,9 +111,20 @@ class TorchSettings(RecipeModel):
         default=False,
         description="Compile the steps: of one sequence on a CPU, of up to 8 on a GPU (as CUDA graphs).",
     )
+    quantization: Literal["int8"] | None = Field(
+        default=None,
+        description="int8: store matrices in 8 bits, by torchao, for one sequence on a CPU with compile "
+        "([benchmarks.md](benchmarks.md#int8)); null: as precision says.",
+    )
 
     def findings(self) -> Iterator[Finding]:
-        """The device has one of these forms; whether this machine has it is checked when the job starts."""
+        """The device has one of these forms; whether this machine has it is checked when the job starts.
+
+        Quantised weights are a CPU's.
+        """
+        if self.quantization is not None and self.device.startswith("cuda"):
+            message = "int8 is for CPUs; on a GPU serve with --engine sglang -- --quantization fp8"
+            yield Finding(("quantization",), message, (("device",),))
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             yield Finding(("device",), f"unknown device {self.device!r}: give auto, cpu, cuda or cuda:N")
 

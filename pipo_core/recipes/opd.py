@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, Tag
+from pydantic import Discriminator, Field, Tag
 
 from pipo_core.recipes.base import NEUTRAL, Finding, Loc, ModelRef, RecipeModel, rows_ref
 from pipo_core.recipes.common import (
@@ -52,11 +52,14 @@ ServerSettings: TypeAlias = SGLangSettings | RemoteSettings
 class Rollouts(RecipeModel):
     """How the student answers before each step, with its current weights."""
 
-    tau: float = Field(
+    tau: Annotated[
+        Annotated[float, Field(ge=0, lt=1), Tag("number")]
+        | Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=1), Tag("list")],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "number"),
+    ] = Field(
         default=0.95,
-        ge=0,
-        lt=1,
-        description="Drafts whose confidence is at least this are kept. Rejected drafts are learned from, too.",
+        description="Drafts whose confidence is at least this are kept; the questions take the thresholds of a list in "
+        "turn, and 1 keeps none. Rejected drafts are learned from, too.",
     )
     sampling: Sampling = Sampling()
     slots: int = Field(
@@ -80,6 +83,16 @@ class Rollouts(RecipeModel):
         "weights before each step ([sglang.md](sglang.md#distillation)).",
     )
 
+    @property
+    def thresholds(self) -> list[float]:
+        """Return the thresholds that the questions take in turn."""
+        return self.tau if isinstance(self.tau, list) else [self.tau]
+
+    def findings(self) -> Iterator[Finding]:
+        """A threshold below 1 is among those of tau: drafts are learned from."""
+        if min(self.thresholds) >= 1:
+            yield Finding(("tau",), "one threshold must be below 1: at 1 no draft is kept, and none would be learned")
+
 
 class Divergence(RecipeModel):
     """How student and teacher are compared: reverse KL, in nats, on unfiltered softmaxes."""
@@ -95,10 +108,11 @@ class Divergence(RecipeModel):
         default=None, gt=0, le=10, description="Divides both models' logits; null: the rollouts' temperature."
     )
     top_k: int = Field(default=32, ge=1, description="topk modes only: the likeliest tokens of each model.")
-    chunk: int = Field(
-        default=1024,
+    chunk: Annotated[int | None, NEUTRAL] = Field(
+        default=None,
         ge=1,
-        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry.",
+        description="Positions projected to the vocabulary at once; each takes 12 bytes per vocabulary entry; null: "
+        "1024, or fewer where less memory is free.",
     )
 
 
@@ -120,8 +134,15 @@ class DistillRecipe(TrainingRecipe):
 
     kind: Literal["distill"] = Field(default="distill", description="The kind of recipe.")
     model: ModelRef = Field(description="The student: a fine-tuned and merged pair model.", examples=["x/y"])
-    teacher: ModelRef = Field(
-        description="The teacher: an uncompressed model with the same tokenizer.", examples=["x/z"]
+    teacher: ModelRef | None = Field(
+        default=None,
+        description="The teacher: an uncompressed model with the same tokenizer. With teacher_engine it may be null.",
+        examples=["x/z"],
+    )
+    teacher_engine: RemoteSettings | None = Field(
+        default=None,
+        description="Servers of the teacher, which tell its likeliest tokens ([serving.md](serving.md#a-teacher)); "
+        "null: the teacher runs in the training process.",
     )
     teacher_device: Annotated[str, NEUTRAL] = Field(
         default="same",
@@ -140,9 +161,11 @@ class DistillRecipe(TrainingRecipe):
     def findings(self) -> Iterator[Finding]:
         """Give epochs or max_steps; rollout temperature is above 0; zero3 is not possible; a GPU is not given twice.
 
-        A server that the training starts answers on one machine only.
+        A server that the training starts answers on one machine only. A teacher is named, or servers of it; of these
+        only topk at temperature 1 can be had.
         """
         yield from super().findings()
+        yield from self._teacher_findings()
         if self.rollout.sampling.temperature == 0:
             at: Loc = ("rollout", "sampling", "temperature")
             yield Finding(at, "must be above 0: the student learns from tokens that it samples at this temperature")
@@ -162,6 +185,30 @@ class DistillRecipe(TrainingRecipe):
                 yield Finding(("teacher_device",), message, (("launch", "processes"),))
             elif number == 0:
                 yield Finding(("teacher_device",), "cuda:0 is the student's: give same")
+
+    def _teacher_findings(self) -> Iterator[Finding]:
+        if self.teacher_engine is None:
+            if self.teacher is None:
+                yield Finding(("teacher",), "missing; give a checkpoint, or teacher_engine with servers of one")
+            return
+        others: tuple[Loc, ...] = (("teacher_engine",),)
+        if self.kl.mode != "topk":
+            message = (
+                f"servers of a teacher tell its likeliest tokens, which {self.kl.mode} does not compare; give topk"
+            )
+            yield Finding(("kl", "mode"), message, others)
+        at: Loc = ("rollout", "sampling", "temperature") if self.kl.temperature is None else ("kl", "temperature")
+        if self.divergence_temperature != 1:
+            yield Finding(at, "servers tell log-probabilities at temperature 1; give kl.temperature: 1", others)
+        if self.teacher_device != "same":
+            yield Finding(("teacher_device",), "the teacher runs on servers; remove it", others)
+        if self.offload:
+            yield Finding(("offload",), "the teacher runs on servers; remove it", others)
+
+    @property
+    def divergence_temperature(self) -> float:
+        """Return what divides both models' logits where they are compared."""
+        return self.kl.temperature or self.rollout.sampling.temperature
 
 
 AnyTraining: TypeAlias = TrainRecipe | DistillRecipe

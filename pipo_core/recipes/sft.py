@@ -77,7 +77,11 @@ class Loss(RecipeModel):
 
     mtp: float = Field(default=1.0, ge=0, description="lambda_mtp, weight of the second token's cross-entropy.")
     confidence: float = Field(default=1.0, ge=0, description="lambda_conf, weight of the gate's BCE.")
-    chunk: int = Field(default=2048, ge=1, description="Positions projected to the vocabulary at once.")
+    chunk: Annotated[int | None, NEUTRAL] = Field(
+        default=None,
+        ge=1,
+        description="Positions projected to the vocabulary at once; null: 2048, or fewer where less memory is free.",
+    )
 
 
 class TrainRecipe(TrainingRecipe):
@@ -108,11 +112,15 @@ class TrainRecipe(TrainingRecipe):
     loss: Loss = Loss()
 
     def findings(self) -> Iterator[Finding]:
-        """Give epochs or max_steps; PAD phases and prompt_shift need objective pipo; until rises to 1.0."""
+        """Give epochs or max_steps; what concerns pairs needs objective pipo; until rises to 1.0."""
         yield from super().findings()
         phases = self.pad_augmentation
         if phases and self.objective == "regular":
             yield Finding(("pad_augmentation",), "objective: regular has no slots to pad; remove it", (("objective",),))
+        if self.tuning.method == "gate" and self.objective == "regular":
+            yield Finding(("tuning", "method"), "objective: regular has no gate; give lora or full", (("objective",),))
+        if self.draft_vocab is not None and self.objective == "regular":
+            yield Finding(("draft_vocab",), "objective: regular has no gate to teach; remove it", (("objective",),))
         if self.prompt_shift and self.objective == "regular":
             yield Finding(("prompt_shift",), "objective: regular has no pairs to shift; remove it", (("objective",),))
         for index, (before, after) in enumerate(pairwise(phases), start=1):

@@ -12,15 +12,24 @@ ALL_TARGETS: list[Target] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj"
 
 
 class Tuning(RecipeModel):
-    """Which weights are trained; compressor, confidence head, mtp.fc and MTP norms always are, in full."""
+    """Which weights are trained; compressor, confidence head, mtp.fc and MTP norms are in full, except by gate."""
 
-    method: Literal["lora", "full"] = Field(default="lora", description="lora: low-rank adapters; full: all weights.")
+    method: Literal["lora", "full", "gate"] = Field(
+        default="lora",
+        description="lora: low-rank adapters; full: all weights; gate: the confidence head alone, of a pair model "
+        "that stays as it is.",
+    )
     rank: int = Field(default=64, ge=1, description="LoRA r (paper: 64).")
     alpha: int = Field(default=128, ge=1, description="LoRA alpha (paper: 128).")
     dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA dropout (paper: 0.05).")
     targets: Annotated[list[Target], Field(min_length=1)] = Field(
         default=ALL_TARGETS, description="Layers with adapters, in the backbone and the MTP layer."
     )
+
+    @property
+    def leaves_model(self) -> bool:
+        """Return whether the training leaves a whole model; else it leaves an adapter."""
+        return self.method != "lora"
 
 
 class Optimizer(RecipeModel):
@@ -102,6 +111,12 @@ class TrainingRecipe(JobRecipe):
 
     kind: Any = Field(description="The kind of recipe.")
     seed: Seed = 0
+    draft_vocab: int | None = Field(
+        default=None,
+        ge=1,
+        description="pipo only: the gate learns that drafts come from this many of the most frequent tokens, as an "
+        "arm's draft_vocab takes them: where another token should follow, it rejects the draft; null: from all.",
+    )
     tuning: Tuning = Tuning()
     optimizer: Optimizer = Optimizer()
     batch: Batch = Batch()

@@ -174,7 +174,8 @@ def _text_choices(
         if completion.scores is not None:
             scored = [*(first.prompt_scores or ()), *completion.scores]
             unscored = prompt[:1] if first.prompt_scores is not None else ()
-            scores = completion_scores(service.texts, scored, unscored=unscored)
+            as_ids = body.return_tokens_as_token_ids
+            scores = completion_scores(service.texts, scored, unscored=unscored, as_ids=as_ids)
         text = said + completion.text
         choices.append({"index": index, "finish_reason": completion.finish_reason, "logprobs": scores, "text": text})
     return choices

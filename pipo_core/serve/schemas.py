@@ -30,6 +30,7 @@ WITHOUT_EFFECT = frozenset(
 """Fields that are taken and change nothing: they are about OpenAI's own service."""
 
 _MOST_LOGPROBS = 20
+_MOST_LOGPROBS_OF_IDS = 1024
 _MOST_BIASES = 1024
 _MOST_TOKENS = 1_000_000_000
 
@@ -242,13 +243,22 @@ class CompletionBody(Body):
     """The body of ``/v1/completions``: one prompt, or several, each a text or a list of token ids."""
 
     prompt: Annotated[list[Prompt], Field(min_length=1, max_length=16), BeforeValidator(_prompts)]
-    logprobs: int | None = Field(None, ge=0, le=_MOST_LOGPROBS)
+    logprobs: int | None = Field(None, ge=0, le=_MOST_LOGPROBS_OF_IDS)
     echo: bool = False
+    return_tokens_as_token_ids: bool = False
 
     @model_validator(mode="after")
     def _whole_echo(self) -> Self:
-        if self.echo and self.stream:
-            raise BodyError("echo is for answers that are not streamed", param="echo")
+        for name in ("echo", "return_tokens_as_token_ids"):
+            if getattr(self, name) and self.stream:
+                raise BodyError(f"{name} is for answers that are not streamed", param=name)
+        return self
+
+    @model_validator(mode="after")
+    def _few_scores(self) -> Self:
+        if (self.logprobs or 0) > _MOST_LOGPROBS and not self.return_tokens_as_token_ids:
+            message = f"logprobs above {_MOST_LOGPROBS} need return_tokens_as_token_ids"
+            raise BodyError(message, param="logprobs")
         return self
 
     @property

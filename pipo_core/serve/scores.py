@@ -49,7 +49,12 @@ def chat_scores(texts: TokenTexts, scores: Iterable[TokenScore]) -> dict[str, An
 
 
 def completion_scores(
-    texts: TokenTexts, scores: Sequence[TokenScore], *, unscored: Sequence[int] = (), begin: int = 0
+    texts: TokenTexts,
+    scores: Sequence[TokenScore],
+    *,
+    unscored: Sequence[int] = (),
+    begin: int = 0,
+    as_ids: bool = False,
 ) -> dict[str, Any]:
     """Return the ``logprobs`` of a completion's choice.
 
@@ -58,15 +63,22 @@ def completion_scores(
         scores: of its tokens, in their order.
         unscored: tokens before them that have no score: the first one of a prompt.
         begin: the place in the text at which the first token begins.
+        as_ids: whether tokens are told as ``token_id:5`` and not by their texts, which several may share (vLLM's form).
     """
-    tokens = [texts.text_of(token) for token in (*unscored, *(score.token for score in scores))]
+    name = _id_of if as_ids else texts.text_of
+    tokens = [*unscored, *(score.token for score in scores)]
+    lengths = [len(texts.text_of(token)) for token in tokens[:-1]]
     nothing = [None] * len(unscored)
     return {
-        "tokens": tokens,
+        "tokens": [name(token) for token in tokens],
         "token_logprobs": [*nothing, *(score.logprob for score in scores)],
-        "top_logprobs": [*nothing, *({texts.text_of(token): value for token, value in score.top} for score in scores)],
-        "text_offset": list(accumulate(map(len, tokens[:-1]), initial=begin)) if tokens else [],
+        "top_logprobs": [*nothing, *({name(token): value for token, value in score.top} for score in scores)],
+        "text_offset": list(accumulate(lengths, initial=begin)) if tokens else [],
     }
+
+
+def _id_of(token: int) -> str:
+    return f"token_id:{token}"
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -1,5 +1,6 @@
 """How long a training takes, by its operations, and what it leaves on the disk."""
 
+import math
 from dataclasses import dataclass
 
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
@@ -10,7 +11,7 @@ from pipo_core.decode.traffic import step_bytes
 from pipo_core.model.sizes import ModelSizes, model_sizes
 from pipo_core.recipes.methods import PAIRS
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe, TrainingProcess
-from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.recipes.sft import PadPhase, TrainRecipe
 from pipo_core.sizing.memory import count_weights
 
 PEAK_FLOPS = DEVICES["H100"].flops
@@ -50,20 +51,31 @@ def training_days(recipe: TrainRecipe, config: Qwen3_5TextConfig, tokens: int, r
     sizes, pair = model_sizes(config), recipe.objective == "pipo"
     per_example = tokens / rows
     if pair:
-        # Of `rho ~ U(0, rho_max)` of the pairs each becomes two slots; the schedule's parts count by their length.
-        begins = [0.0, *(phase.until for phase in recipe.pad_augmentation[:-1])]
-        split = sum(
-            (phase.until - begin) * phase.rho_max / 2
-            for begin, phase in zip(begins, recipe.pad_augmentation, strict=False)
-        )
-        per_example = per_example / 2 * (1 + split)
+        # The schedule's phases count by their length.
+        phases = recipe.pad_augmentation
+        begins = [0.0, *(phase.until for phase in phases)][:-1]
+        parts = zip(begins, phases, strict=True)
+        per_example *= sum((phase.until - begin) * _mean_slots_per_token(phase) for begin, phase in parts) or 0.5
     weights = sizes.layers + sizes.head + (_pair_weights(sizes) if pair else 0)
     operations = rows * _passes(recipe) * _forward_operations(config, weights, per_example) * _epochs(recipe, rows)
     return float(operations / (PEAK_FLOPS * UTILISATION) / 86_400)
 
 
+def _mean_slots_per_token(phase: PadPhase) -> float:
+    """Return the mean slots a token over ``rho ~ U(0, rho_max)``.
+
+    ``split`` makes two slots of a share ρ of the pairs, so ``(1 + ρ)/2`` slots a token. ``segment`` has ``2 − ρ``
+    tokens a slot, and one in a share ``all_pads`` of the examples.
+    """
+    most = phase.rho_max
+    if phase.kind == "split":
+        return (1 + most / 2) / 2
+    cut = math.log(2 / (2 - most)) / most if most else 0.5
+    return (1 - phase.all_pads) * cut + phase.all_pads
+
+
 def distillation_days(
-    recipe: DistillRecipe, student: Qwen3_5TextConfig, teacher: Qwen3_5TextConfig, questions: int
+    recipe: DistillRecipe, student: Qwen3_5TextConfig, teacher: Qwen3_5TextConfig | None, questions: int
 ) -> float:
     """Return the GPU-days of a distillation whose every answer fills its slots: the most that it takes.
 
@@ -74,7 +86,7 @@ def distillation_days(
     Args:
         recipe: the distillation.
         student: the configuration of the model that learns.
-        teacher: the other one's.
+        teacher: the other one's; None if it runs on servers, whose time is not counted.
         questions: how many the data has; unused if the recipe says how many steps.
     """
     slots, answers = recipe.rollout.slots, recipe.batch.per_device * recipe.batch.accumulation
@@ -82,10 +94,13 @@ def distillation_days(
     together = min(recipe.rollout.batch if isinstance(engine, TrainingProcess) else engine.concurrency, answers)
     load = StepLoad(context=slots, batch=together)  # on average, half of the answer's tokens
     moved = -(-answers // together) * slots * step_bytes(student, PAIRS.name, load)
-    sizes, read = model_sizes(student), model_sizes(teacher)
+    sizes = model_sizes(student)
     weights = sizes.layers + sizes.head + _pair_weights(sizes)
     learning = _passes(recipe) * _forward_operations(student, weights, slots)
-    teaching = _forward_operations(teacher, read.layers + read.head, 2 * slots)
+    teaching = 0.0
+    if teacher is not None:
+        read = model_sizes(teacher)
+        teaching = _forward_operations(teacher, read.layers + read.head, 2 * slots)
     seconds = moved / DEVICES["H100"].bandwidth + answers * (learning + teaching) / PEAK_FLOPS
     gpus = recipe.launch.processes * recipe.launch.nodes
     steps = recipe.max_steps or (recipe.epochs or 0) * questions / (answers * gpus)
@@ -99,6 +114,8 @@ def _pair_weights(sizes: ModelSizes) -> int:
 
 def _passes(recipe: AnyTraining) -> int:
     """Return how often training goes through the network, a forward pass being one."""
+    if recipe.tuning.method == "gate":  # no gradient goes through the network
+        return 1
     return 2 + (recipe.tuning.method == "full") + recipe.gradient_checkpointing
 
 

@@ -16,6 +16,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.model.checkpoint import empty_model, load_config
+from pipo_core.model.chunk_size import MOST, MOST_OF_DIVERGENCE
 from pipo_core.model.shapes import shape_config
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 from pipo_core.recipes.sft import PadPhase
@@ -107,7 +108,9 @@ def estimate_of(recipe: AnyTraining) -> MemoryEstimate | None:
     """
     try:
         config = config_of(recipe.model)
-        teacher = config_of(recipe.teacher) if isinstance(recipe, DistillRecipe) else None
+        teacher = None
+        if isinstance(recipe, DistillRecipe) and recipe.teacher is not None and recipe.teacher_engine is None:
+            teacher = config_of(recipe.teacher)
         return estimate_memory(recipe, config, fast_kernels=kernels()["flash-linear-attention"], teacher=teacher)
     except (CheckpointError, UsageError):  # the training itself says what is wrong
         return None
@@ -133,14 +136,14 @@ def estimate_memory(
         recipe: what to train.
         config: of the model.
         fast_kernels: whether flash-linear-attention computes the linear-attention layers.
-        teacher: of a distillation's teacher, None for fine-tuning. The teacher's activations and the rollouts' caches
-            are gone before the student's forward pass, and are not counted.
+        teacher: of a distillation's teacher; None for fine-tuning, and if servers answer for it. The teacher's
+            activations and the rollouts' caches are gone before the student's forward pass, and are not counted.
 
     Raises:
         CheckpointError: if no model can be built from a configuration.
     """
     total, trained = count_weights(recipe, config)
-    lora = recipe.tuning.method == "lora"
+    lora = recipe.tuning.method != "full"  # where the gate trains alone, more than it takes: nothing is kept for it
     number = 4 if recipe.precision == "fp32" else 2
     masters = keeps_fp32_weights(recipe)
     zero = recipe.launch.deepspeed
@@ -208,6 +211,8 @@ def count_weights(recipe: AnyTraining, config: Qwen3_5TextConfig) -> tuple[int, 
     trained = sum(
         weight.numel() for name in modules_in_full(recipe) for weight in model.get_submodule(name).parameters()
     )
+    if recipe.tuning.method == "gate":
+        return total, trained
     for name, module in model.named_modules():
         adapted = isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in recipe.tuning.targets
         if adapted and not (frozen and name.startswith(frozen)):
@@ -242,7 +247,10 @@ def head_bytes(recipe: AnyTraining, config: Qwen3_5TextConfig, positions: int) -
     """
     number = 4 if recipe.precision == "fp32" else 2
     distills = isinstance(recipe, DistillRecipe)
-    chunk = recipe.kl.chunk if isinstance(recipe, DistillRecipe) else recipe.loss.chunk
+    given, most = (
+        (recipe.kl.chunk, MOST_OF_DIVERGENCE) if isinstance(recipe, DistillRecipe) else (recipe.loss.chunk, MOST)
+    )
+    chunk = given or most
     scores = min(chunk, positions) * config.vocab_size
     # fp32 scores, beside bf16 ones in bf16; a divergence holds both models' scores and a gradient.
     workspace: int = scores * (12 if distills else 4 if number == 4 else 6)

@@ -45,14 +45,17 @@ def check_pair(recipe: DistillRecipe) -> None:
             tokens differ.
         UsageError: if the longest answer is longer than the teacher can read.
     """
-    student, teacher = Path(recipe.model), Path(recipe.teacher)
-    for folder in (student, teacher):
-        check_model(folder)
+    student = Path(recipe.model)
+    check_model(student)
     if "compressor_type" not in _config(student):
         raise CheckpointError(
             f"{student} is not a pair model, so it has no answers to learn from",
             hint="pipo train first",
         )
+    if recipe.teacher is None:  # its servers are asked, see `pipo_core.engine.teacher_servers`
+        return
+    teacher = Path(recipe.teacher)
+    check_model(teacher)
     if "compressor_type" in _config(teacher):
         raise CheckpointError(f"{teacher} is a pair model, and a teacher reads single tokens", hint="give its base")
     problem = _token_difference(student, teacher)

@@ -39,8 +39,10 @@ def plan(recipe: AnyTraining, out: Path) -> dict[str, Any]:
     """
     file = _rows_file(recipe.data.train, "train.jsonl")
     distills = isinstance(recipe, DistillRecipe)
-    if isinstance(recipe, DistillRecipe) and all(Path(model).is_dir() for model in (recipe.model, recipe.teacher)):
-        check_pair(recipe)
+    if isinstance(recipe, DistillRecipe):
+        models = [model for model in (recipe.model, recipe.teacher) if model is not None]
+        if all(Path(model).is_dir() for model in models):
+            check_pair(recipe)
     unread = recipe.data.unread
     rows = check_rows(file, recipe.data.limit, answered=not distills, unread=unread) if file.is_file() else None
     folder, tokens = None, None

@@ -27,7 +27,7 @@ from pipo_core.train.metrics_file import MetricsFile
 from pipo_core.train.models import base_name
 from pipo_core.train.plan import missing_deepspeed, missing_swift
 
-_SHOWN = ("loss", "learning_rate", "tokens_per_second")
+_SHOWN = ("loss", "learning_rate", "tokens_per_second", "rollout_share", "teacher_share", "student_share")
 _TAIL_LINES = 15
 
 
@@ -49,7 +49,7 @@ def run_training(recipe: AnyTraining, out: Path, *, made_by: str, rows: int, rep
     for lack in (missing_swift(), missing_deepspeed(recipe)):
         if lack is not None:
             raise lack
-    artifact = out / (MODEL if recipe.tuning.method == "full" else ADAPTER)
+    artifact = out / (MODEL if recipe.tuning.leaves_model else ADAPTER)
     summary = finished(out, artifact, made_by)
     if summary is not None:
         return summary

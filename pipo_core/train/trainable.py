@@ -12,17 +12,26 @@ _MTP_IN_FULL = (
     "mtp.layers.0.self_attn.q_norm",
     "mtp.layers.0.self_attn.k_norm",
 )
-_PAIR_ONLY = ("compressor", "confidence_head")
+_GATE = "confidence_head"
+_PAIR_ONLY = ("compressor", _GATE)
+_ALL_BUT_THE_GATE = ("model", "lm_head", "compressor", "mtp")
 
 
 def modules_in_full(recipe: AnyTraining) -> list[str]:
-    """Return the modules that train in full beside adapters (paper, section 4.1): new ones, ``mtp.fc``, MTP norms."""
+    """Return the modules that train in full beside adapters (paper, section 4.1): new ones, ``mtp.fc``, MTP norms.
+
+    If the gate trains alone, it is the only one.
+    """
+    if recipe.tuning.method == "gate":
+        return [_GATE]
     mtp = _MTP_IN_FULL if recipe.loss.mtp or recipe.objective == "pipo" else ()
     return [*(_PAIR_ONLY if recipe.objective == "pipo" else ()), *mtp]
 
 
 def frozen_modules(recipe: AnyTraining) -> list[str]:
-    """Return the modules that stay unchanged because the objective does not run them."""
+    """Return the modules that stay unchanged: all but a gate that trains alone, or what the objective does not run."""
+    if recipe.tuning.method == "gate":
+        return list(_ALL_BUT_THE_GATE)
     if recipe.objective == "pipo":
         return []
     return [*_PAIR_ONLY, *(() if recipe.loss.mtp else ("mtp",))]

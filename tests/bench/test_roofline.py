@@ -1,15 +1,22 @@
 """Limits against published figures, and counts of weights against the models themselves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, tpot_limit
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.traffic import step_bytes
+from pipo_core.decode.prefill import PrefillSettings
+from pipo_core.decode.registry import open_method
+from pipo_core.decode.sampling import SamplingParams
+from pipo_core.decode.traffic import kept_bytes, resident_weights, step_bytes, step_operations
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import shape_config
 from pipo_core.model.sizes import model_sizes
+from pipo_core.recipes.methods import METHODS, MethodName
 
 H200 = DEVICES["H200"]
 B4, B9, B08 = (shape_config(f"qwen3.5-{size}") for size in ("4b", "9b", "0.8b"))
@@ -69,6 +76,48 @@ def test_keys_and_values_of_half_the_positions_and_one_more_layer() -> None:
     for config, share in ((B4, 9 / 16), (B08, 7 / 12)):
         found = model_sizes(config)
         assert (found.kv + found.kv_mtp) / 2 / found.kv == pytest.approx(share)
+
+
+def test_a_pair_model_has_room_for_more_sequences_and_a_verifier_that_rolls_back_for_fewer() -> None:
+    long = {name: kept_bytes(B4, name, 1 << 20) for name in METHODS}
+    assert long["regular"] / long["pipo"] == pytest.approx(16 / 9, rel=0.01)
+    assert long["eagle"] / long["regular"] == pytest.approx(9 / 8, rel=0.01)
+    short = kept_bytes(B4, "eagle", 2048, state_copies=3) - kept_bytes(B4, "eagle", 2048)
+    assert short == 3 * model_sizes(B4).states
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_a_sequence_keeps_is_what_its_caches_take(reference: Qwen3_5ForCausalPIPO, method: MethodName) -> None:
+    prompts = [[(7 * place + first) % 300 + 3 for place in range(64)] for first in range(3)]
+    settings = PrefillSettings([SamplingParams()] * 3, reserved_positions=0)
+    opened = open_method(method, reference, 0)
+    read = opened.open_reader(prompts, settings).read()
+    taken = read.open_cache().nbytes + (read.open_mtp_cache().nbytes if opened.has_mtp_cache else 0)
+    assert taken == 3 * kept_bytes(reference.config, method, 64, weight_bytes=4)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_weights_in_memory_are_those_of_the_parts(method: MethodName) -> None:
+    with torch.device("meta"):
+        model = Qwen3_5ForCausalPIPO(B9)
+    unused = [part for part in ("mtp", "compressor", "confidence_head") if part not in METHODS[method].needs]
+    left_out = sum(parameter.numel() for part in unused for parameter in getattr(model, part).parameters())
+    assert resident_weights(B9, method) == sum(one.numel() for one in model.parameters()) - left_out
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_operations_of_a_step_are_those_that_pytorch_counts(
+    reference: Qwen3_5ForCausalPIPO, method: MethodName
+) -> None:
+    """PyTorch counts attention in blocks alone, and also the recurrences' products, a few percent here."""
+    prompts = [[(7 * place + first) % 300 + 3 for place in range(600)] for first in range(2)]
+    share = 1.0 if "acceptance" in METHODS[method].options else None
+    opened = replace(open_method(method, reference, 0, acceptance=share), block=4)
+    state, _ = opened.prefill(prompts, PrefillSettings([SamplingParams()] * 2, reserved_positions=8))
+    load = StepLoad(context=600, batch=2)
+    with FlopCounterMode(display=False) as counter:
+        opened.step(state)
+    assert counter.get_total_flops() == pytest.approx(step_operations(reference.config, method, load), rel=0.1)
 
 
 @pytest.mark.parametrize(

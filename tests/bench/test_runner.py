@@ -1,5 +1,6 @@
 """A whole bench on a small shape with random weights."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
 from pipo_core.decode.method import StepLoad
 from pipo_core.decode.traffic import step_bytes
-from pipo_core.errors import MachineError, UsageError
+from pipo_core.engine import Engine, Engines
+from pipo_core.errors import MachineError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.common import EngineSettings
+from pipo_core.recipes.methods import Decoding
 from tests.tiny import make_model
 
 ENGINE = {"device": "cpu", "precision": "fp32", "threads": 1}
@@ -73,6 +77,20 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
         assert row["arms"][0]["speedup"]["median"] == 1.0
     raw = read_json(tmp_path / "results.json")["raw_throughput"]
     assert {trial["tokens"] for trial in raw} == {6, 18}  # real tokens, no more than asked for
+    (proof,) = results["lossless"]  # of the one arm that claims it
+    assert (proof["label"], proof["checked"], proof["equal"]) == ("eagle", True, 4)
+    assert bench_tables(results)[0].note == "eagle: 4 of 4 greedy answers equal regular decoding's."
+
+
+@pytest.mark.usefixtures("small_shape")
+def test_an_arm_that_is_not_lossless_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    def open_liar(source: Path | str, decoding: Decoding, settings: EngineSettings) -> Engine:
+        lying = replace(decoding, method="mtp", drafts=None) if decoding.method == "eagle" else decoding
+        return Engines().open(source, lying, settings)
+
+    with pytest.raises(PipoError, match="eagle is not lossless"):
+        run_bench(recipe(arms=ARMS[:3]), tmp_path, open_engine=open_liar)
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_a_checkpoint_is_loaded_once_for_all_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,13 @@ def test_slots_and_kept_drafts_are_those_that_a_server_reports(servers: ExitStac
     assert " on cpu and servers; " in times.title
 
 
+def test_the_claim_of_a_server_is_not_checked(servers: ExitStack, tmp_path: Path) -> None:
+    server = serving(servers)
+    results = run_bench(recipe(arm("a", server, "eagle"), concurrency=[]), tmp_path)
+    assert bench_tables(results)[0].note == "a: not checked to be lossless, because a server answers for it."
+    assert len(server.asked) == 6  # the trials
+
+
 @pytest.mark.parametrize(
     ("post", "complaint"),
     [

@@ -17,7 +17,7 @@ from tools.fuzz import areas
 
 TINY = areas.tiny_tokenizer()
 TAIL = 7  # <|im_end|>\n<|im_start|>assistant\n<think>\n
-few = settings(derandomize=True, deadline=None, max_examples=150, database=None)
+few = settings(derandomize=True, max_examples=150, database=None)
 
 
 def plain(text: str) -> list[int]:

@@ -47,7 +47,7 @@ def test_ids_are_those_of_another_implementation(tokenizer: Any, text: str) -> N
     assert ids_of(tokenizer, text) == reference().encode(text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(MARKS)
 def test_ids_of_any_text_are_those_of_another_implementation(tokenizer: Any, text: str) -> None:
     assert ids_of(tokenizer, text) == reference().encode(text)

@@ -69,6 +69,7 @@ def test_dry_run_says_that_an_engine_is_not_there(calls: Calls, command: str, en
         (["rollout.engine.kind=sglang"], "SGLang is not installed"),
         (["rollout.engine={kind: sglang, flags: [--host, x]}"], "--host is given by pipo's own options"),
         (["rollout.engine={kind: remote, urls: ['http://127.0.0.1:9']}"], "127.0.0.1:9 cannot be reached"),
+        (["teacher_engine={kind: remote, urls: ['http://127.0.0.1:9']}"], "127.0.0.1:9 cannot be reached"),
     ],
 )
 def test_dry_run_says_that_the_rollouts_engine_is_not_there(calls: Calls, overrides: list[str], complaint: str) -> None:

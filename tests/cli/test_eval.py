@@ -286,7 +286,7 @@ def test_answers_are_graded_anew_without_a_model(questions: Path, monkeypatch: p
         raise AssertionError("no engine is needed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipo_core.evaluate.runner.open_engine", nothing)
+        patch.setattr("pipo_core.evaluate.runner.Engines", nothing)
         patch.setattr("pipo_core.grade.MathGrader.grade", lambda *_: False)
         code, out, _ = pipo("eval", "--regrade", str(folder))
     assert (code, out.splitlines()[-1]) == (0, f"written: {folder}")

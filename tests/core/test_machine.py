@@ -59,7 +59,7 @@ def test_a_mac_has_its_facts() -> None:
         "assert found['cores'] > 0 and found['memory_gib'] > 0 and found['gpus'] == [] and found['cpu'], found\n"
         "assert peak_memory() < 0.01, peak_memory()  # getrusage counts bytes there: a thousandth of Linux's\n"
         "clocks()\n"
-        "from pipo_core.engine.memory import free_bytes\n"
+        "from pipo_core.model.free_memory import free_bytes\n"
         "assert free_bytes(torch.device('cpu')) > 0\n"
         "print('done')"
     )

@@ -229,7 +229,7 @@ RECIPES = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ANSWERS, RECIPES)
 def test_every_answer_is_kept_or_dropped_for_one_reason(answers: list[Answer], recipe: BuildRecipe) -> None:
     kept, dropped = choose(answers, recipe)

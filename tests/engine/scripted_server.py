@@ -42,10 +42,11 @@ def scripted(server: ScriptedServer) -> Iterator[ScriptedServer]:
                 server.running += 1
                 server.most = max(server.most, server.running)
             try:
-                self._send(server.post(self.path, body))
+                answer = server.post(self.path, body)
             finally:
-                with lock:
+                with lock:  # before the client has its answer, for it may then ask the next thing
                     server.running -= 1
+            self._send(answer)
 
         def _send(self, answer: Answer) -> None:
             if answer is None:

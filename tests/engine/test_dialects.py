@@ -5,7 +5,8 @@ import pytest
 from pipo_core.chat import load_tokenizer
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request, Slot
-from pipo_core.engine.dialects import SGLangDialect, StrangeAnswerError
+from pipo_core.engine.dialects import OpenAIDialect, SGLangDialect
+from pipo_core.engine.server_scores import StrangeAnswerError
 from pipo_core.errors import UsageError
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
@@ -20,7 +21,8 @@ def dialect(tau: float | None = 0.5) -> SGLangDialect:
 
 
 def request(**changes: Any) -> Request:
-    return Request("r", (5, 6, 7), SamplingParams(seed=2**40 + 3), **{"max_tokens": 20, **changes})
+    values = {"sampling": SamplingParams(seed=2**40 + 3), "max_tokens": 20, **changes}
+    return Request("r", (5, 6, 7), **values)
 
 
 def answer(ids: list[int], reason: str = "stop", **report: Any) -> dict[str, Any]:
@@ -53,6 +55,70 @@ def test_a_chat_is_laid_out_here() -> None:
 def test_stops_behind_the_thought_are_refused() -> None:
     with pytest.raises(UsageError, match="behind the thought"):
         dialect().ask(request(stop=("x",), stop_behind="</think>"), stream=False)
+
+
+def scored(top: int = 2, **changes: Any) -> Request:
+    return request(sampling=SamplingParams(temperature=0.0, logprobs=top), prompt_scores=top, max_tokens=1, **changes)
+
+
+def test_scores_are_asked_for_and_read_as_ids() -> None:
+    path, body = dialect(None).ask(scored(), stream=False)
+    assert (path, body["input_ids"]) == ("/generate", [5, 6, 7])
+    assert (body["return_logprob"], body["logprob_start_len"], body["top_logprobs_num"]) == (True, 0, 2)
+    meta = {
+        "finish_reason": {"type": "length"},
+        "prompt_tokens": 3,
+        "input_token_logprobs": [[None, 5, "a"], [-1.0, 6, "b"], [-2.0, 7, "c"]],
+        "input_top_logprobs": [None, [[-0.5, 8, None], [-1.0, 6, None]], [[-0.1, 9, None], [-0.2, 3, None]]],
+        "output_token_logprobs": [[-0.3, 4, "d"]],
+        "output_top_logprobs": [[[-0.3, 4, None], [-0.4, 2, None]]],
+    }
+    found = dialect(None).completion(scored(), {"text": "d", "output_ids": [4], "meta_info": meta})
+    assert found.prompt_scores == [(6, -1.0, ((8, -0.5), (6, -1.0))), (7, -2.0, ((9, -0.1), (3, -0.2)))]
+    assert found.scores == [(4, -0.3, ((4, -0.3), (2, -0.4)))]
+
+    openai = OpenAIDialect("m")
+    path, body = openai.ask(scored(), stream=False)
+    assert (path, body["prompt"], body["max_tokens"]) == ("/v1/completions", [5, 6, 7], 1)
+    assert (body["echo"], body["logprobs"], body["return_tokens_as_token_ids"]) == (True, 2, True)
+    told: dict[str, list[Any]] = {
+        "tokens": ["token_id:5", "token_id:6", "token_id:7", "token_id:4"],
+        "token_logprobs": [None, -1.0, -2.0, -0.3],
+        "top_logprobs": [
+            None,
+            {"token_id:6": -1.0, "token_id:8": -0.5},
+            # The token itself comes besides the likeliest ones, as from vLLM.
+            {"token_id:7": -2.0, "token_id:9": -0.1, "token_id:3": -0.2},
+            {"token_id:4": -0.3, "token_id:2": -0.4},
+        ],
+    }
+    whole = {
+        "choices": [{"text": "abcd", "finish_reason": "length", "logprobs": told}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+    }
+    again = openai.completion(scored(), whole)
+    assert (again.prompt_scores, again.scores) == (found.prompt_scores, found.scores)
+    told["tokens"][1] = "token_id:9"
+    with pytest.raises(StrangeAnswerError, match="of other tokens than it was given"):
+        openai.completion(scored(), whole)
+    told["tokens"][1] = "b"
+    with pytest.raises(StrangeAnswerError, match="does not know return_tokens_as_token_ids"):
+        openai.completion(scored(), whole)
+    told["tokens"][1] = "token_id:6"
+    with pytest.raises(StrangeAnswerError, match="fewer than 3 likely tokens"):
+        openai.completion(scored(3), whole)
+
+
+def test_scores_that_no_server_tells_are_refused() -> None:
+    with pytest.raises(UsageError, match="scores no prompts"):
+        dialect().ask(scored(), stream=False)
+    with pytest.raises(UsageError, match="of whole answers"):
+        dialect(None).ask(scored(), stream=True)
+    with pytest.raises(UsageError, match="of prompt and answer together"):
+        OpenAIDialect("m").ask(request(prompt_scores=2), stream=False)
+    chat = Request("r", messages=({"role": "user", "content": "1"},), max_tokens=1, prompt_scores=0)
+    with pytest.raises(UsageError, match="to prompts of ids"):
+        OpenAIDialect("m").ask(chat, stream=False)
 
 
 def test_what_a_pair_answer_says() -> None:

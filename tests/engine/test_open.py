@@ -56,3 +56,16 @@ def test_a_draft_vocabulary_that_leaves_much_out_is_told(
     assert not caplog.text
     open_engine(folder, replace(FEW, draft_vocab=3), CPU)
     assert "a draft vocabulary of 3 leaves out 0.6 % of the training set's tokens" in caplog.text
+    assert "draft_vocab=3" in caplog.text
+
+
+def test_a_gate_that_knows_the_draft_vocabulary_needs_no_warning(
+    checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    write_draft_vocab(folder, FrequentTokens(list(range(40, 60)), [1000] * 3 + [1] * 17, gate=4))
+    for size in (4, 5):  # what is outside of 5 is outside of 4, too
+        open_engine(folder, replace(FEW, draft_vocab=size), CPU)
+    assert not caplog.text
+    open_engine(folder, replace(FEW, draft_vocab=3), CPU)
+    assert "the gate was not trained to know" in caplog.text

@@ -218,6 +218,10 @@ def test_a_draft_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_draft_vocab(tmp_path, written)
     assert read_draft_vocab(tmp_path) == written
     assert [written.share_beyond(size) for size in (0, 1, 2, 3, 9)] == [1.0, 0.25, 0.025, 0.0, 0.0]
+    write_draft_vocab(tmp_path, written._replace(gate=2))
+    assert read_draft_vocab(tmp_path).gate == 2
+    (tmp_path / DRAFT_VOCAB).write_text('{"ids": [7], "counts": [30]}')  # as older versions wrote it
+    assert read_draft_vocab(tmp_path).gate is None
 
 
 @pytest.mark.parametrize(
@@ -231,11 +235,13 @@ def test_a_draft_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
         '{"ids": [1, 2]}',
         '{"ids": [1, 2], "counts": [3]}',
         '{"ids": [1, 2], "counts": [3, 0]}',
+        '{"ids": [1], "counts": [3], "gate": 0}',
+        '{"ids": [1], "counts": [3], "gate": true}',
     ],
 )
 def test_a_damaged_draft_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / DRAFT_VOCAB).write_text(content)
-    with pytest.raises(CheckpointError, match=r"no list of whole numbers|as many counts as ids"):
+    with pytest.raises(CheckpointError, match=r"no list of whole numbers|as many counts as ids|null or a whole number"):
         read_draft_vocab(tmp_path)
 
 

@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 
 
 def few(count: int) -> settings:
-    return settings(derandomize=True, deadline=None, max_examples=count, database=None)
+    return settings(derandomize=True, max_examples=count, database=None)
 
 
 @pytest.fixture(scope="module")

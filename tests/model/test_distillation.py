@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from pipo_core.model.distillation import DistillationLoss, DivergenceMode, Head, distillation_loss
+from pipo_core.model.distillation import DistillationLoss, DivergenceMode, Head, ListedTokens, distillation_loss
 
 POSITIONS, VOCABULARY, TEMPERATURE, K = 9, 40, 1.7, 4
 assert_equal = partial(torch.testing.assert_close, atol=1e-10, rtol=1e-10)
@@ -167,3 +167,74 @@ def test_another_vocabulary_is_refused(heads: tuple[Head, Head, torch.Tensor]) -
     student, teacher, sampled = heads
     with pytest.raises(ValueError, match="vocabularies of 40 and 39"):
         distillation_loss(student, Head(teacher.hidden, teacher.weight[:-1]), sampled)
+
+
+def listed(teacher: Head, further: torch.Tensor, k: int = K) -> ListedTokens:
+    """What a server tells: the teacher's likeliest tokens and one more, which may be one of them."""
+    t = (teacher.hidden @ teacher.weight.T).log_softmax(-1)
+    ids = torch.cat([t.topk(k, dim=1).indices, further[:, None]], dim=1)
+    return ListedTokens(ids, t.gather(1, ids))
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_listed_tokens_are_compared_one_by_one_and_the_rest_as_one(
+    heads: tuple[Head, Head, torch.Tensor], chunk: int
+) -> None:
+    student, teacher, sampled = heads
+    further = sampled.clone()
+    further[::3] = 7  # there the sampled token is listed only if it is one of the likeliest
+    told = listed(teacher, further)
+    result = distillation_loss(student, told, sampled, chunk=chunk)
+    gradients = torch.autograd.grad(3.0 * result.loss, student)
+    s, t = ((head.hidden @ head.weight.T).log_softmax(-1) for head in (student, teacher))
+    expected, acceptance = [], []
+    for p, q, ids, y in zip(s, t, told.ids.tolist(), sampled.tolist(), strict=True):
+        others = [token for token in range(VOCABULARY) if token not in ids]
+        p_rest, q_rest = p[others].exp().sum(), q[others].exp().sum()
+        inside = sum(p[token].exp() * (p[token] - q[token]) for token in sorted(set(ids)))
+        expected.append(inside + p_rest * (p_rest.log() - q_rest.log()))
+        acceptance.append(float((q[y] - p[y]).detach().exp().clamp(max=1)) if y in ids else 0.0)
+    mean = torch.stack(expected).mean()
+    assert 0.0 in acceptance
+    assert_equal(result.divergence, torch.stack(expected).detach())
+    assert_equal(result.acceptance, torch.tensor(acceptance, dtype=torch.float64))
+    for mine, theirs in zip(gradients, torch.autograd.grad(3.0 * mean, student), strict=True):
+        assert_equal(mine, theirs)
+
+
+def test_listed_tokens_that_hold_the_students_likeliest_give_what_the_teachers_head_gives(
+    heads: tuple[Head, Head, torch.Tensor],
+) -> None:
+    """A student near its teacher has the same likeliest tokens: then both forms of topk are one."""
+    _, teacher, sampled = heads
+    nudged = teacher.hidden + 1e-3 * torch.randn(teacher.hidden.shape, dtype=torch.float64)
+    student = Head(nudged.requires_grad_(), teacher.weight.clone().requires_grad_())
+    here = distillation_loss(student, teacher, sampled, top_k=K)
+    there = distillation_loss(student, listed(teacher, sampled), sampled)
+    assert_equal(here.divergence, there.divergence)
+    assert_equal(here.acceptance, there.acceptance)
+    for one, other in zip(*(torch.autograd.grad(loss.loss, student) for loss in (here, there)), strict=True):
+        assert_equal(one, other)
+    whole = listed(teacher, sampled, k=VOCABULARY)
+    exact = distillation_loss(student, teacher, sampled, mode="full")
+    assert_equal(distillation_loss(student, whole, sampled).divergence, exact.divergence)
+
+
+def test_a_rest_of_nothing_gives_finite_numbers() -> None:
+    """A teacher that is all but sure leaves no mass that a sum of rounded numbers could show."""
+    hidden = torch.randn(1, 6, requires_grad=True)
+    weight = torch.randn(VOCABULARY, 6)
+    sure = ListedTokens(torch.tensor([[3, 4, 3]]), torch.tensor([[0.0, -30.0, 0.0]]))
+    result = distillation_loss(Head(hidden, weight), sure, torch.tensor([9]))
+    result.loss.backward()
+    assert result.loss.isfinite()
+    assert hidden.grad is not None
+    assert hidden.grad.isfinite().all()
+    assert result.acceptance.item() < 1e-20
+
+
+def test_listed_tokens_are_compared_by_topk_at_temperature_1_alone(heads: tuple[Head, Head, torch.Tensor]) -> None:
+    student, teacher, sampled = heads
+    for options in ({"mode": "full"}, {"temperature": 0.7}):
+        with pytest.raises(ValueError, match="topk at temperature 1"):
+            distillation_loss(student, listed(teacher, sampled), sampled, **options)

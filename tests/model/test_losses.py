@@ -1,10 +1,12 @@
 """Chunked losses against PyTorch's own, in values and gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO
+from pipo_core.model import LossWeights, Qwen3_5ForCausalPIPO, TeacherTargets
 from pipo_core.model.losses import IGNORED, head_loss
 
 
@@ -56,6 +58,27 @@ def test_the_confidence_loss_trains_the_confidence_head_alone(reference: Qwen3_5
     for name, gradient in gradients[1.0].items():
         changed = not torch.equal(gradient, gradients[0.0].get(name, torch.zeros_like(gradient)))
         assert changed == name.startswith("confidence_head."), name
+
+
+@pytest.mark.parametrize("objective", ["pipo", "distill"])
+def test_the_gate_learns_to_reject_what_cannot_be_drafted(reference: Qwen3_5ForCausalPIPO, objective: str) -> None:
+    """Its target is 0 where the draft is not among the ids, and else as without them; no other loss changes."""
+    ids = torch.randint(2, 384, (2, 12), generator=torch.Generator().manual_seed(1))
+    hidden = torch.randn(2, 12, 8, generator=torch.Generator().manual_seed(2))
+    teacher = TeacherTargets(hidden, torch.randn(384, 8, generator=torch.Generator().manual_seed(3)))
+    settings: dict[str, Any] = {"objective": objective, "teacher": teacher if objective == "distill" else None}
+    drafts = ids[:, 3::2].flatten()
+    drafted = drafts[::3].unique()
+    few = reference(input_ids=ids, labels=ids, draft_ids=drafted, **settings)
+    full = reference(input_ids=ids, labels=ids, **settings)
+    can_be_drafted = torch.tensor([token in drafted.tolist() for token in drafts.tolist()])
+    assert can_be_drafted.any()
+    assert not can_be_drafted.all()
+    torch.testing.assert_close(few.acceptance, full.acceptance.where(can_be_drafted, 0.0))
+    expected = F.binary_cross_entropy(few.confidence, few.acceptance)
+    torch.testing.assert_close(few.confidence_loss, expected, atol=1e-5, rtol=1e-4)
+    assert (few.backbone_loss, few.mtp_loss) == (full.backbone_loss, full.mtp_loss)
+    assert few.confidence_loss != full.confidence_loss
 
 
 @pytest.mark.parametrize("objective", ["pipo", "regular"])

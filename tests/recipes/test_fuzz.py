@@ -21,7 +21,7 @@ DRAWN = st.randoms(use_true_random=False)
 
 
 def few(count: int) -> settings:
-    return settings(derandomize=True, deadline=None, max_examples=count, database=None)
+    return settings(derandomize=True, max_examples=count, database=None)
 
 
 def problems(text: str, *overrides: str) -> list[str]:

@@ -102,6 +102,14 @@ def test_every_problem_is_named_at_its_place() -> None:
             "r.yaml:6:19 pad_augmentation: objective: regular has no slots to pad; remove it",
         ),
         (
+            "max_steps: 5\nobjective: regular\ntuning: {method: gate}",
+            "r.yaml:6:18 tuning.method: objective: regular has no gate; give lora or full",
+        ),
+        (
+            "max_steps: 5\nobjective: regular\ndraft_vocab: 48",
+            "r.yaml:6:14 draft_vocab: objective: regular has no gate to teach; remove it",
+        ),
+        (
             "max_steps: 5\npad_augmentation: [{kind: split, rho_max: 0.25, until: 0.5}]",
             "r.yaml:5:56 pad_augmentation.0.until: the last phase must end at 1.0",
         ),
@@ -157,7 +165,7 @@ def test_arms_are_told_apart_by_name() -> None:
 def test_overrides_set_and_remove() -> None:
     text = TRAIN + "loss: {mtp: 0.5, chunk: 64}\n"
     recipe = _train(text, "loss.mtp=2", "~loss.chunk", "~max_steps", "epochs=0.5", "launch.threads=1")
-    assert (recipe.loss.mtp, recipe.loss.chunk, recipe.epochs) == (2.0, 2048, 0.5)
+    assert (recipe.loss.mtp, recipe.loss.chunk, recipe.epochs) == (2.0, None, 0.5)
     assert recipe.launch.threads == 1
     assert _train(text, "max_steps=", "epochs=1").max_steps is None
 
@@ -318,6 +326,22 @@ max_steps: 10
 """
 
 
+def test_rollouts_may_have_one_threshold_or_several() -> None:
+    for text, thresholds in (("0.5", [0.5]), ("[0, 0.95, 1]", [0.0, 0.95, 1.0])):
+        recipe = parse_recipe(DISTILL, "r.yaml", [f"rollout.tau={text}"])
+        assert isinstance(recipe, DistillRecipe)
+        assert recipe.rollout.thresholds == thresholds
+    complaints = {
+        "1": "must be less than 1; got 1",
+        "[1]": "one threshold must be below 1: at 1 no draft is kept, and none would be learned",
+        "[]": "at least 1 item",
+        "[0.5, 1.5]": "must be less than or equal to 1; got 1.5",
+    }
+    for text, complaint in complaints.items():
+        (problem,) = _problems(DISTILL, f"rollout.tau={text}")
+        assert complaint in problem
+
+
 def test_the_engine_of_a_distillation_s_rollouts() -> None:
     recipe = parse_recipe(DISTILL, "r.yaml")
     assert isinstance(recipe, DistillRecipe)
@@ -331,3 +355,41 @@ def test_the_engine_of_a_distillation_s_rollouts() -> None:
     nodes = ["rollout.engine.kind=sglang", "launch={nodes: 2, master: 'a:1'}"]
     [problem] = _problems(DISTILL, *nodes)
     assert "its server answers this machine only" in problem
+
+
+SERVERS = "teacher_engine={kind: remote, urls: ['http://a:1']}"
+
+
+def test_the_servers_of_a_distillation_s_teacher() -> None:
+    recipe = parse_recipe(DISTILL, "r.yaml", [SERVERS])
+    assert isinstance(recipe, DistillRecipe)
+    assert recipe.teacher_engine is not None
+    assert recipe.teacher_engine.urls == ["http://a:1"]
+    assert parse_recipe(DISTILL, "r.yaml", [SERVERS, "teacher=null"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["teacher=null"], "teacher: missing; give a checkpoint, or teacher_engine with servers of one"),
+        ([SERVERS, "kl.mode=full"], "kl.mode: servers of a teacher tell its likeliest tokens, which full does not"),
+        ([SERVERS, "rollout.sampling.temperature=0.7"], "rollout.sampling.temperature: servers tell log-probabilities"),
+        ([SERVERS, "kl.temperature=2"], "kl.temperature: servers tell log-probabilities at temperature 1"),
+        ([SERVERS, "teacher_device=cpu"], "teacher_device: the teacher runs on servers; remove it"),
+        ([SERVERS, "offload=true"], "offload: the teacher runs on servers; remove it"),
+        (["teacher_engine.kind=sglang"], "teacher_engine.kind"),
+        (["teacher_engine={kind: remote, urls: [x]}"], "'x' is not an address"),
+    ],
+)
+def test_what_a_teacher_on_servers_cannot_do(overrides: list[str], complaint: str) -> None:
+    problems = _problems(DISTILL, *overrides)
+    assert any(complaint in problem for problem in problems), problems
+
+
+def test_int8_is_for_cpus() -> None:
+    text = "kind: eval\narms: [{name: a, method: regular, ckpt: x/y}]\nengine: {quantization: int8}\n"
+    assert parse_recipe(text, "r.yaml")
+    [problem] = _problems(text, "engine.device=cuda:0")
+    assert "engine.quantization: int8 is for CPUs; on a GPU serve with --engine sglang" in problem
+    [problem] = _problems(text, "engine.quantization=int4")
+    assert "engine.quantization" in problem

@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from pipo_core.errors import MissingInputError
-from pipo_core.recipes.base import NEUTRAL, JobRecipe, RecipeModel
+from pipo_core.recipes.base import NEUTRAL, JobRecipe, RecipeModel, dump
 from pipo_core.recipes.build import BuildRecipe
 from pipo_core.recipes.catalog import CATALOG, entry
 from pipo_core.recipes.common import Sampling
@@ -50,6 +50,14 @@ def test_sft_has_the_papers_values() -> None:
     assert recipe.launch.deepspeed == "zero2"
 
 
+def test_sft_for_every_threshold_differs_from_the_papers_by_its_augmentation_alone() -> None:
+    ours, papers = (dump(load_recipe(find_recipe(name))) for name in ("sft_every_tau", "sft"))
+    assert {key for key in ours if ours[key] != papers[key]} == {"run", "pad_augmentation"}
+    tiny = load_recipe(find_recipe("tiny/sft"))
+    assert isinstance(tiny, TrainRecipe)
+    assert ours["pad_augmentation"] == dump(tiny)["pad_augmentation"], "as it was measured"
+
+
 def _models(model: type[RecipeModel]) -> Iterator[type[RecipeModel]]:
     yield model
     for field in model.model_fields.values():
@@ -73,6 +81,8 @@ def test_examples_make_a_valid_recipe(kind: str) -> None:
     values = {name: field.examples[0] for name, field in fields.items() if field.is_required() and field.examples}
     if kind in ("train", "distill"):
         values["max_steps"] = 1
+    if kind == "distill":
+        values["teacher"] = "x/y"  # or servers of one
     if kind == "build":
         values["rollouts"] = ["x/y"]
     if kind == "calibrate":

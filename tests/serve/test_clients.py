@@ -18,7 +18,8 @@ from pipo_core.recipes.methods import Decoding
 from pipo_core.serve.schemas import Defaults
 from pipo_core.serve.service import Service
 from tests.features import TOOL_TEMPLATE
-from tests.serve.conftest import MODEL, Start
+from tests.serve.conftest import Start
+from tests.serve.running import MODEL
 
 ASKED = [{"role": "user", "content": "What is 3 plus 4?"}]
 SAID = {"role": "assistant", "reasoning_content": "3+4=7.\n", "content": "\\boxed{7}"}

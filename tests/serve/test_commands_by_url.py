@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from pipo_cli.app import app
 from pipo_core.files import read_json
 from pipo_core.serve.service import Service
-from tests.serve.conftest import MODEL
+from tests.serve.running import MODEL
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import pytest
 
 from pipo_core.serve import connections
 from pipo_core.serve.connections import connection_limit
-from tests.serve.conftest import MODEL, Start
+from tests.serve.conftest import Start
+from tests.serve.running import MODEL
 
 WHOLE = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 HALF = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

@@ -6,7 +6,8 @@ import pytest
 from openai import OpenAI
 
 from tests.features import FEATURES, TOOL_TEMPLATE, Feature, Server, table
-from tests.serve.conftest import MODEL, Start
+from tests.serve.conftest import Start
+from tests.serve.running import MODEL
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 from openai import OpenAI
 
 from pipo_core.serve.service import Service
-from tests.serve.conftest import MODEL, Start
+from tests.serve.conftest import Start
+from tests.serve.running import MODEL
 
 QUESTION: Any = [{"role": "user", "content": "1+2 is?"}]
 

@@ -18,7 +18,8 @@ from pipo_core.engine.live import LiveEngine
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.serve.service import Service
 from pipo_core.serve.tracing import LOG
-from tests.serve.conftest import MODEL, Start
+from tests.serve.conftest import Start
+from tests.serve.running import MODEL
 from tests.serve.test_clients import ASKED, post
 from tests.serve.test_openai_api import wait_until_idle
 

@@ -6,7 +6,8 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from tests.features import CALL, TOOL_TEMPLATE, WEATHER
-from tests.serve.conftest import MODEL, Start
+from tests.serve.conftest import Start
+from tests.serve.running import MODEL
 from tests.serve.scripted import scripted_service
 
 QUESTION = "1+2 is?"

@@ -73,3 +73,11 @@ def test_any_body_is_read_or_refused() -> None:
             refused += 1
             json.dumps(error_body(error.message, param=error.param), ensure_ascii=False).encode()
     assert 300 < refused < 500
+
+
+def test_many_scores_are_told_with_ids_alone() -> None:
+    asked: dict[str, Any] = {"model": "m", "prompt": [1, 2], "logprobs": 32}
+    for change in ({}, {"return_tokens_as_token_ids": True, "stream": True}):
+        with pytest.raises(BodyError):
+            read_body(CompletionBody, asked | change)
+    assert read_body(CompletionBody, asked | {"return_tokens_as_token_ids": True}).top_scores == 32

@@ -109,6 +109,12 @@ def test_what_trains_is_counted_as_peft_counts_it(objective: str) -> None:
     assert count_weights(wanted, config()) == (own, trained)
 
 
+def test_a_gate_that_trains_alone_is_counted_alone() -> None:
+    model = random_weights(config(), device="meta")
+    own, gate = (sum(weight.numel() for weight in part.parameters()) for part in (model, model.confidence_head))
+    assert count_weights(settings("gate", 64), config()) == (own, gate)
+
+
 @pytest.mark.parametrize(
     "phase",
     [

@@ -24,4 +24,8 @@ check step-8k 180 python -m tools.gpu.sft_step --shape qwen3.5-0.8b --tokens 819
 check latency 540 python -m pipo_cli.main bench recipes/bench/latency.yaml 'prompt_tokens=[2048, 8192]' trials=8 --out "$out/bench"
 check latency-plain 300 python -m pipo_cli.main bench recipes/bench/latency.yaml 'prompt_tokens=[2048]' trials=8 \
     engine.compile=false run=latency-plain --out "$out/bench"
+check users 420 python -m pipo_cli.main bench recipes/bench/users.yaml random_weights=qwen3.5-4b engine.precision=bf16 \
+    engine.threads=null equal_memory=null users.trials=1 users.new_tokens=24 'users.context=[8192, 32768]' \
+    'users.requests=[32, 64]' 'arms=[{name: regular, method: regular}, {name: eagle-3, method: eagle, drafts: 3,
+    acceptance: [0.697]}, {name: pipo, method: pipo, acceptance: [0.87, 1.0]}]' --out "$out/bench"
 check training 300 python -m pipo_cli.main bench recipes/bench/training.yaml 'training_tokens=[2048, 8192]' --out "$out/bench"

@@ -23,7 +23,7 @@ def write_artifact(session: PairSession, weights: Mapping[str, torch.Tensor], ou
     """
     recipe = session.recipe
     source = Path(recipe.model)
-    if recipe.tuning.method == "full":
+    if recipe.tuning.leaves_model:
         with new_folder(out / MODEL) as folder:
             if recipe.objective == "pipo":
                 write_weights(session.bare_model, folder, layout="pipo", state=weights, base=base)

@@ -51,8 +51,9 @@ class RolloutMaker:
     def answer(self, questions: Sequence[Question], step: int) -> tuple[list[Rollout], RolloutFigures]:
         """Return a rollout for each question, in order, and the figures of them all.
 
-        Sampling is keyed by seed, step and question, so a resumed training, or one that answers with another
-        ``rollout.batch``, samples the same tokens; servers need a flag to honour seeds. Rollouts are plain numbers, so
+        Sampling is keyed by seed, step and question, and so is the threshold where there are several. So a resumed
+        training, or one that answers with another ``rollout.batch``, samples the same tokens; servers need a flag to
+        honour seeds. Rollouts are plain numbers, so
         no autograd graph leaves the engine.
 
         Args:
@@ -82,6 +83,7 @@ class RolloutMaker:
 
     def _request(self, name: str, question: Question, step: int) -> Request:
         seed = request_seed("distill", self._seed, step, question.line)
+        thresholds = self._settings.thresholds
         return Request(
             id=name,
             prompt_ids=question.prompt_ids,
@@ -89,6 +91,7 @@ class RolloutMaker:
             max_slots=self._settings.slots,
             stop_ids=self._end_ids,
             record=True,
+            tau=thresholds[(step + question.line) % len(thresholds)],
         )
 
 

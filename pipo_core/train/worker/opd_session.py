@@ -7,7 +7,6 @@ rollout engines, prompts and losses of its own, and none of them would be used. 
 micro-batches, several processes, checkpoints and progress are those of `pipo train`, which are tested there.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +16,15 @@ import torch
 from swift import SftArguments
 
 from pipo_core.engine.student_servers import check_student_servers
-from pipo_core.model import LossWeights
-from pipo_core.model.frequent_tokens import DRAFT_VOCAB
+from pipo_core.engine.teacher_servers import check_teacher_servers
+from pipo_core.model import ListedTargets, LossWeights
+from pipo_core.model.frequent_tokens import DRAFT_VOCAB, FrequentTokens, read_draft_vocab
 from pipo_core.recipes.opd import DistillRecipe, TrainingProcess
 from pipo_core.train.layout import HANDOVER
 from pipo_core.train.worker.metrics import TimeShare, synchronised_time
 from pipo_core.train.worker.opd_examples import Question, Questions, collate_rollouts, read_questions
 from pipo_core.train.worker.opd_rollouts import RolloutMaker
+from pipo_core.train.worker.opd_served_teacher import ServedTeacher, collate_targets
 from pipo_core.train.worker.opd_students import ServedStudent, Student, TrainingStudent
 from pipo_core.train.worker.opd_teacher import Teacher
 from pipo_core.train.worker.opd_template import DistillLossSettings
@@ -47,11 +48,19 @@ class OpdSession(PairSession):
 
         Raises:
             PipoError: if the servers that are to answer cannot be started or reached.
+            CheckpointError: if the gate is to learn a draft vocabulary, and the student has no token counts.
         """
         self._opd = recipe
         self._handover = out / HANDOVER
         self._student: Student | None = None
         self._rollouts: RolloutMaker | None = None
+        self._served_teacher: ServedTeacher | None = None
+        if recipe.teacher_engine is not None:
+            longest = recipe.data.max_prompt + 2 * recipe.rollout.slots
+            student = Path(recipe.model)
+            check_teacher_servers(recipe.teacher_engine, student, top_k=recipe.kl.top_k, longest=longest)
+        if recipe.draft_vocab is not None:
+            read_draft_vocab(Path(recipe.model))
         if not isinstance(recipe.rollout.engine, TrainingProcess):
             check_student_servers(recipe.rollout.engine)
         super().__init__(arguments, recipe, **common)
@@ -64,23 +73,31 @@ class OpdSession(PairSession):
     def _prepare_template(self) -> None:
         super()._prepare_template()
         recipe = self._opd
-        device = self.bare_model.device
-        teacher = Teacher(
+        loss, kl = recipe.loss, recipe.kl
+        self.template.settings = DistillLossSettings(
+            teacher=self._open_teacher(),
+            weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=kl.chunk),
+            mode=kl.mode,
+            temperature=recipe.divergence_temperature,
+            top_k=kl.top_k,
+            check_loss=lambda loss, questions: self._nan_guard.check_loss(loss, _lines(questions)),
+            timed=self._timed,
+        )
+
+    def _open_teacher(self) -> Teacher | None:
+        """Return the teacher in this process; None if servers answer for it, which are reached instead."""
+        recipe, device = self._opd, self.bare_model.device
+        if recipe.teacher_engine is not None:
+            vocabulary = int(self.bare_model.config.vocab_size)
+            self._served_teacher = ServedTeacher(recipe, recipe.teacher_engine, vocabulary)
+            return None
+        assert recipe.teacher is not None  # noqa: S101 - the recipe names one, or servers
+        return Teacher(
             Path(recipe.teacher),
             dtype=torch.float32 if recipe.precision == "fp32" else torch.bfloat16,
             student_device=device,
             device=device if recipe.teacher_device == "same" else torch.device(recipe.teacher_device),
             offload=recipe.offload,
-        )
-        loss, kl = recipe.loss, recipe.kl
-        self.template.settings = DistillLossSettings(
-            teacher=teacher,
-            weights=LossWeights(mtp=loss.mtp, confidence=loss.confidence, chunk=kl.chunk),
-            mode=kl.mode,
-            temperature=kl.temperature or recipe.rollout.sampling.temperature,
-            top_k=kl.top_k,
-            check_loss=lambda loss, questions: self._nan_guard.check_loss(loss, _lines(questions)),
-            timed=self._timed,
         )
 
     def _prepare_dataset(self) -> tuple[Questions, None]:
@@ -129,8 +146,9 @@ class OpdSession(PairSession):
         try:
             return super().train(trainer)
         finally:
-            if self._student is not None:
-                self._student.close()
+            for opened in (self._student, self._served_teacher):
+                if opened is not None:
+                    opened.close()
 
     def _answered(self, micro_batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return a step's micro-batches with the student's answers to their questions."""
@@ -146,12 +164,18 @@ class OpdSession(PairSession):
             rollouts, figures = self._rollouts.answer(questions, step)
         for name, value in figures._asdict().items():
             self.trainer.custom_metrics["train"][name].update(value)
-        remaining = iter(rollouts)
+        targets: list[ListedTargets] | None = None
+        if self._served_teacher is not None:
+            with self._timed("teacher_share"):
+                targets = self._served_teacher.read(questions, rollouts)
         pad_id = int(self.template.tokenizer.pad_token_id)
-        return [
-            {**micro_batch, **collate_rollouts([next(remaining) for _ in micro_batch["questions"]], pad_id)._asdict()}
-            for micro_batch in micro_batches
-        ]
+        answered, done = [], 0
+        for micro_batch in micro_batches:
+            mine = slice(done, done + len(micro_batch["questions"]))
+            done = mine.stop
+            listed = {} if targets is None else collate_targets(targets[mine])
+            answered.append({**micro_batch, **collate_rollouts(rollouts[mine], pad_id)._asdict(), **listed})
+        return answered
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
@@ -163,11 +187,10 @@ class OpdSession(PairSession):
         for name in (part, "student_share"):
             metrics[name].update(seconds)
 
-    def record_token_counts(self, folder: Path) -> None:
-        """Copy the student's token counts, if it has some: a distillation has no training set of its own."""
-        recorded = Path(self._opd.model) / DRAFT_VOCAB
-        if recorded.is_file():
-            shutil.copyfile(recorded, folder / DRAFT_VOCAB)
+    def _token_counts(self) -> FrequentTokens | None:
+        """Return the student's, if it has some: a distillation has no training set of its own."""
+        folder = Path(self._opd.model)
+        return read_draft_vocab(folder) if (folder / DRAFT_VOCAB).is_file() else None
 
 
 def _lines(questions: list[Question]) -> list[int]:

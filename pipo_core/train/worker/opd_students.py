@@ -83,7 +83,7 @@ class TrainingStudent:
         engine = student_engine(
             self._model,
             self._tokenizer,
-            tau=self._settings.tau,
+            tau=min(self._settings.thresholds),
             batch=self._settings.batch,
             max_length=self._max_length,
         )
@@ -149,7 +149,7 @@ class ServedStudent:
     @staticmethod
     def _open(recipe: DistillRecipe, settings: ServerSettings) -> StudentServers:
         dtype: Literal["float32", "bfloat16"] = "float32" if recipe.precision == "fp32" else "bfloat16"
-        return open_student_servers(Path(recipe.model), recipe.rollout.tau, settings, dtype=dtype)
+        return open_student_servers(Path(recipe.model), min(recipe.rollout.thresholds), settings, dtype=dtype)
 
     def prepare(self, step: int) -> None:
         """See `Student`: the weights are handed over.

@@ -5,6 +5,7 @@ is called when: docs/training-hooks.md.
 """
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from swift import SftArguments
 from swift.pipelines.train.sft import SwiftSft
 from torch import nn
 
+from pipo_core.chat import end_ids
 from pipo_core.errors import MissingInputError
 from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.model.frequent_tokens import FrequentTokens, draft_ids, read_draft_vocab, write_draft_vocab
 from pipo_core.recipes.opd import AnyTraining
 from pipo_core.train.checkpoints import step_of
 from pipo_core.train.events import EventWriter
@@ -109,6 +112,7 @@ class PairSession(SwiftSft):
         trainer.custom_metrics["train"]["tokens_per_second"] = TokenRate(trainer.args.device)
         if self.recipe.objective == "pipo":
             trainer.custom_metrics["train"][CALIBRATION] = GateMetric(trainer.args.device)
+        self._teach_draft_vocab()
         self._prepare_trainer(trainer)
         # The Trainer would count every parameter for each micro-batch, for a figure that nobody reads.
         trainer.floating_point_ops = lambda _: 0
@@ -148,8 +152,30 @@ class PairSession(SwiftSft):
         """Open what the steps need, once the weights are restored; by default nothing."""
 
     @abstractmethod
+    def _token_counts(self) -> FrequentTokens | None:
+        """Return how often the training set holds each token; None if that is not known."""
+
     def record_token_counts(self, folder: Path) -> None:
-        """Write into a checkpoint or an adapter how often its training set holds each token, if that is known."""
+        """Write the token counts, if known, and the gate's draft vocabulary into a checkpoint or an adapter."""
+        counts = self._token_counts()
+        if counts is not None:
+            write_draft_vocab(folder, counts._replace(gate=self.recipe.draft_vocab))
+
+    def _teach_draft_vocab(self) -> None:
+        """Have the loss teach the gate which ids drafts come from, if the recipe says so.
+
+        Raises:
+            CheckpointError: if the token counts are not known.
+            UsageError: if the ids that end a text find no room.
+        """
+        size = self.recipe.draft_vocab
+        if size is None:
+            return
+        counts = self._token_counts() or read_draft_vocab(Path(self.recipe.model))
+        ends = end_ids(self.template.tokenizer, Path(self.recipe.model))
+        chosen = draft_ids(size, counts.ids, ends, self.bare_model.config.vocab_size)
+        ids = torch.tensor(chosen, device=self.trainer.args.device)
+        self.template.settings = replace(self.template.settings, draft_ids=ids)
 
     def _freeze_and_cast(self) -> None:
         """Freeze the modules that the objective does not run, and cast trained weights to fp32 where pipo keeps it."""
@@ -164,6 +190,6 @@ class PairSession(SwiftSft):
         """Return all weights, whole, in the recipe's precision. Every process must call this: ZeRO-3 gathers them."""
         trainer = self.trainer
         weights: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        if self.recipe.precision == "bf16" and self.recipe.tuning.method == "full":
+        if self.recipe.precision == "bf16" and self.recipe.tuning.leaves_model:
             weights = {name: weight.to(torch.bfloat16) for name, weight in weights.items()}
         return weights

@@ -7,7 +7,7 @@ import torch
 from swift import SftArguments
 
 from pipo_core.model import LossWeights
-from pipo_core.model.frequent_tokens import write_draft_vocab
+from pipo_core.model.frequent_tokens import FrequentTokens
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.token_cache import examples_folder
 from pipo_core.train.worker.session import PairSession
@@ -87,6 +87,6 @@ class SftSession(PairSession):
             torch.distributed.barrier()
         return EncodedExamples(folder, augmented=name == "train")
 
-    def record_token_counts(self, folder: Path) -> None:
-        """Write the token counts of the training set into a checkpoint or an adapter."""
-        write_draft_vocab(folder, self.trainer.train_dataset.count_labelled_tokens())
+    def _token_counts(self) -> FrequentTokens:
+        counts: FrequentTokens = self.trainer.train_dataset.count_labelled_tokens()
+        return counts

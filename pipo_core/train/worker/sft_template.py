@@ -39,6 +39,7 @@ class SftLossSettings:
         weights: of the losses.
         progress: returns how far training is.
         check_loss: called with each loss in training; raises if it is NaN or infinite.
+        draft_ids: the ids that the gate learns to keep drafts of; None for all.
     """
 
     objective: str
@@ -48,6 +49,7 @@ class SftLossSettings:
     weights: LossWeights
     progress: Callable[[], TrainingProgress]
     check_loss: Callable[[torch.Tensor], None]
+    draft_ids: torch.Tensor | None = None
 
 
 class SftTemplate(PairTemplate):
@@ -94,6 +96,7 @@ class SftTemplate(PairTemplate):
             labels=inputs["labels"],
             objective=settings.objective,
             loss_weights=settings.weights,
+            draft_ids=settings.draft_ids,
         )
         if model.training and outputs.loss is not None:
             settings.check_loss(outputs.loss)

@@ -92,7 +92,7 @@ def swift_arguments(
 def _tuning(recipe: AnyTraining) -> dict[str, Any]:
     """Return the arguments that say which weights train."""
     tuning = recipe.tuning
-    if tuning.method == "full":
+    if tuning.leaves_model:
         return {"tuner_type": "full"}
     return {
         "tuner_type": "lora",

@@ -1,5 +1,6 @@
 """Rollouts: what is trained is what was read, and what was sampled."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from pipo_core.chat import encode_prompt, end_ids
+from pipo_core.data.augment import IGNORED
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request
 from pipo_core.engine.torch_opening import student_engine
@@ -89,3 +91,26 @@ def test_weights_that_a_trainer_keeps_in_fp32_answer_in_its_precision(
     again = [maker.answer([question], 0)[0][0] for question in questions]
     assert again == answers, "keyed by the question, not by who else is there"
     assert maker.answer(questions, 1)[0] != answers
+
+
+def test_questions_take_the_thresholds_in_turn(student: Path, teacher: Path, rows: Path) -> None:
+    """A question's threshold follows from its line and the step: no other question and no batch changes it."""
+    taus = [0.0, 0.5, 1.0]
+    settings = distill_recipe(student, teacher, rows, rollout={"slots": 6, "batch": 2, "tau": taus})
+    model = load_checkpoint(student)
+    answering = TrainingStudent(model, model, TOKENIZER, settings, contextlib.nullcontext)
+    maker = RolloutMaker(answering, TOKENIZER, settings)
+    questions = [Question(line, (1, 2, line)) for line in range(1, 8)]
+    for step in (0, 1):
+        answers, _ = maker.answer(questions, step)
+        for question, answer in zip(questions, answers, strict=True):
+            tau = taus[(step + question.line) % 3]
+            alone = settings.model_copy(update={"rollout": settings.rollout.model_copy(update={"tau": tau})})
+            if tau < 1:
+                single = RolloutMaker(
+                    TrainingStudent(model, model, TOKENIZER, alone, contextlib.nullcontext), TOKENIZER, alone
+                )
+                assert single.answer([question], step)[0] == [answer]
+            else:
+                assert all(answer.pads[5::2]), "at 1 no draft is kept"
+                assert all(label != IGNORED for label in answer.labels[5::2]), "and each is learned from"

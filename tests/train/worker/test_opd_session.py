@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from pipo_core.decode.pair import PairMethod
-from pipo_core.errors import PipoError
+from pipo_core.errors import CheckpointError, PipoError
 from pipo_core.files import read_json
 from pipo_core.merge import run_merge
 from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.model.frequent_tokens import FrequentTokens, read_draft_vocab, write_draft_vocab
 from pipo_core.model.outputs import PIPOOutput
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.train.worker.opd_teacher import Teacher
@@ -59,6 +60,23 @@ def test_resuming_equals_never_stopping_and_merges(
     run_merge(MergeRecipe(source=str(tmp_path / "whole")), merged)
     assert read_json(merged / "model" / "config.json")["architectures"] == ["Qwen3_5ForCausalPIPO"]
     assert differing(weights(merged / "model"), weights(student)), "it learned"
+
+
+def test_a_draft_vocabulary_comes_from_the_students_token_counts(
+    student: Path, teacher: Path, rows: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json"):
+        train_here(distill_recipe(student, teacher, rows, draft_vocab=20), tmp_path / "without")
+    counted = shutil.copytree(student, tmp_path / "student")
+    write_draft_vocab(counted, FrequentTokens(list(range(120)), list(range(120, 0, -1)), gate=9))
+    targets = []
+    for size in (None, 20):
+        settings = distill_recipe(counted, teacher, rows, draft_vocab=size, max_steps=1)
+        logs = [event for event in train_here(settings, tmp_path / str(size)) if event["event"] == "log"]
+        targets.append(logs[0]["confidence_target_mean"])
+        recorded = read_draft_vocab(tmp_path / str(size) / "model")
+        assert recorded == FrequentTokens(list(range(120)), list(range(120, 0, -1)), gate=size)
+    assert targets[1] < targets[0]
 
 
 def test_a_nan_loss_ends_the_training_and_keeps_the_last_checkpoint(

@@ -13,6 +13,7 @@ from pipo_core.data.augment import IGNORED
 from pipo_core.errors import MissingInputError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.model.outputs import PIPOOutput
 from pipo_core.train.trainable import frozen_modules
 from tests.tiny import recipe, write_even_rows, write_rows
@@ -121,6 +122,35 @@ def test_a_finished_training_is_not_trained_further(base_model: Path, rows: Path
     events = train_here(settings, tmp_path)  # as if killed between the last checkpoint and the artifact
     assert [event["event"] for event in events] == ["done"]
     assert differing(first, weights(tmp_path / "model")) == []
+
+
+def test_a_draft_vocabulary_teaches_the_gate_alone_and_is_recorded(
+    base_model: Path, rows: Path, tmp_path: Path
+) -> None:
+    # Clipping would scale all gradients by a norm that the gate's is part of.
+    optimizer = {"learning_rate": 1e-3, "max_grad_norm": 1e6}
+    made = []
+    for size in (None, 12):
+        out = tmp_path / str(size)
+        settings = recipe(base_model, rows, max_steps=3, optimizer=optimizer, draft_vocab=size)
+        logs = [event for event in train_here(settings, out) if event["event"] == "log"]
+        made.append((logs[0]["confidence_target_mean"], weights(out / "model")))
+        assert read_draft_vocab(out / "model").gate == size
+    (full_target, full), (few_target, few) = made
+    assert few_target < full_target
+    assert differing(full, few)
+    assert all(name.startswith("confidence_head.") for name in differing(full, few))
+
+
+def test_the_gate_can_train_alone(base_model: Path, rows: Path, tmp_path: Path) -> None:
+    train_here(recipe(base_model, rows, max_steps=2), tmp_path / "pair")
+    before = weights(tmp_path / "pair" / "model")
+    settings = recipe(tmp_path / "pair" / "model", rows, max_steps=6, tuning={"method": "gate"}, draft_vocab=12)
+    logs = [event for event in train_here(settings, tmp_path / "gate") if event["event"] == "log"]
+    assert logs[-1]["confidence_loss"] < logs[0]["confidence_loss"]
+    changed = differing(before, weights(tmp_path / "gate" / "model"))
+    assert changed
+    assert all(name.startswith("confidence_head.") for name in changed)
 
 
 def test_checkpoints_of_other_settings_are_refused(base_model: Path, rows: Path, tmp_path: Path) -> None:

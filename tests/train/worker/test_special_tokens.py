@@ -14,7 +14,7 @@ from pipo_core.data.build import run_build
 from pipo_core.recipes.build import BuildRecipe
 from tools.fuzz import areas
 
-few = settings(derandomize=True, deadline=None, max_examples=100, database=None)
+few = settings(derandomize=True, max_examples=100, database=None)
 
 
 def laid_out(*messages: tuple[str, str]) -> str:
