@@ -11,6 +11,7 @@ from pipo_core.calibrate.steps import StepTimes, measure_steps, step_seconds
 from pipo_core.calibrate.words import findings
 from pipo_core.engine import Engines
 from pipo_core.engine.profiles import checkpoint_of, machine_of
+from pipo_core.evaluate.lossless import read_proofs
 from pipo_core.evaluate.statistics import Estimate, mean_with_interval, paired_difference
 from pipo_core.files import write_record
 from pipo_core.recipes.base import dump
@@ -61,8 +62,9 @@ def run_calibrate(
         settings=settings,
         loads=[make_load(requests, arms, settings, answered, at_load) for requests, at_load in times.items()],
     )
+    proofs = [str(proof["words"]) for proof in read_proofs(out).values()]
     write_record(out / PROFILE, dump(profile))
-    return {"artifact": PROFILE, "profile": dump(profile), "findings": findings(profile)}
+    return {"artifact": PROFILE, "profile": dump(profile), "findings": [*findings(profile), *proofs]}
 
 
 def make_settings(arms: Arms, answered: Mapping[str, Answered], seed: int) -> list[Setting]:

@@ -91,8 +91,9 @@ class CalibrateRecipe(SuiteJob):
         yield from _repeated(("loads", "requests"), self.loads.requests)
         if self.regular is not None:
             yield from _repeated(("regular", "drafts"), self.regular.drafts)
-        if self.engine.compile:
-            yield Finding(("engine", "compile"), "pipo serve compiles no steps, so its times are others; remove it")
+        for key, what in (("compile", "compiles no steps"), ("quantization", "stores no matrices in 8 bits")):
+            if getattr(self.engine, key):
+                yield Finding(("engine", key), f"pipo serve {what}, so its times are others; remove it")
 
     def _rows_findings(self) -> Iterator[Finding]:
         unread: dict[str, Any] = {"profile": None, "benchmark": {}, "problems": EvalProblems(), "code_workers": None}

@@ -142,6 +142,7 @@ def test_a_calibration_writes_a_profile_and_goes_on_where_it_stopped(
     assert made.settings[0].tokens_per_step == 2.0  # a random model keeps every draft at 0
     assert made.settings[2].tokens_per_step == 1.0
     assert made.machine.threads == 1
+    assert "eagle-2: 4 of 4 greedy answers equal regular decoding's." in summary["findings"]
     assert (made.asked.what, made.asked.questions, made.asked.samples) == ("tiny", 4, 1)
     # An interrupted second load: only that one is timed, and nothing is asked.
     before = read_object(tmp_path / STEPS)

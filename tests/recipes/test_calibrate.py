@@ -55,6 +55,7 @@ def test_without_an_uncompressed_model_only_pairs_are_measured() -> None:
         ({"loads": {"requests": [4, 4]}}, "loads.requests.1: 4 is given twice"),
         ({"regular": {"ckpt": "x/y", "drafts": [2, 2]}}, "regular.drafts.1: 2 is given twice"),
         ({"engine": {"compile": True}}, "engine.compile: pipo serve compiles no steps"),
+        ({"engine": {"quantization": "int8"}}, "engine.quantization: pipo serve stores no matrices in 8 bits"),
         ({"tau": [1.5]}, "tau.0"),
         ({"loads": {"trial": 3}}, "loads.trial"),
     ],

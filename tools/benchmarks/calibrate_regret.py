@@ -5,56 +5,72 @@
     python -m tools.benchmarks.calibrate_regret outputs/demo-calibrate/calibrate/profile.json \\
         outputs/demo-sweep/bench/results.json --out docs/results/raw/calibrate.json
 
-In the sweep every threshold decodes by its own gate. At each load its best is the admissible setting with the most real
-tokens a second in its quickest trial; the loss is what the recommended setting writes less.
+In the sweep every threshold decodes by its own gate. A setting's speed is told against the recommended one's in the
+same round, as the median over rounds; the best of the sweep is the one that is ahead the most, and the loss is what the
+recommended one writes less. Both are found twice: among the admissible settings, and with every threshold allowed.
 """
 
 import argparse
 import json
+import os
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipo_core.recipes.profile import Profile, read_profile
+from pipo_core.recipes.profile import Load, Profile, Setting, fastest, read_profile
 
-Trials = dict[str, list[dict[str, Any]]]
+Speeds = dict[str, list[float]]
+"""Real tokens a second in each round, by label."""
 
 
 def losses(profile: Profile, bench: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return, for each load, what is recommended, what the sweep found best, and the loss as a share.
+    """Return, for each load and each choice of settings, what is recommended, what the sweep found best, and the loss.
 
     Args:
         profile: of the checkpoint.
         bench: results of `pipo bench` with the same labels, loads and context.
     """
-    labels = [one.label for one in profile.settings]
-    admissible = [one.label for one in profile.settings if one.admissible]
+    safe = [one for one in profile.settings if one.admissible]
     found = []
     for load in profile.loads:
-        trials: Trials = {label: [] for label in labels}
-        for trial in bench["raw_users"]:
-            if trial["requests"] == load.requests and trial["context"] == profile.context:
-                trials[trial["label"]].append(trial)
-        speeds = {label: max(one["tokens_per_second"] for one in trials[label]) for label in labels}
-        best = max(admissible, key=speeds.__getitem__)
-        recommended = load.best or admissible[0]
-        found.append(
-            {
-                "requests": load.requests,
-                "recommended": recommended,
-                "expected": load.cost(recommended).tokens_per_second,
-                "measured": speeds[recommended],
-                "best_of_sweep": best,
-                "best_measured": speeds[best],
-                "loss": 1 - speeds[recommended] / speeds[best],
-                "speeds": speeds,
-            }
-        )
+        trials = [one for one in bench["raw_users"] if one["requests"] == load.requests]
+        speeds = {
+            setting.label: [one["tokens_per_second"] for one in trials if one["label"] == setting.label]
+            for setting in profile.settings
+        }
+        for allowed, settings in (("admissible", safe), ("every tau", profile.settings)):
+            found.append({"allowed": allowed, **_loss(load, settings, speeds)})
     return found
 
 
+def _loss(load: Load, settings: Sequence[Setting], speeds: Speeds) -> dict[str, Any]:
+    chosen = fastest(load, settings)
+    if chosen is None:
+        raise ValueError("no setting is allowed")
+    ratios = {
+        one.label: statistics.median(
+            its / own for its, own in zip(speeds[one.label], speeds[chosen.label], strict=True)
+        )
+        for one in settings
+    }
+    best = max(ratios, key=ratios.__getitem__)
+    return {
+        "requests": load.requests,
+        "settings": len(settings),
+        "rounds": len(speeds[best]),
+        "recommended": chosen.label,
+        "expected": load.cost(chosen.label).tokens_per_second,
+        "measured": statistics.median(speeds[chosen.label]),
+        "best_of_sweep": best,
+        "loss": 1 - 1 / ratios[best],
+        "ratios": ratios,
+    }
+
+
 def main() -> None:
-    """Print a line for each load and write the figures, with the profile and the bench beside them."""
+    """Print a line for each load and write the figures, with the profile and every trial beside them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("profile", type=Path)
     parser.add_argument("bench", type=Path)
@@ -64,13 +80,15 @@ def main() -> None:
     rows = losses(profile, bench)
     for row in rows:
         sys.stdout.write(
-            f"{row['requests']:3d} requests: {row['recommended']} {row['measured']:,.0f} tokens/s "
-            f"(expected {row['expected']:,.0f}); best {row['best_of_sweep']} {row['best_measured']:,.0f}; "
+            f"{row['requests']:3d} requests, {row['allowed']:10s} ({row['settings']} settings): {row['recommended']} "
+            f"{row['measured']:,.0f} tokens/s (expected {row['expected']:,.0f}); best {row['best_of_sweep']}; "
             f"loss {100 * row['loss']:.1f} %\n"
         )
-    kept = {key: bench[key] for key in ("machine", "versions", "users", "raw_users")}
-    raw = {"losses": rows, "profile": profile.model_dump(mode="json"), "bench": kept}
-    arguments.out.write_text(json.dumps(raw, indent=1) + "\n")
+    found = profile.model_dump(mode="json")
+    for model in filter(None, (found["checkpoint"], found["regular"])):
+        model["folder"] = os.path.relpath(model["folder"])
+    kept = {key: bench[key] for key in ("machine", "versions", "raw_users")}
+    arguments.out.write_text(json.dumps({"losses": rows, "profile": found, "bench": kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
