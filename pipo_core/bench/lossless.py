@@ -43,7 +43,7 @@ def prove_arms(
         else:
             reporter.info(f"checks that {arm.label} is lossless")
             prompts = [make_prompt(arm.engine.tokenizer, length, seed) for seed in range(PROMPTS)]
-            source = source_of(recipe, recipe_arm)
+            source, settings = source_of(recipe, recipe_arm), settings.model_copy(update={"batch": PROMPTS})
             with ExitStack() as opened:
                 regular = opened.enter_context(closing(open_engine(source, Decoding(PLAIN.name), settings)))
                 claimed, label = arm.engine, arm.label

@@ -65,6 +65,8 @@ class TorchOpener:
             )
             if settings.quantization is not None:
                 quantise(self._loaded[key])
+        if settings.quantization is not None and not settings.compile:
+            _LOG.warning("int8 without engine.compile is slower than bf16: every product unpacks its matrix first")
         model = self._loaded[key]
         size = decoding.draft_vocab
         by_frequency: Iterable[int] = ()

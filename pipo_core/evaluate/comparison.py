@@ -83,6 +83,9 @@ def compare_arms(
 
 
 def _shape(recipe: EvalRecipe, run: ArmRun) -> Shape | None:
+    settings = recipe.engine_of(run.arm)
+    if isinstance(settings, TorchSettings) and settings.quantization is not None:
+        return None  # the estimate is of weights in one number format
     return Shape.of(None if run.arm.ckpt is None else Path(run.arm.ckpt), run.decoding, recipe.cost_batch)
 
 

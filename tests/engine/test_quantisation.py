@@ -107,11 +107,14 @@ def test_the_product_of_compiled_steps_reads_int8(quantised: Qwen3_5ForCausalPIP
 
 
 @needs_torchao
-def test_engines_share_weights_of_one_form_only(tmp_path: Path) -> None:
+def test_engines_share_weights_of_one_form_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Of one checkpoint there may be arms in several number formats: each has its own weights."""
     ckpt, opener = make_model(tmp_path / "pair", layout="pipo"), TorchOpener()
     half = SETTINGS.model_copy(update={"precision": "bf16"})
     opened = [opener.open(ckpt, Decoding("regular"), one) for one in (SETTINGS, INT8, half, SETTINGS)]
+    assert [record.message for record in caplog.records if "int8" in record.message] == [
+        "int8 without engine.compile is slower than bf16: every product unpacks its matrix first"
+    ]
     plain, int8, bf16, again = (engine._method.model for engine in opened)
     assert plain is again
     assert int8_parts(int8.lm_head.weight) is not None
