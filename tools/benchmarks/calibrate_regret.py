@@ -87,8 +87,10 @@ def main() -> None:
     found = profile.model_dump(mode="json")
     for model in filter(None, (found["checkpoint"], found["regular"])):
         model["folder"] = os.path.relpath(model["folder"])
-    kept = {key: bench[key] for key in ("machine", "versions", "raw_users")}
-    arguments.out.write_text(json.dumps({"losses": rows, "profile": found, "bench": kept}, indent=1) + "\n")
+    keys = ("requests", "label", "tokens_per_second", "step_s", "tokens_per_step")
+    trials = [[trial[key] for key in keys] for trial in bench["raw_users"]]
+    kept = {"machine": bench["machine"], "versions": bench["versions"], "keys": keys, "trials": trials}
+    arguments.out.write_text(json.dumps({"losses": rows, "profile": found, "bench": kept}) + "\n")
 
 
 if __name__ == "__main__":
