@@ -12,6 +12,8 @@ from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
 from tests.sglang_cpu.conftest import Prompts, running
 
+POOLS = ("--max-mamba-cache-size", "64", "--max-total-tokens", "4096")
+"""Without them the server takes half of the machine's memory."""
 TEACHER, STUDENT = bundled_model("tiny-teacher"), bundled_model("tiny-student")
 
 
@@ -20,7 +22,7 @@ def test_a_server_lists_the_teacher_s_likeliest_tokens(prompts: Prompts) -> None
     asked = [scoring_request(str(number), ids, 32) for number, ids in enumerate(prompts[:8])]
     with closing(open_engine(TEACHER, Decoding("regular"), torch_settings)) as engine:
         expected = {completion.id: completion for completion in engine.generate(asked)}
-    with running(TEACHER, Decoding("regular")) as url:
+    with running(TEACHER, Decoding("regular"), *POOLS) as url:
         settings = RemoteSettings(kind="remote", urls=[url])
         check_teacher_servers(settings, STUDENT, top_k=32, longest=600)
         with pytest.raises(UsageError, match="cannot be asked for answers of 5,000 tokens"):
