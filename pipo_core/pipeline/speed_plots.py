@@ -91,7 +91,7 @@ def users(results: Mapping[str, Any], folder: Path, name: str = "bench") -> list
     axes.axhline(1.0, color=GREY, linewidth=1)
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=FONT - 2)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=FONT - 2, ncols=3)
     return [save(figure, folder / f"{name}_users.png")]
 
 

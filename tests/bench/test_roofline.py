@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, tpot_limit
+from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, step_limit, tpot_limit
 from pipo_core.decode.method import StepLoad
 from pipo_core.decode.prefill import PrefillSettings
 from pipo_core.decode.registry import open_method
@@ -84,6 +84,36 @@ def test_a_pair_model_has_room_for_more_sequences_and_a_verifier_that_rolls_back
     assert long["eagle"] / long["regular"] == pytest.approx(9 / 8, rel=0.01)
     short = kept_bytes(B4, "eagle", 2048, state_copies=3) - kept_bytes(B4, "eagle", 2048)
     assert short == 3 * model_sizes(B4).states
+
+
+@pytest.mark.parametrize(
+    ("context", "regular", "drafting", "copies", "pipo"),
+    [
+        (2048, 651, 606, [430, 272], 860),
+        (8192, 241, 218, [190, 151], 380),
+        (32768, 68, 61, [58, 54], 117),
+        (131072, 17, 15, [15, 15], 31),
+    ],
+)
+def test_what_80_gib_hold_of_the_4b(context: int, regular: int, drafting: int, copies: list[int], pipo: int) -> None:
+    def fit(method: MethodName, state_copies: int = 0) -> int:
+        left = 80 * 2**30 - 2 * resident_weights(B4, method)
+        return int(left // kept_bytes(B4, method, context, state_copies=state_copies))
+
+    assert (fit("regular"), fit("mtp"), fit("eagle"), fit("pipo")) == (regular, drafting, drafting, pipo)
+    assert [fit("eagle", state_copies=drafts) for drafts in (1, 3)] == copies
+
+
+@pytest.mark.parametrize("limits", [(32, 8192, 2.24, 2.24), (64, 8192, 2.45, 2.30), (64, 32768, 3.03, 2.27)])
+def test_speed_ups_of_many_users_on_an_h200(limits: tuple[int, int, float, float]) -> None:
+    """Of pairs with every draft kept, and of eagle with 3 drafts at the published acceptance."""
+    batch, context, pipo, eagle = limits
+    regular = step_limit(B4, "regular", H200, StepLoad(context=context, batch=batch))
+    assert 2 * regular / step_limit(B4, "pipo", H200, StepLoad(context=context, batch=batch)) == pytest.approx(
+        pipo, rel=0.01
+    )
+    chain = StepLoad(context=context, batch=batch, drafts=3, acceptance=0.697)
+    assert (1 + 3 * 0.697) * regular / step_limit(B4, "eagle", H200, chain) == pytest.approx(eagle, rel=0.01)
 
 
 @pytest.mark.parametrize("method", list(METHODS))

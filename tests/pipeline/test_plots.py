@@ -96,6 +96,23 @@ def test_the_same_figures_give_the_same_file(tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.parametrize("limit", [1.8, None])
+def test_speed_ups_by_users_are_drawn_beside_the_limits(tmp_path: Path, limit: float | None) -> None:
+    ratio = {"median": 1.7, "q1": 1.6, "q3": 1.7}
+    arms = [
+        {"arm": label, "label": label, "speedup": ratio, "limit_speedup": limit}
+        for label in ("regular", "eagle", "pipo")
+    ]
+    rows = [{"context": 512, "requests": requests, "arms": arms} for requests in (1, 16)]
+    results = {**bench([64]), "users": rows, "baseline": "regular"}
+    (file,) = speed_plots.users(results, tmp_path)
+    assert file.name == "bench_users.png"
+    assert size(file)[0] == 1280
+    assert speed_plots.users({**results, "users": []}, tmp_path) == []
+    assert speed_plots.users({**results, "baseline": None}, tmp_path) == []
+    assert speed_plots.users({**results, "users": [{**rows[0], "arms": arms[:1]}]}, tmp_path) == []
+
+
 def test_throughput_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     rate = {"median": 100.0, "q1": 90.0, "q3": 120.0}
     arms = [{"label": label, "tokens_per_second": rate} for label in ("regular", "pipo@0.95")]
