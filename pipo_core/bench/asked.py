@@ -12,7 +12,7 @@ from pipo_core.bench.arms import OpenArm
 from pipo_core.bench.prompts import make_prompt
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Completion, Delta, Request
-from pipo_core.errors import PipoError
+from pipo_core.errors import PipoError, UsageError
 from pipo_core.recipes.common import Sampling
 
 
@@ -34,6 +34,20 @@ def make_request(arm: OpenArm, name: str, lengths: Lengths, seed: int) -> Reques
         ignore_end=True,
         once=True,
     )
+
+
+def check_lengths(arms: Iterable[OpenArm], asked: Iterable[Lengths]) -> None:
+    """Check that requests of these lengths can run, before hours are spent on shorter ones.
+
+    Raises:
+        UsageError: naming the arm and the length that can never fit.
+    """
+    longest = {sum(lengths): lengths for lengths in asked}
+    for arm in arms:
+        for lengths in longest.values():
+            refusal = arm.engine.refusal(make_request(arm, f"{lengths.prompt}+{lengths.new}", lengths, seed=0))
+            if refusal is not None:
+                raise UsageError(refusal, hint="shorter contexts or prompts, or fewer new tokens")
 
 
 def stream(arm: OpenArm, requests: Iterable[Request]) -> Iterator[Delta]:

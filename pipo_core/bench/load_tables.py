@@ -49,7 +49,9 @@ def equal_memory_tables(results: Mapping[str, Any]) -> list[Table]:
             for arm in row["arms"]
         ],
         words=(1,),
-        note="Fit with copies: where a server keeps one recurrent state more for each draft, to roll back to.",
+        note="Fit with copies: where a server keeps one recurrent state more for each draft, to roll back to."
+        if any(arm["fit_with_copies"] != arm["fit"] for row in memory["computed"] for arm in row["arms"])
+        else "",
     )
     measured = Table(
         f"at {memory['gib']:g} GiB, measured: the requests that the engine's plan lets run at once{_over(results)}",

@@ -83,8 +83,13 @@ def _figures(pieces: Sequence[Sequence[_Piece]], began: float, first_end: float,
     the pieces of one step is handed out first.
 
     Raises:
-        PipoError: if a request has fewer than two pieces in the window.
+        PipoError: if a request has fewer than two pieces in the window, or the engine does not tell their tokens.
     """
+    if not any(piece.tokens for of_one in pieces for piece in of_one):
+        raise PipoError(
+            "the server does not tell how many tokens each piece of an answer has",
+            hint="the users' table needs the torch engine or SGLang; concurrency measures whole answers of any server",
+        )
     windows = [[piece for piece in of_one if began <= piece.at <= first_end] for of_one in pieces]
     if any(len(window) < 2 for window in windows):
         raise PipoError("the requests ran at once for less than two steps", hint="give more new_tokens")

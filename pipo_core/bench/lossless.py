@@ -35,21 +35,24 @@ def prove_arms(
     """
     found = []
     length = min([_LONGEST, *recipe.prompt_tokens])
-    for arm in (arm for arm in arms if arm.decoding.spec.verified):
+    once = {
+        arm.name: arm for arm in reversed(arms) if arm.decoding.spec.verified
+    }  # a sweep's entries run the same passes
+    for arm in reversed(once.values()):
         recipe_arm = next(one for one in recipe.arms if one.name == arm.name)
         settings = recipe.engine_of(recipe_arm)
         if not isinstance(settings, TorchSettings):
-            found.append(not_checked(arm.label, "a server answers for it"))
+            found.append(not_checked(arm.name, "a server answers for it"))
         else:
             reporter.info(f"checks that {arm.label} is lossless")
             prompts = [make_prompt(arm.engine.tokenizer, length, seed) for seed in range(PROMPTS)]
             source, settings = source_of(recipe, recipe_arm), settings.model_copy(update={"batch": PROMPTS})
             with ExitStack() as opened:
                 regular = opened.enter_context(closing(open_engine(source, Decoding(PLAIN.name), settings)))
-                claimed, label = arm.engine, arm.label
+                claimed, label = arm.engine, arm.name
                 if arm.decoding.acceptance is not None:
                     verifying = replace(arm.decoding, acceptance=None)
                     claimed = opened.enter_context(closing(open_engine(source, verifying, settings)))
                     label = f"{arm.name}, where it verifies its drafts"
-                found.append({**check_lossless(label, claimed, regular, prompts), "label": arm.label})
+                found.append({**check_lossless(label, claimed, regular, prompts), "label": arm.name})
     return found

@@ -9,6 +9,7 @@ the time.
 The bytes and operations of a step are those of `pipo_core.decode.traffic`.
 """
 
+import re
 from dataclasses import dataclass
 
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
@@ -38,6 +39,7 @@ DEVICES = {
     for device in (
         Device("H200", 4.8e12, 989e12),
         Device("H100", 3.35e12, 989e12),
+        Device("H20", 4.0e12, 148e12),
         Device("A100-SXM4-80GB", 2.04e12, 312e12),
         Device("A100-SXM4-40GB", 1.555e12, 312e12),
         Device("L40S", 0.864e12, 362e12),
@@ -49,8 +51,14 @@ DEVICES = {
 
 
 def known_device(name: str) -> Device | None:
-    """Return the entry of `DEVICES` for a device as PyTorch names it; None if there is none."""
-    return next((device for key, device in DEVICES.items() if key.lower() in name.lower()), None)
+    """Return the entry of `DEVICES` for a device as PyTorch names it; None if there is none.
+
+    A key must stand in the name as a word, with nothing behind it that makes another card of it.
+    """
+    for key, device in DEVICES.items():
+        if re.search(rf"(?<!\w){re.escape(key)}(?!\w)(?! (PCIe|NVL|D\b|SUPER|Laptop))", name, re.IGNORECASE):
+            return device
+    return None
 
 
 def step_limit(

@@ -11,6 +11,7 @@ import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.bench.arms import OpenEngine, open_arms
+from pipo_core.bench.asked import Lengths, check_lengths
 from pipo_core.bench.bandwidth import read_bandwidth
 from pipo_core.bench.equal_memory import compute_equal_memory, measure_equal_memory
 from pipo_core.bench.latency import check_latency, measure_latency
@@ -88,6 +89,7 @@ def run_bench(
     of_users: list[dict[str, Any]] = []
     of_memory: list[dict[str, Any]] = []
     try:
+        check_lengths(arms, _asked_lengths(recipe))
         lossless = prove_arms(recipe, arms, open_engine, reporter)
         if memory is not None:
             equal = {"gib": memory.gib, "computed": compute_equal_memory(memory, arms, device), "measured": []}
@@ -132,6 +134,15 @@ def run_bench(
             results["training"].append(row)
             write_json(out / RESULTS, {**results, **raw})
     return results
+
+
+def _asked_lengths(recipe: BenchRecipe) -> list[Lengths]:
+    """Return the lengths of all requests that a bench will send."""
+    asked = [Lengths(prompt, recipe.new_tokens) for prompt in recipe.prompt_tokens]
+    if recipe.concurrency:
+        asked.append(Lengths(recipe.concurrent_prompt_tokens, recipe.concurrent_new_tokens))
+    tables = [recipe.users, recipe.equal_memory]
+    return asked + [Lengths(one, table.new_tokens) for table in tables if table is not None for one in table.context]
 
 
 def _measure_training_passes(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipo_core.calibrate.answers import Answered, measure_answers
-from pipo_core.calibrate.steps import StepTimes, measure_steps, step_seconds
+from pipo_core.calibrate.steps import StepTimes, check_steps, measure_steps, step_seconds
 from pipo_core.calibrate.words import findings
 from pipo_core.engine import Engines
 from pipo_core.engine.profiles import checkpoint_of, machine_of
@@ -41,6 +41,7 @@ def run_calibrate(
         reporter: shows progress and warnings.
 
     Raises:
+        UsageError: if requests of the loads' context can never fit.
         CheckpointError: if a checkpoint cannot be read, or has not the parts that its method needs.
         MachineError: if the device is absent, a batch does not fit, or a grader lacks a library.
         PipoError: if an engine fails, or the requests of a load do not run at once.
@@ -49,6 +50,7 @@ def run_calibrate(
     engines = Engines()  # all share the weights
     ckpt = Path(recipe.ckpt)
     here = machine_of(recipe.engine)
+    check_steps(recipe, engines.open)
     asked, answered = measure_answers(recipe, out, engines.open, reporter)
     times = measure_steps(recipe, out, here, engines.open, reporter)
     arms = [*recipe.pairs(), *recipe.uncompressed()]

@@ -2,7 +2,7 @@
 
 A pair step does the same for every threshold, but for the drafts that it projects to the vocabulary. So it is timed at
 a few fixed shares of kept drafts (`SHARES`), and for a threshold the time is interpolated at the share that its gate
-kept. What verifies drafts does the same whatever is accepted, and is timed as it is.
+kept. What verifies drafts samples once more for each draft that it accepts; it is timed on the bench's own prompts.
 
 Whatever else runs on the machine only adds time. So a step's time is that of the quickest trial; if half of the trials
 took longer by far, a warning says that the machine was busy.
@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from pipo_core.bench.arms import OpenEngine, open_arms
+from pipo_core.bench.asked import Lengths, check_lengths
 from pipo_core.bench.users import measure_users
+from pipo_core.errors import CheckpointError
 from pipo_core.files import read_record, write_record
 from pipo_core.recipes.base import dump
 from pipo_core.recipes.calibrate import SHARES, CalibrateRecipe
 from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.profile import Machine
 from pipo_core.reporting import Reporter
+from pipo_core.train.models import is_pair_model
 
 STEPS = "steps.json"
 
@@ -64,6 +67,25 @@ def measure_steps(
         row["requests"]: {label: min(times) for label, times in _trials(row).items()}
         for row in sorted(rows, key=lambda row: int(row["requests"]))
     }
+
+
+def check_steps(recipe: CalibrateRecipe, open_engine: OpenEngine) -> None:
+    """Check that every method has its kind of model and that the loads' context fits, before any question is asked.
+
+    Raises:
+        CheckpointError: if the uncompressed model is a pair model.
+        UsageError: if requests of the context can never fit an arm's engine.
+    """
+    if recipe.regular is not None and is_pair_model(Path(recipe.regular.ckpt)):
+        raise CheckpointError(
+            f"{recipe.regular.ckpt} is a pair model, and pairs are compared with an uncompressed one",
+            hint="--regular takes the base, or what objective=regular trained",
+        )
+    with ExitStack() as opened:
+        arms = open_arms(recipe.bench(), open_engine)
+        for arm in arms:
+            opened.callback(arm.engine.close)
+        check_lengths(arms, [Lengths(recipe.loads.context, recipe.users([1]).new_tokens)])
 
 
 def _trials(row: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -165,6 +165,7 @@ class DistillRecipe(TrainingRecipe):
         only topk at temperature 1 can be had.
         """
         yield from super().findings()
+        yield from self.gate_findings(self.loss.confidence)
         yield from self._teacher_findings()
         if self.rollout.sampling.temperature == 0:
             at: Loc = ("rollout", "sampling", "temperature")

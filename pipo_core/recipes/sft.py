@@ -114,6 +114,7 @@ class TrainRecipe(TrainingRecipe):
     def findings(self) -> Iterator[Finding]:
         """Give epochs or max_steps; what concerns pairs needs objective pipo; until rises to 1.0."""
         yield from super().findings()
+        yield from self.gate_findings(self.loss.confidence)
         phases = self.pad_augmentation
         if phases and self.objective == "regular":
             yield Finding(("pad_augmentation",), "objective: regular has no slots to pad; remove it", (("objective",),))

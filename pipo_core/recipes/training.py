@@ -132,6 +132,14 @@ class TrainingRecipe(JobRecipe):
     )
     launch: Launch = Launch()
 
+    def gate_findings(self, confidence: float) -> Iterator[Finding]:
+        """Yield what asks the gate to learn where its loss, of weight ``confidence``, is left out."""
+        if confidence > 0:
+            return
+        asked = {("tuning", "method"): self.tuning.method == "gate", ("draft_vocab",): self.draft_vocab is not None}
+        for key in (key for key, asks in asked.items() if asks):
+            yield Finding(key, "the gate learns nothing from a loss of weight 0", (("loss", "confidence"),))
+
     def findings(self) -> Iterator[Finding]:
         """Give either epochs or max_steps."""
         if self.epochs is not None and self.max_steps is not None:

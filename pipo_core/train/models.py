@@ -5,7 +5,7 @@ from typing import Any
 
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.files import read_object
-from pipo_core.recipes.opd import DistillRecipe
+from pipo_core.recipes.opd import AnyTraining, DistillRecipe
 
 
 def check_model(folder: Path) -> None:
@@ -24,6 +24,23 @@ def check_model(folder: Path) -> None:
                 f"{folder / name} asks for Python code of its own (auto_map), which pipo never runs",
                 hint="use a checkpoint in a format that transformers knows",
             )
+
+
+def is_pair_model(folder: Path) -> bool:
+    """Return whether a checkpoint is a pair model, by its configuration."""
+    return "compressor_type" in _config(folder)
+
+
+def check_gate(recipe: AnyTraining) -> None:
+    """Raise unless a model whose gate trains alone has been trained as a pair model.
+
+    Raises:
+        CheckpointError: if it has not.
+    """
+    if recipe.tuning.method == "gate" and not is_pair_model(Path(recipe.model)):
+        raise CheckpointError(
+            f"{recipe.model} is not a pair model, so its gate alone cannot be trained", hint="tuning.method=full first"
+        )
 
 
 def base_name(folder: Path) -> str:
@@ -47,7 +64,7 @@ def check_pair(recipe: DistillRecipe) -> None:
     """
     student = Path(recipe.model)
     check_model(student)
-    if "compressor_type" not in _config(student):
+    if not is_pair_model(student):
         raise CheckpointError(
             f"{student} is not a pair model, so it has no answers to learn from",
             hint="pipo train first",
@@ -56,7 +73,7 @@ def check_pair(recipe: DistillRecipe) -> None:
         return
     teacher = Path(recipe.teacher)
     check_model(teacher)
-    if "compressor_type" in _config(teacher):
+    if is_pair_model(teacher):
         raise CheckpointError(f"{teacher} is a pair model, and a teacher reads single tokens", hint="give its base")
     problem = _token_difference(student, teacher)
     if problem is not None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Reporter, SilentReporter
-from pipo_core.train.models import check_model
+from pipo_core.train.models import check_gate, check_model
 from pipo_core.train.rows import check_rows
 from pipo_core.train.supervisor import run_training
 
@@ -30,6 +30,7 @@ def run_train(recipe: TrainRecipe, out: Path, *, made_by: str, reporter: Reporte
         PipoError: if the training failed.
     """
     check_model(Path(recipe.model))
+    check_gate(recipe)
     data = recipe.data
     examples = check_rows(Path(data.train), data.limit, unread=data.unread)
     if data.validation is not None:

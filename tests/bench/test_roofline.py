@@ -104,7 +104,9 @@ def test_what_80_gib_hold_of_the_4b(context: int, regular: int, drafting: int, c
     assert [fit("eagle", state_copies=drafts) for drafts in (1, 3)] == copies
 
 
-@pytest.mark.parametrize("limits", [(32, 8192, 2.24, 2.24), (64, 8192, 2.45, 2.30), (64, 32768, 3.03, 2.27)])
+@pytest.mark.parametrize(
+    "limits", [(32, 8192, 2.24, 2.24), (64, 8192, 2.45, 2.30), (16, 32768, 2.55, 2.20), (64, 32768, 3.03, 2.27)]
+)
 def test_speed_ups_of_many_users_on_an_h200(limits: tuple[int, int, float, float]) -> None:
     """Of pairs with every draft kept, and of eagle with 3 drafts at the published acceptance."""
     batch, context, pipo, eagle = limits
@@ -161,4 +163,14 @@ def test_ceilings_of_the_smallest_shape(acceptance: float, draft_vocab: int | No
 def test_devices_are_known_by_the_names_that_pytorch_gives_them() -> None:
     assert known_device("NVIDIA H100 80GB HBM3") == DEVICES["H100"]
     assert known_device("NVIDIA A100-SXM4-80GB") == DEVICES["A100-SXM4-80GB"]
+    assert known_device("NVIDIA H20") == DEVICES["H20"]
+    assert known_device("NVIDIA L4") == DEVICES["L4"]
+    for other in (
+        "NVIDIA L40",
+        "NVIDIA H100 PCIe",
+        "NVIDIA H100 NVL",
+        "NVIDIA GH200 480GB",
+        "NVIDIA GeForce RTX 4090 D",
+    ):
+        assert known_device(other) is None
     assert known_device("A card of next year") is None

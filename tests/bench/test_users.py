@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipo_core.bench import runner
 from pipo_core.bench.loads import LoadTrial, _figures, _Piece
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
 from pipo_core.decode.method import StepLoad
 from pipo_core.decode.traffic import kept_bytes, resident_weights, step_bytes
-from pipo_core.errors import MachineError, PipoError
+from pipo_core.errors import MachineError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.recipes.bench import BenchRecipe
@@ -76,7 +77,7 @@ def test_every_arm_answers_every_load_beside_its_limit(tmp_path: Path, reference
     raw = read_json(tmp_path / "results.json")["raw_users"]
     assert len(raw) == 4 * 4 * 2
     [proof] = results["lossless"]  # the share of drafts is fixed in what is measured, not in what is proven
-    assert (proof["label"], proof["checked"], proof["equal"]) == ("eagle@50%", True, 4)
+    assert (proof["label"], proof["checked"], proof["equal"]) == ("eagle", True, 4)
     [table] = bench_tables(results)
     assert table.note == "eagle, where it verifies its drafts: 4 of 4 greedy answers equal regular decoding's."
     assert [cells[:3] for cells in table.rows][:2] == [["9", "1", "regular"], ["9", "1", "mtp"]]
@@ -107,6 +108,23 @@ def test_memory_that_is_too_small_is_named(tmp_path: Path) -> None:
     with pytest.raises(MachineError) as refused:
         run_bench(recipe(equal_memory={"gib": 0.0305, "context": [30_000]}), tmp_path)
     assert "not one request of 30,032 tokens fits" in str(refused.value)
+
+
+@pytest.mark.usefixtures("small_shape")
+@pytest.mark.parametrize("table", ["users", "equal_memory"])
+def test_what_can_never_fit_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    monkeypatch.setattr(runner, "measure_latency", lambda *_: pytest.fail("something was measured"))
+    asked = {"users": {"context": [9, 40_000], "requests": [1]}, "equal_memory": {"gib": 1, "context": [40_000]}}
+    with pytest.raises(UsageError, match="a prompt of 40000 tokens and a budget of 32 can never fit"):
+        run_bench(recipe(prompt_tokens=[9], **{table: asked[table]}), tmp_path)
+
+
+def test_pieces_whose_tokens_are_not_told_are_no_load() -> None:
+    silent = [_Piece(1.0, 0), _Piece(2.0, 0), _Piece(3.0, 0)]
+    with pytest.raises(PipoError, match="does not tell how many tokens each piece"):
+        _figures([silent], began=1.0, first_end=3.0, cache_bytes=None)
 
 
 @pytest.mark.usefixtures("small_shape")

@@ -15,7 +15,7 @@ from pipo_core.calibrate.steps import STEPS, step_seconds
 from pipo_core.calibrate.words import findings, profile_tables
 from pipo_core.engine import Engines
 from pipo_core.engine.profiles import machine_of
-from pipo_core.errors import MissingInputError
+from pipo_core.errors import CheckpointError, MissingInputError, UsageError
 from pipo_core.evaluate.statistics import mean_with_interval, paired_difference
 from pipo_core.files import read_object, write_record
 from pipo_core.pipeline.stage import run_stage
@@ -112,7 +112,9 @@ def test_without_grades_no_threshold_is_recommended() -> None:
 
 @pytest.fixture(scope="module")
 def pair_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_model(tmp_path_factory.mktemp("calibrated") / "pair", layout="pipo")
+    folder = tmp_path_factory.mktemp("calibrated")
+    make_model(folder / "base", layout="base")
+    return make_model(folder / "pair", layout="pipo")
 
 
 def recipe(model: Path, **changes: Any) -> CalibrateRecipe:
@@ -123,7 +125,7 @@ def recipe(model: Path, **changes: Any) -> CalibrateRecipe:
         "samples": 1,
         "budget": {"tokens": 12},
         "tau": [0.0, 0.9],
-        "regular": {"ckpt": str(model), "drafts": [2]},
+        "regular": {"ckpt": str(model.parent / "base"), "drafts": [2]},
         "loads": {"context": 8, "requests": [3, 1], "new_tokens": 16, "trials": 1},
         "engine": {"device": "cpu", "precision": "fp32", "threads": 1, "batch": 4},
     }
@@ -167,6 +169,20 @@ def test_a_calibration_writes_a_profile_and_goes_on_where_it_stopped(
     timed.clear()
     run_calibrate(recipe(pair_model), tmp_path)
     assert timed == [1, 3]
+
+
+@pytest.mark.parametrize("wrong", ["regular", "context"])
+def test_what_cannot_be_timed_is_refused_before_anything_is_asked(
+    pair_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setattr(runner, "measure_answers", lambda *_: pytest.fail("questions were asked"))
+    if wrong == "regular":
+        with pytest.raises(CheckpointError, match="is a pair model, and pairs are compared with an uncompressed one"):
+            run_calibrate(recipe(pair_model, regular={"ckpt": str(pair_model)}), tmp_path)
+    else:
+        loads = {"context": 100_000, "requests": [1]}
+        with pytest.raises(UsageError, match=r"a prompt of 100000 tokens and a budget of \d+ can never fit"):
+            run_calibrate(recipe(pair_model, loads=loads), tmp_path)
 
 
 def test_a_calibration_is_a_stage(pair_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

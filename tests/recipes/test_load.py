@@ -110,6 +110,14 @@ def test_every_problem_is_named_at_its_place() -> None:
             "r.yaml:6:14 draft_vocab: objective: regular has no gate to teach; remove it",
         ),
         (
+            "max_steps: 5\ntuning: {method: gate}\nloss: {confidence: 0}",
+            "r.yaml:5:18 tuning.method: the gate learns nothing from a loss of weight 0",
+        ),
+        (
+            "max_steps: 5\ndraft_vocab: 48\nloss: {confidence: 0}",
+            "r.yaml:5:14 draft_vocab: the gate learns nothing from a loss of weight 0",
+        ),
+        (
             "max_steps: 5\npad_augmentation: [{kind: split, rho_max: 0.25, until: 0.5}]",
             "r.yaml:5:56 pad_augmentation.0.until: the last phase must end at 1.0",
         ),

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from pipo_core.errors import MissingInputError
+from pipo_core.errors import CheckpointError, MissingInputError
 from pipo_core.merge import _base_folder, _layout
 from pipo_core.recipes.merge import MergeRecipe
+from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.layout import ADAPTER_RECORD, RESULT
-from pipo_core.train.models import base_name
+from pipo_core.train.models import base_name, check_gate
 from pipo_core.train.supervisor import finished
 
 
@@ -24,6 +25,18 @@ def test_a_base_is_called_by_its_record_its_hub_id_or_its_folder(tmp_path: Path)
     plain.mkdir()
     (plain / "config.json").write_text("{}")
     assert base_name(plain) == "my-model"
+
+
+@pytest.mark.parametrize("method", ["gate", "full"])
+def test_a_gate_alone_is_trained_of_pair_models_only(tmp_path: Path, method: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    values = {"model": str(tmp_path), "data": {"train": "train.jsonl"}, "max_steps": 1, "tuning": {"method": method}}
+    recipe = TrainRecipe.model_validate(values)
+    if method == "gate":
+        with pytest.raises(CheckpointError, match="is not a pair model, so its gate alone cannot be trained"):
+            check_gate(recipe)
+        (tmp_path / "config.json").write_text('{"text_config": {"compressor_type": "mlp"}}')
+    check_gate(recipe)
 
 
 def _base_folder_of(folder: Path) -> object:
