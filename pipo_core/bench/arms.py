@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pipo_core.engine import Engine
 from pipo_core.errors import UsageError
-from pipo_core.model.shapes import SHAPES
+from pipo_core.model.shapes import shape_config
 from pipo_core.recipes.bench import BenchArm, BenchRecipe
 from pipo_core.recipes.common import EngineSettings, RemoteSettings, TorchSettings
 from pipo_core.recipes.methods import Decoding
@@ -55,8 +55,8 @@ def open_arms(recipe: BenchRecipe, open_engine: OpenEngine) -> list[OpenArm]:
         CheckpointError: if a checkpoint cannot be read.
         MachineError: if the device is absent, the batch does not fit, or a server is not there or does not start.
     """
-    if recipe.random_weights is not None and recipe.random_weights not in SHAPES:
-        raise UsageError(f"no shape is called {recipe.random_weights!r}", hint=f"one of {', '.join(SHAPES)}")
+    if recipe.random_weights is not None:
+        shape_config(recipe.random_weights)
     requests = max([1, *recipe.concurrency, *(recipe.users.requests if recipe.users else ())])
     opened: list[OpenArm] = []
     with ExitStack() as failing:

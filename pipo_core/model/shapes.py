@@ -62,6 +62,10 @@ SHAPES: dict[str, Shape] = {
     "qwen3.5-2b": Shape(2048, 6144, 24, heads=8, kv_heads=2, value_heads=16, tied=True),
     "qwen3.5-4b": Shape(2560, 9216, 32, heads=16, kv_heads=4, value_heads=32, tied=True),
     "qwen3.5-9b": Shape(4096, 12288, 32, heads=16, kv_heads=4, value_heads=32, tied=False),
+}
+"""Published sizes, by catalog name."""
+
+MADE_SHAPES: dict[str, Shape] = {
     "many-keys": Shape(
         256,
         512,
@@ -77,9 +81,9 @@ SHAPES: dict[str, Shape] = {
         vocabulary=1024,
     ),
 }
-"""Published sizes by catalog name, and one of ours.
+"""Shapes of ours, for measuring.
 
-``many-keys`` is made for measuring, and no model: its keys and values soon outweigh its few small layers, so a CPU
+``many-keys`` is no model: its keys and values soon outweigh its few small layers, so a CPU
 enters the regime of many users and long contexts that a published size enters on a large GPU.
 """
 
@@ -88,16 +92,17 @@ def shape_config(name: str) -> Qwen3_5TextConfig:
     """Return the text configuration of a shape.
 
     Args:
-        name: one of `SHAPES`, e.g. ``qwen3.5-4b``.
+        name: of a shape in `SHAPES` or `MADE_SHAPES`, e.g. ``qwen3.5-4b``.
 
     Raises:
         UsageError: if there is no such size here.
     """
-    if name not in SHAPES:
+    known = {**SHAPES, **MADE_SHAPES}
+    if name not in known:
         raise UsageError(
-            f"no shape is called {name!r}{did_you_mean(name, SHAPES)}", hint=f"choose one of {', '.join(SHAPES)}"
+            f"no shape is called {name!r}{did_you_mean(name, known)}", hint=f"choose one of {', '.join(known)}"
         )
-    shape = SHAPES[name]
+    shape = known[name]
     return Qwen3_5TextConfig(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -139,7 +144,7 @@ def random_shape_model(
     The weights depend on ``seed``, ``dtype`` and the kind of device. The caller's random state is unchanged.
 
     Args:
-        name: one of `SHAPES`.
+        name: of a shape in `SHAPES` or `MADE_SHAPES`.
         dtype: of the weights.
         device: where they are.
         seed: of the weights.
@@ -171,7 +176,7 @@ def write_shape_checkpoint(
     few hundred of the 248,320 tokens.
 
     Args:
-        name: one of `SHAPES`.
+        name: of a shape in `SHAPES` or `MADE_SHAPES`.
         folder: where it is written.
         dtype: of the weights on disk.
         seed: of the weights.

@@ -10,7 +10,7 @@ from pipo_core.errors import UsageError
 from pipo_core.model import shapes, writing
 from pipo_core.model.checkpoint import load_checkpoint, load_config, random_weights
 from pipo_core.model.modeling import Qwen3_5ForCausalPIPO
-from pipo_core.model.shapes import SHAPES, Shape, random_shape_model, shape_config, write_shape_checkpoint
+from pipo_core.model.shapes import MADE_SHAPES, SHAPES, Shape, random_shape_model, shape_config, write_shape_checkpoint
 from pipo_core.recipes.catalog import CATALOG
 
 # Numbers in the safetensors files of Qwen/Qwen3.5-*: text model with its LM head, MTP head, and all of it with the
@@ -37,9 +37,11 @@ def test_a_shape_has_as_many_weights_as_the_published_checkpoint(name: str) -> N
     assert name in CATALOG
 
 
-def test_every_other_shape_is_known_to_be_none_of_the_published() -> None:
-    assert SHAPES.keys() - PUBLISHED.keys() == {"many-keys"}
-    assert "many-keys" not in CATALOG
+def test_shapes_of_ours_are_none_of_the_published() -> None:
+    assert SHAPES.keys() == PUBLISHED.keys()
+    assert not MADE_SHAPES.keys() & {*SHAPES, *CATALOG}
+    for name in MADE_SHAPES:
+        assert shape_config(name).num_hidden_layers == MADE_SHAPES[name].layers
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("qwen3.5-4b", 9 / 16), ("qwen3.5-0.8b", 7 / 12)])

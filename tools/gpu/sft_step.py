@@ -38,7 +38,7 @@ def measure(
     """Return figures of ``steps`` optimizer steps on all weights, after one that warms up.
 
     Args:
-        shape: one of `pipo_core.model.shapes.SHAPES`.
+        shape: name of a shape in `pipo_core.model.shapes`.
         device: where.
         precision: ``bf16``, or ``fp32``.
         tokens: of each row; half as many slots.
