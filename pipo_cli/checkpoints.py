@@ -5,9 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipo_core.errors import MissingInputError
-from pipo_core.files import read_object
 from pipo_core.pipeline.records import stage_state
 from pipo_core.recipes.methods import PAIRS, PLAIN, MethodName
+from pipo_core.train.models import is_pair_model
 
 
 def newest_checkpoint(out: Path) -> Path:
@@ -30,15 +30,6 @@ def newest_checkpoint(out: Path) -> Path:
             f"no finished checkpoint under {out}", hint="give one with --ckpt, or make one: pipo run demo"
         )
     return max(found)[2]
-
-
-def is_pair_model(checkpoint: Path) -> bool:
-    """Return whether a checkpoint is a pair model, by its configuration.
-
-    Raises:
-        MissingInputError: if the folder is not a checkpoint.
-    """
-    return "compressor_type" in read_object(checkpoint / "config.json")
 
 
 def default_method(checkpoint: Path) -> MethodName:

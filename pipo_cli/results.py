@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipo_cli.checkpoints import is_pair_model
 from pipo_cli.session import say
 from pipo_cli.tables import show_findings, show_pairs, show_table, text_of
+from pipo_core.train.models import is_pair_model
 
 if TYPE_CHECKING:
     from pipo_core.pipeline.run import PipelineResult

@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pipo_cli.checkpoints import is_pair_model, newest_checkpoint, run_name
+from pipo_cli.checkpoints import newest_checkpoint, run_name
 from pipo_cli.jobs import load_job, run_job
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, is_change
 from pipo_cli.session import say, session
 from pipo_core.errors import UsageError
+from pipo_core.train.models import is_pair_model
 
 STANDARD = "calibrate.yaml"
 

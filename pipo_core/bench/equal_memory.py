@@ -8,6 +8,7 @@ are counted.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
 
@@ -69,10 +70,10 @@ def measure_equal_memory(
             for arm in arms:
                 given, requests = _filled(recipe, memory, arm, length, open_engine)
                 own = []
-                for number in range(memory.trials + 1):  # the first one warms up
-                    own.append(run_load(given, length, requests, number))
-                    bar.advance(1, tokens_per_second=own[-1].tokens_per_second)
-                given.engine.close()
+                with closing(given.engine):
+                    for number in range(memory.trials + 1):  # the first one warms up
+                        own.append(run_load(given, length, requests, number))
+                        bar.advance(1, tokens_per_second=own[-1].tokens_per_second)
                 trials[arm.label], fits[arm.label] = own[1:], requests
                 limits[arm.label] = limit_of(given, own[1:], length.prompt + length.new // 2, requests, device)
                 labels = {"context": length.prompt, "requests": requests, "label": arm.label}
@@ -159,9 +160,8 @@ def _filled(
         changed = settings.model_copy(update={"memory_gib": left, **places})
         return cast(TorchEngine, open_engine(source, arm.decoding, changed))
 
-    asking = opened(batch=1)
-    requests = asking.places_for(make_request(arm, "fit", length, seed=0))
-    asking.close()
+    with closing(opened(batch=1)) as asking:
+        requests = asking.places_for(make_request(arm, "fit", length, seed=0))
     if requests < 1:
         raise MachineError(
             f"not one request of {sum(length):,} tokens fits the {left:.2f} GiB that arm {arm.name} has "

@@ -35,9 +35,8 @@ def prove_arms(
     """
     found = []
     length = min([_LONGEST, *recipe.prompt_tokens])
-    once = {
-        arm.name: arm for arm in reversed(arms) if arm.decoding.spec.verified
-    }  # a sweep's entries run the same passes
+    # The entries of a sweep run the same passes, so one of them speaks for all.
+    once = {arm.name: arm for arm in reversed(arms) if arm.decoding.spec.verified}
     for arm in reversed(once.values()):
         recipe_arm = next(one for one in recipe.arms if one.name == arm.name)
         settings = recipe.engine_of(recipe_arm)

@@ -4,7 +4,7 @@ Reading keys and values is what a step of many users or long contexts is made of
 
 - query heads that share a key head are read as queries of one head, without copies of the keys;
 - where sequences have different lengths, each reads its own positions and not those of the longest, on a CPU and if it
-  is long enough to be worth a call of its own; on a GPU so many calls would cost more;
+  is long enough to be worth a call of its own (on a GPU nothing of this has been measured);
 - in recorded steps, whose shapes may not change, all positions of the buffers are read, in blocks.
 """
 

@@ -27,7 +27,11 @@ def check_model(folder: Path) -> None:
 
 
 def is_pair_model(folder: Path) -> bool:
-    """Return whether a checkpoint is a pair model, by its configuration."""
+    """Return whether a checkpoint is a pair model, by its configuration.
+
+    Raises:
+        MissingInputError: if the folder is not a checkpoint.
+    """
     return "compressor_type" in _config(folder)
 
 
