@@ -5,9 +5,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipo_core.errors import MissingInputError
+from pipo_core.files.checkpoints import is_pair_model
 from pipo_core.pipeline.records import stage_state
 from pipo_core.recipes.methods import PAIRS, PLAIN, MethodName
-from pipo_core.train.models import is_pair_model
 
 
 def newest_checkpoint(out: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipo_cli.session import say
 from pipo_cli.tables import show_findings, show_pairs, show_table, text_of
-from pipo_core.train.models import is_pair_model
+from pipo_core.files.checkpoints import is_pair_model
 
 if TYPE_CHECKING:
     from pipo_core.pipeline.run import PipelineResult

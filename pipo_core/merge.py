@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipo_core.errors import CheckpointError, MissingInputError
 from pipo_core.files import link_that_leaves, new_folder, read_object
+from pipo_core.files.checkpoints import base_name, is_pair_model
 from pipo_core.machine import missing_package
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.reporting import Reporter, SilentReporter
 from pipo_core.train.layout import ADAPTER, ADAPTER_RECORD, MODEL
-from pipo_core.train.models import base_name
 
 if TYPE_CHECKING:
     from pipo_core.model import Qwen3_5ForCausalPIPO
@@ -148,8 +148,7 @@ def _doubt(base: Path, adapter: Path) -> str | None:
         same = weights_print(base) == record["base_print"]
         return None if same else f"{adapter} was trained on {record.get('base')!r}, and {base} has other weights"
     named, known = _named_base(adapter), base_name(base)
-    config = read_object(base / "config.json")
-    is_pair = "compressor_type" in config
+    is_pair = is_pair_model(base)
     trained = read_object(adapter / _ADAPTER_FILES[0]).get("modules_to_save") or []
     if "compressor" in trained:
         wants_pair = not any("layers.0.input_layernorm" in name for name in trained)

@@ -11,7 +11,7 @@ from pipo_cli.jobs import load_job, run_job
 from pipo_cli.options import DEFAULT_OUT, Debug, DryRun, Json, Out, Overrides, is_change
 from pipo_cli.session import say, session
 from pipo_core.errors import UsageError
-from pipo_core.train.models import is_pair_model
+from pipo_core.files.checkpoints import is_pair_model
 
 STANDARD = "calibrate.yaml"
 

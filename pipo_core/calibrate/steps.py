@@ -21,12 +21,12 @@ from pipo_core.bench.asked import Lengths, check_lengths
 from pipo_core.bench.users import measure_users
 from pipo_core.errors import CheckpointError
 from pipo_core.files import read_record, write_record
+from pipo_core.files.checkpoints import is_pair_model
 from pipo_core.recipes.base import dump
 from pipo_core.recipes.calibrate import SHARES, CalibrateRecipe
 from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.profile import Machine
 from pipo_core.reporting import Reporter
-from pipo_core.train.models import is_pair_model
 
 STEPS = "steps.json"
 

@@ -1,38 +1,12 @@
-"""Checks of checkpoint folders that need no weights: is it one, what is it called, do student and teacher fit?"""
+"""Whether a training's models fit together, told without their weights: the gate and its model, student and teacher."""
 
 from pathlib import Path
 from typing import Any
 
 from pipo_core.errors import CheckpointError, UsageError
 from pipo_core.files import read_object
+from pipo_core.files.checkpoints import check_model, is_pair_model, text_config
 from pipo_core.recipes.opd import AnyTraining, DistillRecipe
-
-
-def check_model(folder: Path) -> None:
-    """Raise unless a folder is a checkpoint that brings no Python code, which a library might run.
-
-    Raises:
-        CheckpointError: naming the file that is missing, or that asks for code.
-    """
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json")
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder} has no tokenizer.json")
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in read_object(folder / name):
-            raise CheckpointError(
-                f"{folder / name} asks for Python code of its own (auto_map), which pipo never runs",
-                hint="use a checkpoint in a format that transformers knows",
-            )
-
-
-def is_pair_model(folder: Path) -> bool:
-    """Return whether a checkpoint is a pair model, by its configuration.
-
-    Raises:
-        MissingInputError: if the folder is not a checkpoint.
-    """
-    return "compressor_type" in _config(folder)
 
 
 def check_gate(recipe: AnyTraining) -> None:
@@ -45,17 +19,6 @@ def check_gate(recipe: AnyTraining) -> None:
         raise CheckpointError(
             f"{recipe.model} is not a pair model, so its gate alone cannot be trained", hint="tuning.method=full first"
         )
-
-
-def base_name(folder: Path) -> str:
-    """Return a model's name: the base that its configuration records, else its hub id, else its folder's name."""
-    recorded = read_object(folder / "config.json").get("pipo_base")
-    if isinstance(recorded, str):
-        return recorded
-    for part in folder.parts:
-        if part.startswith("models--"):
-            return part.removeprefix("models--").replace("--", "/", 1)
-    return folder.name
 
 
 def check_pair(recipe: DistillRecipe) -> None:
@@ -85,7 +48,7 @@ def check_pair(recipe: DistillRecipe) -> None:
             f"{teacher} cannot teach {student}: {problem}", hint="a teacher needs the student's tokenizer"
         )
     longest = recipe.data.max_prompt + 2 * recipe.rollout.slots
-    limit = _config(teacher).get("max_position_embeddings")
+    limit = text_config(teacher).get("max_position_embeddings")
     if isinstance(limit, int) and longest > limit:
         raise UsageError(
             f"{teacher} reads up to {limit} tokens, and data.max_prompt with two tokens for each of rollout.slots "
@@ -105,7 +68,7 @@ def _token_difference(student: Path, teacher: Path) -> str | None:
     tokenizers = [read_object(folder / "tokenizer.json") for folder in (student, teacher)]
     if _splitting_rules(tokenizers[0]) != _splitting_rules(tokenizers[1]):
         return "its tokenizer splits texts differently"
-    sizes = [_config(folder).get("vocab_size") for folder in (student, teacher)]
+    sizes = [text_config(folder).get("vocab_size") for folder in (student, teacher)]
     if sizes[0] != sizes[1]:
         return f"its LM head has {sizes[1]} rows, and not {sizes[0]}"
     return None
@@ -132,10 +95,3 @@ def _splitting_rules(tokenizer: dict[str, Any]) -> list[Any]:
 
 def _token_name(number: int | None) -> str:
     return "absent" if number is None else f"token {number}"
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    """Return a checkpoint's text configuration, nested or flat."""
-    config = read_object(folder / "config.json")
-    inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config

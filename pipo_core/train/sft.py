@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from pipo_core.files.checkpoints import check_model
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.reporting import Reporter, SilentReporter
-from pipo_core.train.models import check_gate, check_model
+from pipo_core.train.models import check_gate
 from pipo_core.train.rows import check_rows
 from pipo_core.train.supervisor import run_training
 

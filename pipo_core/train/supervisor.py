@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from pipo_core.errors import Interrupted, MachineError, MissingInputError, PipoError
 from pipo_core.files import read_object, write_json
+from pipo_core.files.checkpoints import base_name
 from pipo_core.recipes.opd import AnyTraining
 from pipo_core.reporting import Progress, Reporter
 from pipo_core.train.calibration import calibration_of
@@ -24,7 +25,6 @@ from pipo_core.train.events import SMALLER, Event, as_error, parse_event
 from pipo_core.train.launch import command, environment
 from pipo_core.train.layout import ADAPTER, JOB, METRICS, MODEL, RESULT, STOP_FILE, WORKER_LOG
 from pipo_core.train.metrics_file import MetricsFile
-from pipo_core.train.models import base_name
 from pipo_core.train.plan import missing_deepspeed, missing_swift
 
 _SHOWN = ("loss", "learning_rate", "tokens_per_second", "rollout_share", "teacher_share", "student_share")

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from pipo_core.errors import CheckpointError, MissingInputError
+from pipo_core.files.checkpoints import base_name
 from pipo_core.merge import _base_folder, _layout
 from pipo_core.recipes.merge import MergeRecipe
 from pipo_core.recipes.sft import TrainRecipe
 from pipo_core.train.layout import ADAPTER_RECORD, RESULT
-from pipo_core.train.models import base_name, check_gate
+from pipo_core.train.models import check_gate
 from pipo_core.train.supervisor import finished
 
 
