@@ -162,12 +162,14 @@ def _plan_training(plan: dict[str, Any], recipe: AnyTraining, paths: Mapping[str
     # Imported here: the other plans need no torch.
     from pipo_core.sizing.gpus import missing_gpus
     from pipo_core.sizing.memory import estimate_of
+    from pipo_core.sizing.vocabulary import check_draft_vocab
     from pipo_core.train.plan import plan as plan_training
 
     inputs = {key: str(path) for key, path in paths.items()}
     resolved = type(recipe).model_validate(put_inputs(recipe.model_dump(mode="json"), inputs))
     try:
         training = plan_training(resolved, Path(plan["folder"]))
+        check_draft_vocab(resolved)
     except PipoError as error:
         _cannot_start(plan, error)
         return

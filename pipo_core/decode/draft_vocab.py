@@ -29,7 +29,7 @@ class DraftVocab:
         """Take the ids that `draft_ids` chooses.
 
         Raises:
-            UsageError: if not even the ends find room, or an id is not in the model's vocabulary.
+            UsageError: if not even the ends find room, the model has fewer ids, or an id is not one of the model's.
         """
         chosen = draft_ids(size, by_frequency, ends, model.config.vocab_size)
         self.ids = torch.tensor(chosen, dtype=torch.long, device=model.device)

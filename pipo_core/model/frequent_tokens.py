@@ -29,6 +29,26 @@ class FrequentTokens(NamedTuple):
         return sum(self.counts[size:]) / sum(self.counts)
 
 
+def check_draft_size(size: int, ends: frozenset[int], vocabulary: int) -> None:
+    """Check that a draft vocabulary of so many ids can be taken from a model's.
+
+    Args:
+        size: how many ids are asked for.
+        ends: ids that end a text, which are always among them.
+        vocabulary: how many ids the model has.
+
+    Raises:
+        UsageError: if not even the ends find room, or the model has fewer ids.
+    """
+    if size < max(len(ends), 1):
+        raise UsageError(f"a draft vocabulary of {size} has no room for the {len(ends)} ids that end a text")
+    if size > vocabulary:
+        raise UsageError(
+            f"a draft vocabulary of {size} is larger than the model's, which has {vocabulary} ids",
+            hint="draft_vocab: null takes them all",
+        )
+
+
 def draft_ids(size: int, by_frequency: Iterable[int], ends: frozenset[int], vocabulary: int) -> list[int]:
     """Return the ids of a draft vocabulary, ascending: those that end a text, then the most frequent.
 
@@ -39,10 +59,9 @@ def draft_ids(size: int, by_frequency: Iterable[int], ends: frozenset[int], voca
         vocabulary: how many ids the model has.
 
     Raises:
-        UsageError: if not even the ends find room, or an id is not in the model's vocabulary.
+        UsageError: for a size that `check_draft_size` refuses, or if an id is not in the model's vocabulary.
     """
-    if size < max(len(ends), 1):
-        raise UsageError(f"a draft vocabulary of {size} has no room for the {len(ends)} ids that end a text")
+    check_draft_size(size, ends, vocabulary)
     others = (token for token in by_frequency if token not in ends)
     chosen = sorted({*ends, *islice(others, size - len(ends))})
     if chosen and not 0 <= chosen[0] <= chosen[-1] < vocabulary:

@@ -1,1 +1,1 @@
-"""What a training needs of the machine's GPUs, told before it starts: for plans alone."""
+"""What a training needs of the machine and of its model, told before it starts: for plans alone."""

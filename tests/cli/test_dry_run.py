@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from pipo_core.model.frequent_tokens import FrequentTokens, write_draft_vocab
 from tests.cli.calls import ROW, Calls, pipo
+from tests.tiny import make_model
 
 
 def test_dry_run_shows_the_plan_even_without_the_model(calls: Calls) -> None:
@@ -81,6 +83,28 @@ def test_dry_run_says_that_the_rollouts_engine_is_not_there(calls: Calls, overri
     plan = json.loads(out)
     assert (code, plan["action"]) == (plan["exit_code"], "cannot start")
     assert any(complaint in reason for reason in plan["reasons"])
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_dry_run_refuses_a_draft_vocabulary_that_the_model_cannot_have(
+    calls: Calls, tmp_path: Path, command: str
+) -> None:
+    Path("rows.jsonl").write_text(ROW)
+    model = make_model(tmp_path / "pair", layout="pipo")
+    write_draft_vocab(model, FrequentTokens([1, 2, 3], [3, 2, 1]))
+    of_kind = {
+        "train": "data: {train: rows.jsonl}\n",
+        "distill": f"teacher: {make_model(tmp_path / 'base')}\nrollout: {{slots: 4}}\n"
+        "data: {train: rows.jsonl, max_prompt: 64}\n",
+    }
+    Path("own.yaml").write_text(f"kind: {command}\nmodel: {model}\n{of_kind[command]}max_steps: 1\nprecision: fp32\n")
+    for size, complaint in ((1, "has no room for the 2 ids"), (300, "larger than the model's, which has 264 ids")):
+        code, out, _ = pipo(command, "own.yaml", "--dry-run", "--json", f"draft_vocab={size}")
+        plan = json.loads(out)
+        assert (code, plan["action"]) == (2, "cannot start")
+        assert f"a draft vocabulary of {size} " in plan["reasons"][0]
+        assert complaint in plan["reasons"][0]
+    assert pipo(command, "own.yaml", "--dry-run", "draft_vocab=9")[0] == 0
 
 
 def test_dry_run_counts_as_the_training_does_not_by_another_formula(calls: Calls) -> None:

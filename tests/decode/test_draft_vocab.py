@@ -75,5 +75,7 @@ def test_ends_come_first_and_fewer_ids_than_asked_for_will_do(reference: Qwen3_5
 def test_an_impossible_vocabulary_is_refused(reference: Qwen3_5ForCausalPIPO) -> None:
     with pytest.raises(UsageError, match="no room for the 2 ids"):
         DraftVocab(reference, 1, FREQUENT, ENDS)
+    with pytest.raises(UsageError, match="a draft vocabulary of 385 is larger than the model's, which has 384 ids"):
+        DraftVocab(reference, 385, FREQUENT, ENDS)
     with pytest.raises(UsageError, match="outside the model's 384"):
         DraftVocab(reference, 4, [384], ENDS)

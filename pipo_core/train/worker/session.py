@@ -166,7 +166,7 @@ class PairSession(SwiftSft):
 
         Raises:
             CheckpointError: if the token counts are not known.
-            UsageError: if the ids that end a text find no room.
+            UsageError: if the ids that end a text find no room, or the model has fewer ids.
         """
         size = self.recipe.draft_vocab
         if size is None:

@@ -15,6 +15,7 @@ from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.frequent_tokens import FrequentTokens, read_draft_vocab, write_draft_vocab
 from pipo_core.model.outputs import PIPOOutput
 from pipo_core.recipes.merge import MergeRecipe
+from pipo_core.sizing.vocabulary import check_draft_vocab
 from pipo_core.train.worker.opd_teacher import Teacher
 from tests.train.trainings import (
     LORA,
@@ -67,6 +68,8 @@ def test_a_draft_vocabulary_comes_from_the_students_token_counts(
 ) -> None:
     with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json"):
         train_here(distill_recipe(student, teacher, rows, draft_vocab=20), tmp_path / "without")
+    with pytest.raises(CheckpointError, match=r"has no draft_vocab\.json"):
+        check_draft_vocab(distill_recipe(student, teacher, rows, draft_vocab=20))
     counted = shutil.copytree(student, tmp_path / "student")
     write_draft_vocab(counted, FrequentTokens(list(range(120)), list(range(120, 0, -1)), gate=9))
     targets = []

@@ -15,6 +15,7 @@ from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
 from pipo_core.model.frequent_tokens import read_draft_vocab
 from pipo_core.model.outputs import PIPOOutput
+from pipo_core.sizing.vocabulary import check_draft_vocab
 from pipo_core.train.trainable import frozen_modules
 from tests.tiny import recipe, write_even_rows, write_rows
 from tests.train.trainings import (
@@ -140,6 +141,20 @@ def test_a_draft_vocabulary_teaches_the_gate_alone_and_is_recorded(
     assert few_target < full_target
     assert differing(full, few)
     assert all(name.startswith("confidence_head.") for name in differing(full, few))
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_draft_vocabulary_that_the_model_cannot_have_ends_plan_and_training_alike(
+    base_model: Path, rows: Path, tmp_path: Path, size: int
+) -> None:
+    settings = recipe(base_model, rows, draft_vocab=size)
+    with pytest.raises(UsageError, match=f"a draft vocabulary of {size} (has no room|is larger)") as planned:
+        check_draft_vocab(settings)
+    with pytest.raises(UsageError) as trained:
+        train_here(settings, tmp_path)
+    assert str(trained.value) == str(planned.value)
+    check_draft_vocab(recipe(base_model, rows, draft_vocab=12))
+    check_draft_vocab(recipe(tmp_path / "absent", rows, draft_vocab=size))
 
 
 def test_the_gate_can_train_alone(base_model: Path, rows: Path, tmp_path: Path) -> None:
