@@ -50,6 +50,8 @@ class Serving:
         flags: further options of SGLang's server.
         profile: the file that the gate is made from; None for none.
         gate: chooses the threshold of requests that name none, by the load; None for one threshold at all loads.
+        threads: of the CPU; None for torch's choice.
+        from_profile: the settings of the engine that are the profile's, in words; None for none.
     """
 
     model: Path
@@ -70,6 +72,8 @@ class Serving:
     flags: tuple[str, ...] = ()
     profile: Path | None = None
     gate: "LoadGate | None" = None
+    threads: int | None = None
+    from_profile: str | None = None
 
     def plan(self, engine: str) -> dict[str, Any]:
         """Return what is shown before the start."""
@@ -77,6 +81,7 @@ class Serving:
             **{"model": str(self.model), "name": self.name, "engine": engine},
             **{"method": self.decoding.method, "tau": self._tau if self.gate is None else self.gate.words()},
             **({} if self.profile is None else {"profile": str(self.profile)}),
+            **({} if self.from_profile is None else {"as the profile was measured": self.from_profile}),
             **({} if self.decoding.draft_vocab is None else {"draft vocabulary": self.decoding.draft_vocab}),
             **{"address": f"http://{self.host}:{self.port}/v1", "api key": self.key is not None},
         }
@@ -121,7 +126,11 @@ def serve_torch(serving: Serving, show: Any, *, quiet: bool) -> None:
         from pipo_core.serve.tracing import log_requests
 
     settings = torch_settings(
-        batch=serving.batch or _BATCH, device=serving.device, precision=serving.precision, max_length=serving.max_length
+        batch=serving.batch or _BATCH,
+        device=serving.device,
+        precision=serving.precision,
+        threads=serving.threads,
+        max_length=serving.max_length,
     )
     listening = listen(serving.host, serving.port, has_key=serving.key is not None)
     with listening:
@@ -172,6 +181,8 @@ def sglang_flags(serving: Serving) -> list[str]:
         raise UsageError(
             f"--device {serving.device} is for the torch engine", hint="CUDA_VISIBLE_DEVICES=N pipo serve …"
         )
+    if serving.threads is not None:
+        raise UsageError(f"--threads {serving.threads} is for the torch engine", hint="the same without --threads")
     if serving.origins:
         raise UsageError("--allow-origin is for the torch engine: SGLang's server takes requests of every web page")
     options = {

@@ -16,6 +16,7 @@ from pipo_core.errors import UsageError
 from pipo_core.recipes.methods import METHODS, Decoding, MethodName
 
 if TYPE_CHECKING:
+    from pipo_core.engine.profiles import AsMeasured
     from pipo_core.recipes.common import TorchSettings
     from pipo_core.serve.gate import LoadGate
 
@@ -147,6 +148,12 @@ def serve(
     max_length: MaxLength = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.auto,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads", min=1, help="CPU threads of the torch engine (default: the profile's, or torch's choice)."
+        ),
+    ] = None,
     reasoning: Annotated[
         Reasoning,
         typer.Option("--reasoning", help="Thoughts of a chat: separate in reasoning_content, or inline in content."),
@@ -210,15 +217,18 @@ def serve(
     if tau is not None and "tau" not in METHODS[decoding].options:
         raise UsageError(f"--tau is for pair models, and the method is {decoding}", hint="the same without --tau")
     with_sglang = engine is EngineKind.sglang or (engine is EngineKind.auto and has_sglang())
-    gate = None
+    gate = from_profile = None
     if profile is None:
         for option, value in (("--min-tau", min_tau), ("--max-tau", max_tau), ("--any-machine", any_machine or None)):
             if value is not None:
                 raise UsageError(f"{option} is about a profile", hint="give --profile FILE; pipo calibrate makes one")
     else:
         _check_gate_options(decoding, tau, with_sglang=with_sglang)
-        settings = torch_settings(device=device, precision=precision.value)
-        gate = _open_gate(profile, model, settings, (min_tau, max_tau), any_machine=any_machine)
+        settings = torch_settings(device=device, precision=precision.value, threads=threads)
+        gate, (settings, from_profile) = _open_gate(
+            profile, model, settings, (min_tau, max_tau), any_machine=any_machine
+        )
+        device, precision, threads = settings.device, Precision(settings.precision), settings.threads
     serving = Serving(
         model,
         name or run_name("pipo", str(model)),
@@ -238,6 +248,8 @@ def serve(
         flags=tuple(flags or ()),
         profile=profile,
         gate=gate,
+        threads=threads,
+        from_profile=from_profile,
     )
     if serving.flags and not with_sglang:
         raise UsageError(f"{serving.flags[0]}: options behind -- are SGLang's", hint="add --engine sglang")
@@ -272,23 +284,25 @@ def _open_gate(
     bounds: tuple[float | None, float | None],
     *,
     any_machine: bool,
-) -> "LoadGate":
-    """Return what chooses thresholds by a profile.
+) -> "tuple[LoadGate, AsMeasured]":
+    """Return what chooses thresholds by a profile, and the engine's settings with those that the profile brings.
 
     Raises:
         MissingInputError: if the file is not a readable profile.
-        UsageError: if it is of another checkpoint or machine, or has no threshold within the bounds.
+        UsageError: if it is of another checkpoint or machine, of other settings than those that are given, or has no
+            threshold within the bounds.
     """
     from pipo_core.recipes.profile import read_profile, within
 
     profile = read_profile(file)
     allowed = within(profile, *bounds)
     with open_reporter().waiting("comparing the profile with checkpoint and machine"):
-        from pipo_core.engine.profiles import check_profile
+        from pipo_core.engine.profiles import as_measured, check_checkpoint
         from pipo_core.serve.gate import LoadGate
 
-        check_profile(profile, file, model, settings, any_machine=any_machine)
-    return LoadGate(profile, allowed)
+        check_checkpoint(profile, file, model)
+        measured = as_measured(profile, file, settings, any_machine=any_machine)
+    return LoadGate(profile, allowed), measured
 
 
 def _origins(given: list[str]) -> frozenset[str]:

@@ -56,7 +56,7 @@ def run_calibrate(
     arms = [*recipe.pairs(), *recipe.uncompressed()]
     settings = make_settings(arms, answered, recipe.seed)
     profile = Profile(
-        checkpoint=checkpoint_of(ckpt),
+        checkpoint=checkpoint_of(ckpt, with_draft_vocab=any(size is not None for size in recipe.draft_vocab)),
         regular=None if recipe.regular is None else checkpoint_of(Path(recipe.regular.ckpt)),
         machine=here,
         asked=asked,

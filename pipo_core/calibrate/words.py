@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from pipo_core.recipes.methods import PLAIN
+from pipo_core.recipes.methods import METHODS, PLAIN
 from pipo_core.recipes.profile import Interval, Load, Profile, Setting, fastest, one_vocabulary, recommended
 from pipo_core.tables import ABSENT, Table, without_empty_columns
 
@@ -64,6 +64,7 @@ def _of_accuracy(profile: Profile) -> Iterator[str]:
             "Nothing was graded, so accuracy is not known and no threshold is recommended. `pipo serve --profile` then "
             "needs `--min-tau`."
         )
+        yield from _left_out(profile)
         return
     best = max(profile.pairs, key=lambda one: one.accuracy.value if one.accuracy else 0.0)
     yield f"Most accurate: `{best.label}`, {_percent(best.accuracy)} %."
@@ -77,6 +78,25 @@ def _of_accuracy(profile: Profile) -> Iterator[str]:
         more = "more" if plain.difference.value > 0 else "less"
         said = f"is {more} accurate by {_points(plain.difference)} points" if sure else "shows no difference to it"
         yield f"`{plain.label}`, {_percent(plain.accuracy)} %, {said}."
+
+
+def _left_out(profile: Profile) -> Iterator[str]:
+    """Return what is not said of methods without a gate where nothing was graded, and why."""
+    others = [one for one in profile.settings if not one.has_gate]
+    if not others:
+        return
+    proof = ""
+    verified = _listed([one for one in others if METHODS[one.method].verified])
+    if verified:
+        proof = f", and whether {verified} writes what regular decoding does, which is checked on a suite's questions"
+    yield (
+        f"Left out for {_listed(others)}: whether pairs are faster, because without grades it is not known which "
+        f"threshold to compare{proof}. Their speeds stand in the table."
+    )
+
+
+def _listed(settings: Sequence[Setting]) -> str:
+    return ", ".join(f"`{one.label}`" for one in settings)
 
 
 def _of_loads(profile: Profile) -> Iterator[str]:

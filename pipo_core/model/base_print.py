@@ -1,4 +1,7 @@
-"""A short fingerprint of a model's weights, to tell bases of one shape apart without reading gigabytes."""
+"""A short fingerprint of a model's weights, to tell bases of one shape apart without reading gigabytes.
+
+Adapters on disk hold it, so it stays as it is. `sampled_print` is another one, which sees more.
+"""
 
 from pathlib import Path
 

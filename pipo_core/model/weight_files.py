@@ -13,6 +13,7 @@ All layouts are safetensors, a single file or shards with an index; pickles are 
 `checkpoint` reads both, `writing` writes both.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _BLOCK_BYTES = 64 << 20
+_LENGTH_BYTES = 8
+"""Of the number at the beginning of a safetensors file that says how long its header is."""
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 FLOATS = tuple(_ITEM_BYTES)
@@ -87,6 +90,19 @@ def locate_weights(folder: Path) -> dict[str, WeightSource]:
                 f"{file} is damaged or incomplete: {one_line(error)}", hint="download or copy the checkpoint again"
             ) from error
     return sources
+
+
+def byte_ranges(file: Path) -> dict[str, tuple[int, int]]:
+    """Return where the values of each weight are in a file that `locate_weights` took: the first byte, and how many.
+
+    Reading a few bytes at a place costs no more than that; through the library's memory maps it costs pages around it.
+    """
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
+        header = json.loads(opened.read(length))
+    begin = _LENGTH_BYTES + length
+    ranges = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+    return {name: (begin + first, end - first) for name, (first, end) in ranges.items()}
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from pipo_core.recipes.base import Finding, RecipeModel, unique
 from pipo_core.recipes.check import show, validate
 from pipo_core.recipes.methods import METHODS, MethodName
 
-VERSION: Literal[1] = 1
+VERSION: Literal[2] = 2
 """Of the form of profiles; raised when an older reader would misunderstand one."""
 
 Positive = Annotated[float, Field(gt=0)]
@@ -110,10 +110,18 @@ class Load(RecipeModel):
 
 
 class Checkpoint(RecipeModel):
-    """A checkpoint: its folder when it was measured, for messages, and the fingerprint of its weights."""
+    """A checkpoint that was measured.
+
+    Attributes:
+        folder: where it was then, for messages.
+        weights: fingerprint of its weights.
+        draft_tokens: fingerprint of the token ids that draft vocabularies are taken from, in their order; None if none
+            was measured.
+    """
 
     folder: str
     weights: str
+    draft_tokens: str | None = None
 
 
 class Machine(RecipeModel):
@@ -160,7 +168,7 @@ class Profile(RecipeModel):
     """
 
     kind: Literal["profile"] = "profile"
-    version: Literal[1] = VERSION
+    version: Literal[2] = VERSION
     checkpoint: Checkpoint
     regular: Checkpoint | None = None
     machine: Machine

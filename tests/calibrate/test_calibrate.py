@@ -1,6 +1,7 @@
 """Calibrations from the first question to the profile, on a small random model; and the figures by themselves."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from pipo_core.calibrate.runner import make_load, make_settings, run_calibrate
 from pipo_core.calibrate.steps import STEPS, step_seconds
 from pipo_core.calibrate.words import findings, profile_tables
 from pipo_core.engine import Engines
-from pipo_core.engine.profiles import machine_of
+from pipo_core.engine.profiles import checkpoint_of, machine_of
 from pipo_core.errors import CheckpointError, MissingInputError, UsageError
 from pipo_core.evaluate.statistics import mean_with_interval, paired_difference
 from pipo_core.files import read_object, write_record
+from pipo_core.model.frequent_tokens import FrequentTokens, write_draft_vocab
 from pipo_core.pipeline.stage import run_stage
 from pipo_core.recipes.calibrate import CalibrateRecipe
 from pipo_core.recipes.methods import Decoding
@@ -107,6 +109,18 @@ def test_without_grades_no_threshold_is_recommended() -> None:
     assert "use `" not in text
 
 
+def test_without_grades_it_is_said_what_is_left_out_of_other_methods() -> None:
+    pair, plain = setting(0.5, None, None), setting(None, None, None)
+    eagle = {**plain, "label": "eagle-3", "method": "eagle", "drafts": 3}
+    why = "whether pairs are faster, because without grades it is not known which threshold to compare"
+    proof = "whether `eagle-3` writes what regular decoding does, which is checked on a suite's questions"
+    text = said(pair, plain, eagle, at_4=[3, 2, 4])
+    assert f"Left out for `regular`, `eagle-3`: {why}, and {proof}. Their speeds stand in the table." in text
+    assert f"Left out for `regular`: {why}. Their" in said(pair, plain, at_4=[3, 2])
+    assert "Left out" not in said(pair, at_4=[3])
+    assert "Left out" not in said(setting(0.5), setting(None), at_4=[3, 2])
+
+
 # ------------------------------------------------------------------ whole calibrations
 
 
@@ -144,6 +158,7 @@ def test_a_calibration_writes_a_profile_and_goes_on_where_it_stopped(
     assert made.settings[0].tokens_per_step == 2.0  # a random model keeps every draft at 0
     assert made.settings[2].tokens_per_step == 1.0
     assert made.machine.threads == 1
+    assert made.checkpoint.draft_tokens is None
     assert "eagle-2: 4 of 4 greedy answers equal regular decoding's." in summary["findings"]
     assert (made.asked.what, made.asked.questions, made.asked.samples) == ("tiny", 4, 1)
     # An interrupted second load: only that one is timed, and nothing is asked.
@@ -229,8 +244,22 @@ def test_rows_of_a_training_set_are_asked_and_not_graded(
     made = Profile.model_validate(summary["profile"])
     assert (made.asked.questions, made.asked.samples, made.graded) == (3, 2, False)
     assert made.loads[0].best is None
+    assert any(line.startswith("Left out for `regular`, `eagle-2`: ") for line in summary["findings"])
     assert made.loads[0].cost("pipo@0").tokens_per_second == pytest.approx(2 * made.settings[0].tokens_per_step / 0.01)
     assert made.loads[0].cost("pipo@0").right_per_second is None
+
+
+def test_a_profile_of_draft_vocabularies_knows_their_tokens(
+    pair_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = shutil.copytree(pair_model, tmp_path / "counted")
+    write_draft_vocab(counted, FrequentTokens(list(range(40, 90)), [5] * 50, gate=9))
+    timed = ("pipo-9@0%", "pipo-9@50%", "pipo-9@100%")
+    monkeypatch.setattr(runner, "measure_steps", lambda *_: {2: dict.fromkeys(timed, 0.01)})
+    summary = run_calibrate(recipe(counted, regular=None, draft_vocab=[9]), tmp_path)
+    made = Profile.model_validate(summary["profile"])
+    assert made.checkpoint == checkpoint_of(counted, with_draft_vocab=True)
+    assert made.checkpoint.draft_tokens is not None
 
 
 TIMED = ("pipo@0%", "pipo@50%", "pipo@100%", "regular", "eagle-2")

@@ -113,7 +113,7 @@ def test_a_profile_is_read_as_it_was_written(written: tuple[Path, dict[str, Any]
     ("change", "complaint"),
     [
         (lambda found: found.update(kind="eval"), "is not a profile"),
-        (lambda found: found.update(version=2), "a profile of version 2, and this pipo reads version 1"),
+        (lambda found: found.update(version=1), "a profile of version 1, and this pipo reads version 2"),
         (lambda found: found.update(speed=1), "speed: unknown key"),
         (lambda found: found["settings"][0].update(taus=0.5), "settings.0.taus: unknown key (did you mean 'tau'?)"),
         (lambda found: found["settings"][0].update(tau=1.5), "settings.0.tau: "),

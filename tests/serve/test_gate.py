@@ -1,24 +1,30 @@
 """Thresholds by the load: what is chosen, what a live server gives its requests, and what is refused at the start."""
 
 import logging
+import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pipo_cli.app import app
 from pipo_core.engine import Request
 from pipo_core.engine.live import LiveStream
 from pipo_core.engine.profiles import checkpoint_of, machine_of
+from pipo_core.engine.torch_opening import TorchOpener
+from pipo_core.errors import UsageError
 from pipo_core.files import write_record
+from pipo_core.model.frequent_tokens import FrequentTokens, write_draft_vocab
 from pipo_core.recipes.base import dump
 from pipo_core.recipes.common import TorchSettings
+from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.profile import Profile
 from pipo_core.serve.gate import LoadGate
 from pipo_core.serve.service import Service
@@ -170,6 +176,14 @@ def test_without_a_profile_nothing_is_said_of_thresholds(served: tuple[Service, 
 
 
 @pytest.fixture
+def threads() -> Iterator[int]:
+    """The number of threads of this process, which is the same again afterwards."""
+    before = torch.get_num_threads()
+    yield before
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def file(pair_model: Path, tmp_path: Path) -> Path:
     """A profile of the pair model on this machine."""
     here = machine_of(TorchSettings(device="cpu", precision="fp32"))
@@ -201,7 +215,7 @@ def test_the_plan_of_a_server_names_profile_and_thresholds(pair_model: Path, fil
         (["--min-tau", "0.9", "--max-tau", "0.2"], 2, "--min-tau 0.9 is above --max-tau 0.2"),
         (["--min-tau", "0.95"], 2, "no threshold from 0.95 to 1; measured: 0, 0.2, 0.5, 0.9"),
         (["--min-tau", "0.6", "--max-tau", "0.7"], 2, "no threshold from 0.6 to 0.7; measured: 0, 0.2, 0.5, 0.9"),
-        (["--precision", "bf16"], 2, "on another machine: precision 'float32' and not 'bfloat16'"),
+        (["--precision", "bf16"], 2, "with other settings: precision 'float32' and not 'bfloat16'"),
     ],
 )
 def test_what_contradicts_a_profile_is_one_line(
@@ -211,6 +225,86 @@ def test_what_contradicts_a_profile_is_one_line(
     assert found == code, said
     assert complaint in said
     assert said.count("pipo: ") == 1
+
+
+def test_a_server_takes_over_what_the_profile_was_measured_with(
+    pair_model: Path, file: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A calibration may name threads and number format; a plain server decodes as it was measured, and says so."""
+    monkeypatch.setattr("pipo_core.engine.profiles.cores", lambda: 8)
+
+    def measured(**changes: Any) -> None:
+        here = {**dump(machine_of(TorchSettings(device="cpu", precision="fp32", threads=threads))), **changes}
+        write_record(file, dump(made(checkpoint=dump(checkpoint_of(pair_model)), machine=here)))
+
+    other = threads + 1
+    for changes, words in (
+        ({}, None),
+        ({"threads": other}, f"threads {other}"),
+        ({"precision": "bfloat16", "threads": other}, f"precision bfloat16, threads {other}"),
+    ):
+        measured(**changes)
+        torch.set_num_threads(threads)
+        code, said = serve(pair_model, "--profile", str(file))
+        assert code == 0, said
+        lines = [line for line in said.splitlines() if line.startswith("as the profile was measured: ")]
+        assert lines == ([] if words is None else [f"as the profile was measured: {words}"])
+        assert torch.get_num_threads() == changes.get("threads", threads)
+    measured(threads=other)
+    code, said = serve(pair_model, "--profile", str(file), "--threads", str(threads))
+    assert code == 2
+    assert f"was measured with other settings: threads {other} and not {threads}" in said
+    assert "without --threads the profile's are taken" in said
+    code, said = serve(pair_model, "--profile", str(file), "--threads", str(threads), "--any-machine")
+    assert code == 0
+    assert "as the profile was measured" not in said
+    measured(threads=99)  # more than there are cores: another machine of the same kind
+    torch.set_num_threads(threads)
+    code, said = serve(pair_model, "--profile", str(file))
+    assert code == 2
+    assert f"was measured on another machine: threads 99 and not {threads}" in said
+
+
+def test_the_engine_gets_what_was_taken_over(
+    pair_model: Path, file: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {**dump(machine_of(TorchSettings(device="cpu", threads=1))), "precision": "bfloat16"}
+    write_record(file, dump(made(checkpoint=dump(checkpoint_of(pair_model)), machine=here)))
+    opened: list[TorchSettings] = []
+
+    def note(self: TorchOpener, ckpt: Path, decoding: Decoding, settings: TorchSettings) -> None:
+        opened.append(settings)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(TorchOpener, "open", note)
+    words = ["serve", "--ckpt", str(pair_model), "--profile", str(file), "--port", "0"]
+    assert "enough" in CliRunner().invoke(app, words).output
+    assert [(one.device, one.precision, one.threads) for one in opened] == [("cpu", "bf16", 1)]
+
+
+def test_threads_are_the_torch_engines(pair_model: Path, threads: int) -> None:
+    code, said = serve(pair_model, "--engine", "sglang", "--threads", "2")
+    assert code != 0
+    assert "--threads 2 is for the torch engine" in said
+
+
+def test_another_draft_vocabulary_is_refused_only_where_one_was_measured(
+    pair_model: Path, file: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(pair_model, tmp_path / "counted")
+    write_draft_vocab(model, FrequentTokens([5, 6, 7], [3, 2, 1]))
+    here = dump(machine_of(TorchSettings(device="cpu", precision="fp32")))
+    few = [{**one, "draft_vocab": 3} for one in SETTINGS]
+    for settings, with_few in ((SETTINGS, False), (few, True)):
+        of = dump(checkpoint_of(model, with_draft_vocab=with_few))
+        write_record(file, dump(profile(settings, SPEEDS, checkpoint=of, machine=here)))
+        write_draft_vocab(model, FrequentTokens([5, 6, 7], [9, 9, 1]))  # counts decide nothing
+        assert serve(model, "--profile", str(file))[0] == 0
+        write_draft_vocab(model, FrequentTokens([5, 7, 6], [3, 2, 1]))
+        code, said = serve(model, "--profile", str(file))
+        assert code == (2 if with_few else 0)
+        assert ("with draft vocabularies of another draft_vocab.json than that in" in said) == with_few
+        write_draft_vocab(model, FrequentTokens([5, 6, 7], [3, 2, 1]))
 
 
 @pytest.mark.parametrize("words", [["--min-tau", "0.5"], ["--max-tau", "0.5"], ["--any-machine"]])
