@@ -20,9 +20,10 @@ def register(app: typer.Typer) -> None:
     """Add the command to `app`."""
     app.command(
         "calibrate",
-        epilog="Examples: pipo calibrate --ckpt outputs/demo/opd-merge/model --regular outputs/demo/regular-sft; "
-        "pipo calibrate --ckpt outputs/sft-4b/merge/model --rows outputs/sft-data/build; "
-        "pipo calibrate recipes/tiny/calibrate.yaml",
+        epilog="Examples: pipo calibrate tiny/calibrate --ckpt outputs/demo/opd-merge/model "
+        "--regular outputs/demo/regular-sft; "
+        "pipo calibrate --ckpt outputs/sft-4b/merge/model --suite math; "
+        "pipo calibrate --ckpt outputs/sft-4b/merge/model --rows outputs/sft-data/build budget.slots=4096",
     )(calibrate)
 
 
@@ -40,7 +41,11 @@ def calibrate(
     ] = None,
     suite: Annotated[
         str | None,
-        typer.Option("--suite", metavar="NAME", help="What is asked: a suite or group of pipo recipes ls, or a file."),
+        typer.Option(
+            "--suite",
+            metavar="NAME",
+            help="What is asked: a suite (pipo download --suite NAME) or group of pipo recipes ls, or a suite's file.",
+        ),
     ] = None,
     rows: Annotated[
         str | None,

@@ -19,7 +19,7 @@ import numpy as np
 from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.asked import Lengths, check_lengths
 from pipo_core.bench.users import measure_users
-from pipo_core.errors import CheckpointError
+from pipo_core.errors import CheckpointError, MissingInputError
 from pipo_core.files import read_record, write_record
 from pipo_core.files.checkpoints import is_pair_model
 from pipo_core.recipes.base import dump
@@ -43,13 +43,13 @@ def measure_steps(
     """Return the seconds of a step by the number of requests, rising, and by label.
 
     Each load is appended to ``out/steps.json`` when it has been measured; a second call measures only what is missing,
-    or all of it on another machine.
+    or all of it on another machine, and if the file is damaged.
 
     Raises:
         PipoError: if an engine fails, or the requests of a load do not run at once.
     """
     file = out / STEPS
-    before = read_record(file) if file.is_file() else {}
+    before = _before(file, reporter)
     rows: list[dict[str, Any]] = before["loads"] if before.get("machine") == dump(here) else []
     wanted = [number for number in sorted(recipe.loads.requests) if number not in {row["requests"] for row in rows}]
     with ExitStack() as opened:
@@ -67,6 +67,17 @@ def measure_steps(
         row["requests"]: {label: min(times) for label, times in _trials(row).items()}
         for row in sorted(rows, key=lambda row: int(row["requests"]))
     }
+
+
+def _before(file: Path, reporter: Reporter) -> dict[str, Any]:
+    """Return what an earlier call measured; nothing, with a warning, if the file is damaged."""
+    if not file.is_file():
+        return {}
+    try:
+        return read_record(file)
+    except MissingInputError as error:
+        reporter.warn(f"{error.message}; all loads are timed again")
+        return {}
 
 
 def check_steps(recipe: CalibrateRecipe, open_engine: OpenEngine) -> None:

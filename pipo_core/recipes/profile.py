@@ -288,7 +288,7 @@ def read_profile(path: Path) -> Profile:
         raise MissingInputError(f"{path} is not a profile", hint="pipo calibrate writes them, as profile.json")
     if found.get("version") != VERSION:
         message = f"{path} is a profile of version {found.get('version')!r}, and this pipo reads version {VERSION}"
-        raise MissingInputError(message, hint=again)
+        raise MissingInputError(message, hint="remove it and give pipo calibrate again; answers and times are kept")
     profile, problems = validate(Profile, found)
     if profile is None:
         first, more = problems[0], len(problems) - 1

@@ -36,6 +36,16 @@ ARMS = [
 ]
 
 
+class Heard(SilentReporter):
+    """Keeps warnings."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.lines.append(message)
+
+
 # ------------------------------------------------------------------ figures
 
 
@@ -184,6 +194,14 @@ def test_a_calibration_writes_a_profile_and_goes_on_where_it_stopped(
     timed.clear()
     run_calibrate(recipe(pair_model), tmp_path)
     assert timed == [1, 3]
+    # A damaged file costs its times and no more.
+    for damaged in ((tmp_path / STEPS).read_text().replace('"requests": 3', '"requests": 2'), "{"):
+        (tmp_path / STEPS).write_text(damaged)
+        timed.clear()
+        heard = Heard()
+        run_calibrate(recipe(pair_model), tmp_path, reporter=heard)
+        assert timed == [1, 3]
+        assert [line for line in heard.lines if STEPS in line and line.endswith("; all loads are timed again")]
 
 
 @pytest.mark.parametrize("wrong", ["regular", "context"])
@@ -216,22 +234,16 @@ def test_a_busy_machine_is_told(tmp_path: Path, pair_model: Path, monkeypatch: p
         trials = [{"label": "pipo@0%", "step_s": one} for one in seconds]
         return lambda *_: ([{"requests": 1}], trials)
 
-    class Heard(SilentReporter):
-        """Keeps warnings."""
-
-        def warn(self, message: str) -> None:
-            heard.append(message)
-
     here = machine_of(recipe(pair_model).engine)
     monkeypatch.setattr(steps, "open_arms", lambda *_: [])
     for name, seconds, least in (("idle", [0.9, 0.8, 0.82], 0.8), ("busy", [0.4, 0.8, 1.2], 0.4)):
-        heard: list[str] = []
+        heard = Heard()
         monkeypatch.setattr(steps, "measure_users", measure(seconds))
         (tmp_path / name).mkdir()
         one = recipe(pair_model, loads={"requests": [1]})
-        found = steps.measure_steps(one, tmp_path / name, here, Engines().open, Heard())
+        found = steps.measure_steps(one, tmp_path / name, here, Engines().open, heard)
         assert found == {1: {"pipo@0%": least}}
-        assert [("2.0 times as long" in line) for line in heard] == ([True] if name == "busy" else [])
+        assert [("2.0 times as long" in line) for line in heard.lines] == ([True] if name == "busy" else [])
 
 
 def test_rows_of_a_training_set_are_asked_and_not_graded(

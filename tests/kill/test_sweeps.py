@@ -14,11 +14,13 @@ TRIES = [
     "kill/22/merge, over an earlier model",
     "kill/15/rollout, beside changed ones",
     "kill/24/eval",
+    "kill/70/calibrate",
     "kill/120/run",
     "kill/80/train",
     "real-alone/160/train",  # what is left behind ends by itself, and the next start waits for it
     "interrupt/23/merge",
     "interrupt/40/eval",
+    "interrupt/105/calibrate",
     "interrupt/160/train",
 ]
 FULL = ["1/merge", "1/eval", "1/train"]

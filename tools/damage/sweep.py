@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tools.kill.world import Contents, World, contents, pipo, start
+from tools.kill.world import Contents, World, contents, fault, pipo, start, steps_in
 
 Act = Literal["flip", "cut", "delete"]
 ACTS: tuple[Act, ...] = ("flip", "cut", "delete")
@@ -133,8 +133,19 @@ def _interrupted(world: World, run: str, out: Path, seconds: float) -> None:
     assert process.returncode == 130, process.returncode
 
 
+def _killed_behind(world: World, run: str, name: str, out: Path) -> None:
+    """Leave a run that was killed right after it had written a file called ``name`` for the first time."""
+    log = out.with_suffix(".log")
+    assert pipo(world.words(run, out), fault(out, log)).code == 0
+    steps = steps_in(log)
+    at = next(number for role, number, act, path in steps if (role, act) == ("pipo", "rename") and path.endswith(name))
+    shutil.rmtree(out)
+    log.unlink()
+    assert pipo(world.words(run, out), fault(out, log, "pipo", at + 1)).code != 0
+
+
 def sweep(folder: Path, first: int, every: int, only: str = "") -> list[Try]:
-    """Try the files of a finished pipeline and of an interrupted training with each kind of damage.
+    """Try each kind of damage at the files of a pipeline, a training and a calibration, finished or interrupted.
 
     Args:
         folder: for all files.
@@ -144,14 +155,19 @@ def sweep(folder: Path, first: int, every: int, only: str = "") -> list[Try]:
     """
     world = World(folder / "world")
     wholes: dict[tuple[str, str], tuple[Path, Contents]] = {}
-    finished = folder / "finished"
-    assert pipo(world.words("run_train", finished)).code == 0
-    wholes["finished", "run_train"] = (finished, contents(finished))
-    stopped, ended = folder / "stopped", folder / "ended"
-    _interrupted(world, "train", stopped, 120)
-    shutil.copytree(stopped, ended, symlinks=True)
-    assert pipo(world.words("train", ended)).code == 0
-    wholes["interrupted", "train"] = (stopped, contents(ended))
+    for run in ("calibrate", "run_train"):
+        finished = folder / f"finished-{run}"
+        assert pipo(world.words(run, finished)).code == 0
+        wholes["finished", run] = (finished, contents(finished))
+    for run in ("calibrate", "train"):
+        stopped, ended = folder / f"stopped-{run}", folder / f"ended-{run}"
+        if run == "train":
+            _interrupted(world, run, stopped, 120)
+        else:
+            _killed_behind(world, run, "steps.json", stopped)
+        shutil.copytree(stopped, ended, symlinks=True)
+        assert pipo(world.words(run, ended)).code == 0
+        wholes["interrupted", run] = (stopped, contents(ended))
     jobs = []
     for (_, run), (whole, expected) in wholes.items():
         files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]

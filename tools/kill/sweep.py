@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, Before]] = {
     "rollout": ("rollout", None),
     "rollout, beside changed ones": ("rollout", before_rollout_changed),
     "eval": ("eval", None),
+    "calibrate": ("calibrate", None),
     "run": ("run", None),
     "train": ("train", None),
     "distill": ("distill", None),

@@ -24,6 +24,7 @@ _ENGINE = {"batch": 2, "threads": 1, "device": "cpu", "precision": "fp32"}
 _TIMES = (
     *("seconds", "tokens_per_second", "ttft_s", "time_s", "at_s", "session", "resumed_from_step", "ckpt"),
     *("rollout_share", "teacher_share", "student_share"),
+    *("step_s", "right_per_second", "best", "best_pairs", "findings"),  # of a calibration
 )
 """Files that differ from run to run, or that contain their own path."""
 _LIBRARY_TIMES = ("elapsed_time", "remaining_time", "train_speed(s/it)", "memory(GiB)")
@@ -124,6 +125,18 @@ class World:
                 "budget": {"tokens": 6},
                 "arms": [regular, pair],
                 "baseline": "regular",
+                "engine": _ENGINE,
+            },
+            "calibrate": {
+                "kind": "calibrate",
+                "suite": "tiny",
+                "problems": {"count": 2, "seed": 1},
+                "samples": 1,
+                "budget": {"tokens": 6},
+                "ckpt": str(self.pair),
+                "tau": [0.0, 0.5],
+                "regular": {"ckpt": str(self.base), "drafts": [1]},
+                "loads": {"context": 8, "requests": [1, 2], "new_tokens": 16, "trials": 1},
                 "engine": _ENGINE,
             },
             "build": {"kind": "build", "worked": {"source": "tiny", "split": "train", "count": 6, "seed": 1}},
@@ -243,7 +256,7 @@ def check_killed(out: Path, allowed: list[Contents], steps: list[Step]) -> None:
     ``allowed`` is what there was before and what there is in the end. Files that grow are judged by what the same
     command makes of them.
     """
-    for name in ("results.json", "train.jsonl", "report.md"):
+    for name in ("results.json", "train.jsonl", "report.md", "profile.json"):
         for file in out.rglob(name):
             path = file.relative_to(out).as_posix()
             assert _content(file) in [known.get(path) for known in allowed], path
@@ -264,6 +277,8 @@ def _content(file: Path) -> Any:
     if file.name == "stage.json":
         record = read_json(file)
         return _plain({key: record[key] for key in ("state", "summary", "outputs", "settings")})
+    if file.name in ("profile.json", "steps.json"):  # their seals are of times, too
+        return _plain({key: value for key, value in read_json(file).items() if key != "seal"})
     if file.name == "rollout.json":
         return {key: value for key, value in read_record(file).items() if key not in ("begun", "finished")}
     if file.name == "trainer_state.json":
