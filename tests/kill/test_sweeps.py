@@ -14,7 +14,7 @@ TRIES = [
     "kill/22/merge, over an earlier model",
     "kill/15/rollout, beside changed ones",
     "kill/24/eval",
-    "kill/70/calibrate",
+    "kill/105/calibrate",
     "kill/120/run",
     "kill/80/train",
     "real-alone/160/train",  # what is left behind ends by itself, and the next start waits for it

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tools.kill.world import Contents, World, contents, fault, pipo, start, steps_in
+from pipo_core.files import read_json
+from tools.kill.world import Contents, Step, World, contents, fault, pipo, start
 
 Act = Literal["flip", "cut", "delete"]
 ACTS: tuple[Act, ...] = ("flip", "cut", "delete")
@@ -34,10 +35,11 @@ class Try:
         file: its path.
         act: what was done to it.
         outcome: ``made good``: named, and all files are what they were; ``restored``: nothing was said, for nothing was
-            lost: the file is what it was, or a copy of what lies elsewhere; ``refused``: the command names it and has
-            changed no other file; ``named``: a plot, which nothing is made from, is named and stays as it is; ``not
-            needed``: the finished run reads it no more, and whoever reads it next checks
-            it (tokenized rows, and checkpoints, which are named all the same); ``SILENT``: none of these.
+            lost: the file is what it was, or a copy of what lies elsewhere; ``as killed``: a kill may leave an
+            unfinished run just so, and what was missing has been made without a word; ``refused``: the command names
+            it and has changed no other file; ``named``: a plot, which nothing is made from, is named and stays as it
+            is; ``not needed``: the finished run reads it no more, and whoever reads it next checks it (tokenized rows,
+            and checkpoints, which are named all the same); ``SILENT``: none of these.
         said: the line that names it.
     """
 
@@ -85,6 +87,7 @@ def try_damage(world: World, run: str, whole: Path, expected: Contents, file: Pa
     found = {name: content for name, content in contents(out).items() if ".previous" not in name}
     if done.code == 0 and found == expected:
         outcome = "made good" if said else "restored" if whole_again or file.name[0] == "." else "SILENT"
+        outcome = "as killed" if outcome == "SILENT" and _is_as_killed(whole, file, act) else outcome
         outcome = "not needed" if unneeded else outcome
     elif done.code == 0 and said and file.suffix == ".png" and _differing(found, expected) <= {file.as_posix()}:
         outcome = "named"
@@ -113,6 +116,14 @@ def _is_unneeded(run: str, whole: Path, file: Path) -> bool:
     return (file.name in notes and run != "run_train") or bool(older & {*file.parts})
 
 
+def _is_as_killed(whole: Path, file: Path, act: Act) -> bool:
+    """Return whether a kill may leave an unfinished run so: a log of answers torn or not begun, or no time measured."""
+    record = whole.joinpath(*file.parts[:2], "stage.json")
+    if act == "flip" or (record.is_file() and read_json(record)["state"] == "done"):
+        return False
+    return "answers" in file.parts[2:] or (act == "delete" and file.name == "steps.json")
+
+
 def _names(line: str, file: Path) -> bool:
     """Return whether a line names a file, or the checkpoint or model folder that it is part of."""
     return file.name in line or any(
@@ -133,15 +144,19 @@ def _interrupted(world: World, run: str, out: Path, seconds: float) -> None:
     assert process.returncode == 130, process.returncode
 
 
-def _killed_behind(world: World, run: str, name: str, out: Path) -> None:
-    """Leave a run that was killed right after it had written a file called ``name`` for the first time."""
-    log = out.with_suffix(".log")
-    assert pipo(world.words(run, out), fault(out, log)).code == 0
-    steps = steps_in(log)
+def _killed_behind(world: World, run: str, name: str, steps: list[Step], out: Path) -> None:
+    """Leave a run that was killed right after it had written a file called ``name`` for the first time.
+
+    Args:
+        world: has the recipes.
+        run: the recipe's name.
+        name: of the file.
+        steps: of the same run when nothing happens.
+        out: the folder of runs.
+    """
     at = next(number for role, number, act, path in steps if (role, act) == ("pipo", "rename") and path.endswith(name))
-    shutil.rmtree(out)
-    log.unlink()
-    assert pipo(world.words(run, out), fault(out, log, "pipo", at + 1)).code != 0
+    done = pipo(world.words(run, out), fault(out, out.with_suffix(".log"), "pipo", at + 1))
+    assert done.code == -signal.SIGKILL, done.err
 
 
 def sweep(folder: Path, first: int, every: int, only: str = "") -> list[Try]:
@@ -155,19 +170,20 @@ def sweep(folder: Path, first: int, every: int, only: str = "") -> list[Try]:
     """
     world = World(folder / "world")
     wholes: dict[tuple[str, str], tuple[Path, Contents]] = {}
-    for run in ("calibrate", "run_train"):
-        finished = folder / f"finished-{run}"
-        assert pipo(world.words(run, finished)).code == 0
-        wholes["finished", run] = (finished, contents(finished))
-    for run in ("calibrate", "train"):
-        stopped, ended = folder / f"stopped-{run}", folder / f"ended-{run}"
-        if run == "train":
-            _interrupted(world, run, stopped, 120)
-        else:
-            _killed_behind(world, run, "steps.json", stopped)
-        shutil.copytree(stopped, ended, symlinks=True)
-        assert pipo(world.words(run, ended)).code == 0
-        wholes["interrupted", run] = (stopped, contents(ended))
+    calibrated, halfway = folder / "calibrated", folder / "halfway"
+    done = pipo(world.words("calibrate", calibrated), fault(calibrated, folder / "calibrated.log"))
+    assert done.code == 0
+    wholes["finished", "calibrate"] = (calibrated, contents(calibrated))
+    _killed_behind(world, "calibrate", "steps.json", done.steps, halfway)
+    wholes["interrupted", "calibrate"] = (halfway, contents(calibrated))
+    finished = folder / "finished"
+    assert pipo(world.words("run_train", finished)).code == 0
+    wholes["finished", "run_train"] = (finished, contents(finished))
+    stopped, ended = folder / "stopped", folder / "ended"
+    _interrupted(world, "train", stopped, 120)
+    shutil.copytree(stopped, ended, symlinks=True)
+    assert pipo(world.words("train", ended)).code == 0
+    wholes["interrupted", "train"] = (stopped, contents(ended))
     jobs = []
     for (_, run), (whole, expected) in wholes.items():
         files = [path.relative_to(whole) for path in sorted(whole.rglob("*")) if path.is_file()]

@@ -287,7 +287,9 @@ def _content(file: Path) -> Any:
         return {key: sorted(value) if isinstance(value, list) else value for key, value in read_json(file).items()}
     if file.suffix == ".json":
         return _plain(read_json(file))
-    if file.name == "rollouts.jsonl" or file.parent.name == "answers":
+    if file.name == "rollouts.jsonl" or (
+        file.suffix == ".jsonl" and "answers" in (file.parent.name, file.parents[1].name)
+    ):
         rows = (_plain(row) for row in read_jsonl(file))
         return sorted(json.dumps(row, sort_keys=True) for row in rows)  # in whichever order they were completed
     if file.suffix == ".jsonl":
