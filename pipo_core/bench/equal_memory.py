@@ -20,7 +20,7 @@ from pipo_core.bench.loads import LoadTrial, run_load
 from pipo_core.bench.roofline import Device, step_limit
 from pipo_core.bench.users import arm_figures, limit_of
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.traffic import kept_bytes, resident_weights
+from pipo_core.decode.traffic import kept_bytes, resident_bytes
 from pipo_core.engine.memory import GIB
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError, UsageError
@@ -85,11 +85,11 @@ def measure_equal_memory(
 
 
 def _computed(memory: EqualMemory, arm: OpenArm, context: int, device: Device | None) -> Row:
-    config, decoding, width = _shape(arm), arm.decoding, arm.engine.reports.weight_bytes
+    config, decoding, widths = _shape(arm), arm.decoding, arm.engine.reports.widths
     left = _left(memory, arm)
-    kept = kept_bytes(config, decoding.method, context, weight_bytes=width)
+    kept = kept_bytes(config, decoding.method, context, widths=widths)
     copies = decoding.drafts_per_step if decoding.spec.verified else 0
-    copied = kept_bytes(config, decoding.method, context, state_copies=copies, weight_bytes=width)
+    copied = kept_bytes(config, decoding.method, context, state_copies=copies, widths=widths)
     fit = int(left // kept)
     share = 1.0 if decoding.acceptance is None else decoding.acceptance
     tokens = 1 + decoding.drafts_per_step * share
@@ -102,7 +102,7 @@ def _computed(memory: EqualMemory, arm: OpenArm, context: int, device: Device | 
     )
     speed = None
     if device is not None and fit:
-        speed = fit * tokens / step_limit(config, decoding.method, device, load, weight_bytes=width)
+        speed = fit * tokens / step_limit(config, decoding.method, device, load, widths=widths)
     return {
         "arm": arm.name,
         "label": arm.label,
@@ -121,7 +121,7 @@ def _left(memory: EqualMemory, arm: OpenArm) -> float:
     Raises:
         MachineError: if none are left.
     """
-    weights = resident_weights(_shape(arm), arm.decoding.method) * arm.engine.reports.weight_bytes
+    weights = resident_bytes(_shape(arm), arm.decoding.method, widths=arm.engine.reports.widths)
     left = memory.gib * GIB - weights
     if left <= 0:
         raise MachineError(

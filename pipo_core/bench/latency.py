@@ -209,10 +209,7 @@ def _shares_of_limits(
                 drafts=decoding.drafts_per_step,
                 draft_vocab=decoding.draft_vocab,
             ),
-            weight_bytes=arm.engine.reports.weight_bytes,
+            widths=arm.engine.reports.widths,
         ),
     }
-    return {
-        name: None if limit is None else limit / quartiles([trial[name] for trial in trials])["median"]
-        for name, limit in limits.items()
-    }
+    return {name: limit / quartiles([trial[name] for trial in trials])["median"] for name, limit in limits.items()}

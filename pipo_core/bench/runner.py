@@ -12,11 +12,11 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.bench.arms import OpenEngine, open_arms
 from pipo_core.bench.asked import Lengths, check_lengths
-from pipo_core.bench.bandwidth import read_bandwidth
+from pipo_core.bench.cpu_peaks import measure_cpu
 from pipo_core.bench.equal_memory import compute_equal_memory, measure_equal_memory
 from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.lossless import prove_arms
-from pipo_core.bench.roofline import Device, known_device
+from pipo_core.bench.roofline import known_device
 from pipo_core.bench.throughput import measure_throughput
 from pipo_core.bench.training import TrainingCase, measure_training
 from pipo_core.bench.users import measure_users
@@ -79,8 +79,7 @@ def run_bench(
     name = reports.device or "unknown"
     device = None
     if reports.config is not None:
-        on_cpu = name == "cpu"
-        device = Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0) if on_cpu else known_device(name)
+        device = measure_cpu() if name == "cpu" else known_device(name)
     if recipe.servers():
         name = "servers" if reports.device is None else f"{name} and servers"
     memory = recipe.equal_memory

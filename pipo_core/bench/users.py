@@ -73,7 +73,7 @@ def limit_of(
         drafts=drafts,
         draft_vocab=decoding.draft_vocab,
     )
-    seconds = step_limit(config, decoding.method, device, load, weight_bytes=arm.engine.reports.weight_bytes)
+    seconds = step_limit(config, decoding.method, device, load, widths=arm.engine.reports.widths)
     return requests * tokens / seconds
 
 

@@ -15,6 +15,7 @@ from pipo_core.engine import Engine, Engines
 from pipo_core.errors import MachineError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.sizes import FP32
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import EngineSettings
 from pipo_core.recipes.methods import Decoding
@@ -68,7 +69,7 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
         assert 0.4 < found["pipo@50%"]["drafts_kept"] < 0.6
         assert all(0 < arm["of_limit"]["tpot_s"] < 1 for arm in found.values())
         # With every draft kept a step writes two tokens, and reads the LM head twice.
-        moved = step_bytes(reference.config, "pipo", StepLoad(context=length["prompt_tokens"]), weight_bytes=4)
+        moved = step_bytes(reference.config, "pipo", StepLoad(context=length["prompt_tokens"]), widths=FP32)
         limit = moved / results["limits_of"]["bandwidth"] / 2
         every = found["pipo@100%"]
         assert every["of_limit"]["tpot_s"] * every["tpot_s"]["median"] == pytest.approx(limit)
