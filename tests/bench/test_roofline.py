@@ -105,7 +105,14 @@ def test_what_80_gib_hold_of_the_4b(context: int, regular: int, drafting: int, c
 
 
 @pytest.mark.parametrize(
-    "limits", [(32, 8192, 2.24, 2.24), (64, 8192, 2.45, 2.30), (16, 32768, 2.55, 2.20), (64, 32768, 3.03, 2.27)]
+    "limits",
+    [
+        (32, 8192, 2.24, 2.24),
+        (64, 8192, 2.45, 2.30),
+        (16, 32768, 2.55, 2.20),
+        (64, 32768, 3.03, 2.27),
+        (256, 2048, 2.23, 1.71),
+    ],
 )
 def test_speed_ups_of_many_users_on_an_h200(limits: tuple[int, int, float, float]) -> None:
     """Of pairs with every draft kept, and of eagle with 3 drafts at the published acceptance."""
