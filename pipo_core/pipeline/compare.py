@@ -50,15 +50,22 @@ def read_results(path: Path) -> dict[str, Any]:
     file = path if path.is_file() else _find(path)
     results = read_object(file)
     kind = results.get("kind")
+    record = stage_record(file.parent) if file != path else {}
+    # A stage that began anew may have an earlier result beside it, and a calibration one of an evaluation.
+    if record and (record["state"] != "done" or (record.get("kind") == "calibrate" and file.name != PROFILE)):
+        raise _unfinished(file.parent, record.get("kind", "run"))
     if kind == "profile":
         return {**dump(read_profile(file)), "kind": "calibrate"}
-    unfinished = kind == UNFINISHED_KIND
-    if unfinished or (file != path and stage_record(file.parent).get("kind") == "calibrate"):
-        what = "bench" if unfinished else "calibration"
-        raise MissingInputError(f"{file.parent} holds a {what} that is not finished", hint="give its command again")
+    if kind == UNFINISHED_KIND:
+        raise _unfinished(file.parent, "bench")
     if kind not in _FIGURES:
         raise UsageError(f"{file} does not hold results of pipo eval, pipo bench or pipo calibrate")
     return results
+
+
+def _unfinished(folder: Path, what: str) -> MissingInputError:
+    message = f"{folder} holds a stage of pipo {what} that is not finished"
+    return MissingInputError(message, hint="give its command again")
 
 
 def _find(path: Path) -> Path:

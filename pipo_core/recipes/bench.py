@@ -138,9 +138,9 @@ class BenchRecipe(JobRecipe):
         users, memory = self.users, self.equal_memory
         rounds = {
             "trials": len(self.prompt_tokens) * self.rounds,
-            "throughput trials": len(self.concurrency) * self.concurrent_rounds,
-            "users' trials": len(users.context) * len(users.requests) * users.rounds if users else 0,
-            "equal-memory trials": len(memory.context) * memory.rounds if memory and memory.measured else 0,
+            "trials of throughput": len(self.concurrency) * self.concurrent_rounds,
+            "trials by users": len(users.context) * len(users.requests) * users.rounds if users else 0,
+            "trials at equal memory": len(memory.context) * memory.rounds if memory and memory.measured else 0,
         }
         decodings = sum(len(arm.decodings()) for arm in self.arms)
         return {table: number * decodings for table, number in rounds.items() if number}

@@ -203,9 +203,9 @@ def test_a_bench_that_ends_early_keeps_its_rows_and_the_next_one_measures_anew(
     assert [row["context"] for row in kept["equal_memory"]["computed"]] == [40, 400]
     assert [row["context"] for row in kept["equal_memory"]["measured"]] == [40]
     assert len(kept["raw_equal_memory"]) == 1
-    with pytest.raises(MissingInputError, match="holds a bench that is not finished"):
+    with pytest.raises(MissingInputError, match="holds a stage of pipo bench that is not finished"):
         read_results(tmp_path)
-    with pytest.raises(MissingInputError, match="holds a bench that is not finished"):
+    with pytest.raises(MissingInputError, match="holds a stage of pipo bench that is not finished"):
         read_results(file)
 
     rows: list[int] = []

@@ -101,7 +101,7 @@ def test_compare_shows_rows_and_what_differs(tmp_path: Path) -> None:
     write_json(tmp_path / "bench" / "unfinished.json", {"kind": "unfinished bench"})
     code, _, err = pipo("compare", str(tmp_path / "bench"), places[0])
     assert code == 3
-    assert "bench holds a bench that is not finished" in err
+    assert "bench holds a stage of pipo bench that is not finished" in err
 
 
 def test_eval_and_bench_run_recipes_of_ones_own(standard: Calls) -> None:

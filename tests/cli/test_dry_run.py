@@ -121,9 +121,9 @@ def test_dry_run_counts_the_trials_of_every_table(calls: Calls) -> None:
     work = json.loads(pipo("bench", "bench.yaml", arms, *tables, "--dry-run", "--json")[1])["work"]
     assert work == {
         "trials": 3 * 2 * (1 + 4),
-        "throughput trials": 3 * 2 * (1 + 5),
-        "users' trials": 3 * 3 * 2 * (1 + 2),
-        "equal-memory trials": 3 * 1 * (1 + 6),
+        "trials of throughput": 3 * 2 * (1 + 5),
+        "trials by users": 3 * 3 * 2 * (1 + 2),
+        "trials at equal memory": 3 * 1 * (1 + 6),
     }
     only = [
         "prompt_tokens=[]",
@@ -131,7 +131,7 @@ def test_dry_run_counts_the_trials_of_every_table(calls: Calls) -> None:
         "equal_memory={gib: 1, context: [8], measured: false}",
     ]
     work = json.loads(pipo("bench", "bench.yaml", *only, "--dry-run", "--json")[1])["work"]
-    assert work == {"users' trials": 4}
+    assert work == {"trials by users": 4}
 
 
 def test_dry_run_names_a_bad_row(calls: Calls) -> None:

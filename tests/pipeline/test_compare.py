@@ -160,9 +160,21 @@ def test_an_unfinished_calibration_is_no_evaluation(tmp_path: Path) -> None:
     write_stage_record(folder, {**record, "summary": None, "outputs": None})
     write_json(folder / "results.json", eval_results())
     (folder / "profile.json").unlink()
-    with pytest.raises(MissingInputError, match="holds a calibration that is not finished"):
+    with pytest.raises(MissingInputError, match="holds a stage of pipo calibrate that is not finished"):
         read_results(tmp_path / "one")
     assert read_results(folder / "results.json")["kind"] == "eval"  # named itself, it is what it is
+
+
+def test_a_stage_that_is_not_finished_is_refused_whatever_it_holds(tmp_path: Path) -> None:
+    empty: dict[str, Any] = dict.fromkeys(("message", "settings", "inputs", "files", "summary", "outputs"))
+    record = {"kind": "bench", **empty}
+    write_json(tmp_path / "results.json", bench_results())
+    for state in ("running", "failed", "interrupted"):
+        write_stage_record(tmp_path, {**record, "state": state})
+        with pytest.raises(MissingInputError, match="holds a stage of pipo bench that is not finished"):
+            read_results(tmp_path)
+    write_stage_record(tmp_path, {**record, "state": "done"})
+    assert read_results(tmp_path) == bench_results()
 
 
 def test_a_result_that_was_set_aside_is_not_counted(tmp_path: Path) -> None:
