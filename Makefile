@@ -11,7 +11,7 @@ QUIET_PIP := pip --disable-pip-version-check install -q
 TORCH_FROM := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test test-newest-transformers test-lowest test-sglang test-clients lint docs clean
+.PHONY: help demo test test-newest-transformers test-lowest test-sglang test-int8 test-clients lint docs clean
 
 help: ## say what the targets do
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 32
@@ -51,6 +51,14 @@ test-sglang: .venv/.installed-dev ## test pair models on stock SGLang, on a CPU,
 	$(SGLANG) -m $(QUIET_PIP) -r tests/sglang_cpu/requirements.txt "$(TORCH)"
 	OMP_NUM_THREADS=1 $(SGLANG) -m pytest -q tests/sglang_cpu $(SGLANG_TESTS)
 
+# Where torchao is installed, transformers prints two lines when a process ends, so it has an environment of its own.
+test-int8: INT8 := .venv-int8/bin/python
+test-int8: .venv/.installed-dev ## test matrices in 8 bits with torchao, in .venv-int8
+	$(PYTHON) -m venv .venv-int8
+	$(INT8) -m tools.layer .venv
+	$(INT8) -m $(QUIET_PIP) --no-deps "$$(grep '^torchao==' constraints.txt)"
+	OMP_NUM_THREADS=1 $(INT8) -m pytest -q tests/engine/test_quantisation.py
+
 test-clients: CLIENTS := .venv-clients/bin/python
 test-clients: .venv/.installed-dev ## test the servers with clients of other projects, in .venv-clients
 	$(PYTHON) -m venv .venv-clients
@@ -67,7 +75,7 @@ docs: .venv/.installed-demo ## write what docs/cli.md and docs/recipes.md take f
 	$(BIN)/python -m pipo_cli.reference
 
 clean: ## remove the environment, caches and build artefacts; outputs/ stays
-	rm -rf .venv .venv-newest .venv-lowest .venv-sglang .venv-clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest .venv-lowest .venv-sglang .venv-int8 .venv-clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find pipo_core pipo_cli tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(BIN)/python:

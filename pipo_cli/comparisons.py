@@ -71,7 +71,11 @@ def _read_options(
 ) -> Asked:
     words = [*([recipe] if recipe else []), *(overrides or ())]
     own = words.pop(0) if words and not is_change(words[0]) else None
-    return Asked(own, words, ckpt, method, list(tau or ()), out, dry_run)
+    taus = list(tau or ())
+    for index, one in enumerate(taus):
+        if one in taus[:index]:
+            raise UsageError(f"--tau: {one:g} is given twice")
+    return Asked(own, words, ckpt, method, taus, out, dry_run)
 
 
 def comparison(command: Callable[..., None]) -> Callable[..., None]:

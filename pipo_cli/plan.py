@@ -126,8 +126,7 @@ def _work(recipe: JobKind) -> Iterator[tuple[str, int | str]]:
     elif isinstance(recipe, CalibrateRecipe):
         yield from _calibration_work(recipe)
     elif isinstance(recipe, BenchRecipe):
-        rows = sum(len(arm.decodings()) for arm in recipe.arms)
-        yield "trials", rows * len(recipe.prompt_tokens) * (recipe.trials + recipe.warmup)
+        yield from recipe.trials_by_table().items()
         if recipe.training_tokens:
             yield "training passes", len(recipe.training_tokens) * 4 * (1 + recipe.training_trials)
 

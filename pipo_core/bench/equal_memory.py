@@ -7,7 +7,7 @@ the same memory, its own plan says how many requests fit, and as many are run to
 are counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
@@ -20,11 +20,11 @@ from pipo_core.bench.loads import LoadTrial, run_load
 from pipo_core.bench.roofline import Device, step_limit
 from pipo_core.bench.users import arm_figures, limit_of
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.traffic import kept_bytes, resident_weights
+from pipo_core.decode.traffic import kept_bytes, resident_bytes
 from pipo_core.engine.memory import GIB
 from pipo_core.engine.torch_engine import TorchEngine
 from pipo_core.errors import MachineError, UsageError
-from pipo_core.recipes.bench import BenchRecipe, EqualMemory
+from pipo_core.recipes.bench import WARMUP_ROUNDS, BenchRecipe, EqualMemory
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.reporting import Reporter
 
@@ -52,18 +52,17 @@ def measure_equal_memory(
     device: Device | None,
     open_engine: OpenEngine,
     reporter: Reporter,
-) -> tuple[list[Row], list[Row]]:
-    """Return, for each context and arm, the requests that the engine's plan lets run and their speed; and the trials.
+) -> Iterator[tuple[Row, list[Row]]]:
+    """Yield, context by context, the requests of each arm that the engine's plan lets run and their speed; the trials.
 
     Raises:
         MachineError: if not even one request fits.
         PipoError: if the requests do not run at once.
     """
-    rows: list[Row] = []
-    raw: list[Row] = []
     lengths = [Lengths(context, memory.new_tokens) for context in memory.context]
-    with reporter.progress("equal memory", len(lengths) * len(arms) * (memory.trials + 1), "trial") as bar:
+    with reporter.progress("equal memory", len(lengths) * len(arms) * memory.rounds, "trial") as bar:
         for length in lengths:
+            raw: list[Row] = []
             trials: dict[str, list[LoadTrial]] = {}
             limits: dict[str, float | None] = {}
             fits: dict[str, int] = {}
@@ -71,25 +70,25 @@ def measure_equal_memory(
                 given, requests = _filled(recipe, memory, arm, length, open_engine)
                 own = []
                 with closing(given.engine):
-                    for number in range(memory.trials + 1):  # the first one warms up
+                    for number in range(memory.rounds):
                         own.append(run_load(given, length, requests, number))
                         bar.advance(1, tokens_per_second=own[-1].tokens_per_second)
-                trials[arm.label], fits[arm.label] = own[1:], requests
-                limits[arm.label] = limit_of(given, own[1:], length.prompt + length.new // 2, requests, device)
+                counted = own[WARMUP_ROUNDS:]
+                trials[arm.label], fits[arm.label] = counted, requests
+                limits[arm.label] = limit_of(given, counted, length.prompt + length.new // 2, requests, device)
                 labels = {"context": length.prompt, "requests": requests, "label": arm.label}
-                raw += [{**labels, **trial._asdict()} for trial in own[1:]]
+                raw += [{**labels, **trial._asdict()} for trial in counted]
             base = next((arm.label for arm in arms if arm.name == recipe.baseline), None)
             found = [{"fit": fits[arm.label], **arm_figures(arm, trials, limits, base)} for arm in arms]
-            rows.append({"context": length.prompt, "arms": found})
-    return rows, raw
+            yield {"context": length.prompt, "arms": found}, raw
 
 
 def _computed(memory: EqualMemory, arm: OpenArm, context: int, device: Device | None) -> Row:
-    config, decoding, width = _shape(arm), arm.decoding, arm.engine.reports.weight_bytes
+    config, decoding, widths = _shape(arm), arm.decoding, arm.engine.reports.widths
     left = _left(memory, arm)
-    kept = kept_bytes(config, decoding.method, context, weight_bytes=width)
+    kept = kept_bytes(config, decoding.method, context, widths=widths)
     copies = decoding.drafts_per_step if decoding.spec.verified else 0
-    copied = kept_bytes(config, decoding.method, context, state_copies=copies, weight_bytes=width)
+    copied = kept_bytes(config, decoding.method, context, state_copies=copies, widths=widths)
     fit = int(left // kept)
     share = 1.0 if decoding.acceptance is None else decoding.acceptance
     tokens = 1 + decoding.drafts_per_step * share
@@ -102,7 +101,7 @@ def _computed(memory: EqualMemory, arm: OpenArm, context: int, device: Device | 
     )
     speed = None
     if device is not None and fit:
-        speed = fit * tokens / step_limit(config, decoding.method, device, load, weight_bytes=width)
+        speed = fit * tokens / step_limit(config, decoding.method, device, load, widths=widths)
     return {
         "arm": arm.name,
         "label": arm.label,
@@ -121,7 +120,7 @@ def _left(memory: EqualMemory, arm: OpenArm) -> float:
     Raises:
         MachineError: if none are left.
     """
-    weights = resident_weights(_shape(arm), arm.decoding.method) * arm.engine.reports.weight_bytes
+    weights = resident_bytes(_shape(arm), arm.decoding.method, widths=arm.engine.reports.widths)
     left = memory.gib * GIB - weights
     if left <= 0:
         raise MachineError(

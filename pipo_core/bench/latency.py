@@ -10,10 +10,10 @@ Definitions, for one request at a time (batch 1) and real tokens only (no PADs):
 In each round every arm answers the same prompt with the same seed; a server's prompts begin with a number of their own,
 because it may keep what it has read. Arms take turns in going first, so that a machine that becomes slower or faster
 during the run favours none of them. The results contain every trial. A bench that was stopped starts again from the
-beginning, because timings of two sessions are not comparable.
+beginning, because timings of two sessions are not comparable; what it had measured stays (`pipo_core.bench.keeping`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipo_core.bench.arms import OpenArm
@@ -32,8 +32,8 @@ TIMES = ("ttft_s", "tpot_s")
 
 def measure_latency(
     recipe: BenchRecipe, arms: Sequence[OpenArm], device: Device | None, reporter: Reporter
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return every arm's figures for each prompt length, and the single trials.
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Yield every arm's figures at one prompt length, and the single trials in the order in which they ran.
 
     Args:
         recipe: prompt lengths and numbers of tokens, rounds and warm-up rounds.
@@ -44,14 +44,17 @@ def measure_latency(
     Raises:
         PipoError: if an engine fails, or does not give exactly the answers that are asked for.
     """
-    if not recipe.prompt_tokens:
-        return [], []
-    trials = _run_trials(recipe, arms, reporter)
-    rows = [
-        {"prompt_tokens": length, "arms": _arm_figures(recipe, arms, trials, length, device)}
-        for length in recipe.prompt_tokens
-    ]
-    return rows, trials
+    with reporter.progress("bench", len(recipe.prompt_tokens) * recipe.rounds * len(arms), "trial") as bar:
+        for length in recipe.prompt_tokens:
+            trials = []
+            for number in range(recipe.rounds):
+                first = number % len(arms)
+                for place, arm in enumerate([*arms[first:], *arms[:first]]):
+                    completion = _answer_alone(recipe, arm, length, number)
+                    bar.advance(1, ttft_ms=1e3 * completion.ttft_s, tpot_ms=1e3 * tpot(completion))
+                    if number >= recipe.warmup:
+                        trials.append(_trial_record(completion, arm, length, number - recipe.warmup, place))
+            yield {"prompt_tokens": length, "arms": _arm_figures(recipe, arms, trials, length, device)}, trials
 
 
 def tpot(completion: Completion) -> float:
@@ -89,22 +92,6 @@ def check_latency(recipe: BenchRecipe) -> None:
             )
 
 
-def _run_trials(recipe: BenchRecipe, arms: Sequence[OpenArm], reporter: Reporter) -> list[dict[str, Any]]:
-    """Run warm-up and measured rounds; return the measured trials in the order in which they ran."""
-    rounds = recipe.warmup + recipe.trials
-    trials = []
-    with reporter.progress("bench", len(recipe.prompt_tokens) * rounds * len(arms), "trial") as bar:
-        for length in recipe.prompt_tokens:
-            for number in range(rounds):
-                first = number % len(arms)
-                for place, arm in enumerate([*arms[first:], *arms[:first]]):
-                    completion = _answer_alone(recipe, arm, length, number)
-                    bar.advance(1, ttft_ms=1e3 * completion.ttft_s, tpot_ms=1e3 * tpot(completion))
-                    if number >= recipe.warmup:
-                        trials.append(_trial_record(completion, arm, length, number - recipe.warmup, place))
-    return trials
-
-
 def _answer_alone(recipe: BenchRecipe, arm: OpenArm, length: int, number: int) -> Completion:
     """Return the arm's answer to the prompt of round ``number``, written with no other request beside it.
 
@@ -140,10 +127,8 @@ def _arm_figures(
     length: int,
     device: Device | None,
 ) -> list[dict[str, Any]]:
-    """Return every arm's figures at one prompt length, from the trials of all lengths."""
-    by_label = {
-        arm.label: [t for t in trials if t["label"] == arm.label and t["prompt_tokens"] == length] for arm in arms
-    }
+    """Return every arm's figures at one prompt length, from its trials."""
+    by_label = {arm.label: [trial for trial in trials if trial["label"] == arm.label] for arm in arms}
     reference = next((by_label[arm.label] for arm in arms if arm.name == recipe.baseline), None)
     return [
         {
@@ -209,10 +194,7 @@ def _shares_of_limits(
                 drafts=decoding.drafts_per_step,
                 draft_vocab=decoding.draft_vocab,
             ),
-            weight_bytes=arm.engine.reports.weight_bytes,
+            widths=arm.engine.reports.widths,
         ),
     }
-    return {
-        name: None if limit is None else limit / quartiles([trial[name] for trial in trials])["median"]
-        for name, limit in limits.items()
-    }
+    return {name: limit / quartiles([trial[name] for trial in trials])["median"] for name, limit in limits.items()}

@@ -1,12 +1,16 @@
 """Hardware limits of the time per token and of the time to the first token, computed from shapes alone.
 
-A decode step must read each weight that it uses once, and the keys, values and states of each sequence; the memory's
-bandwidth limits it, and for many sequences or verified positions the peak of the arithmetic units. A prefill must do
-its multiplications; the peak limits it. The limit over a measured time tells how much can still be gained. Only the
-network's bytes and operations count. Sampling, launches and synchronisations do not, so the figures are lower bounds of
-the time.
+A decode step has two parts (`pipo_core.decode.traffic`): products with weights, and what is read of the sequences'
+caches. Layer by layer one waits for the other, so their times add up. Each part takes as long as the memory needs for
+its bytes or the arithmetic units for its operations, whichever is longer (the roofline of Williams et al., 2009)::
 
-The bytes and operations of a step are those of `pipo_core.decode.traffic`.
+    step ≥ Σ_part max(bytes / bandwidth, operations / peak)
+
+For few sequences the weights' bytes count; for many sequences or verified positions their products do, while keys and
+values go on counting by their bytes. A prefill must do its multiplications; the peak limits it. The limit over a
+measured time tells how much can still be gained. Only the network's bytes and operations count. Sampling, launches and
+synchronisations do not, so the figures are lower bounds of the time. An engine that reads caches for some sequences
+while it multiplies for others would need less.
 """
 
 import re
@@ -15,23 +19,23 @@ from dataclasses import dataclass
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.traffic import step_bytes, step_operations
-from pipo_core.model.sizes import model_sizes
+from pipo_core.decode.traffic import step_parts
+from pipo_core.model.sizes import BF16, Widths, model_sizes
 from pipo_core.recipes.methods import METHODS, MethodName
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device's peaks: bytes per second from its memory, and dense bf16 operations per second (0: not known)."""
+    """A device's peaks: bytes per second from its memory, and dense operations per second (of a GPU in bf16)."""
 
     name: str
     bandwidth: float
     flops: float
 
     @property
-    def balance(self) -> float | None:
-        """Operations for each byte at which arithmetic and memory are equally busy; None if the peak is not known."""
-        return self.flops / self.bandwidth if self.flops else None
+    def balance(self) -> float:
+        """Operations for each byte at which arithmetic and memory are equally busy."""
+        return self.flops / self.bandwidth
 
 
 DEVICES = {
@@ -62,11 +66,11 @@ def known_device(name: str) -> Device | None:
 
 
 def step_limit(
-    config: Qwen3_5TextConfig, method: MethodName, device: Device, load: StepLoad, *, weight_bytes: int = 2
+    config: Qwen3_5TextConfig, method: MethodName, device: Device, load: StepLoad, *, widths: Widths = BF16
 ) -> float:
-    """Return the least seconds of a decode step: the longer of moving its bytes and doing its operations."""
-    moving = step_bytes(config, method, load, weight_bytes=weight_bytes) / device.bandwidth
-    return max(moving, step_operations(config, method, load) / device.flops) if device.flops else moving
+    """Return the least seconds of a decode step (equation in the module's docstring)."""
+    parts = step_parts(config, method, load, widths=widths)
+    return sum(max(part.bytes / device.bandwidth, part.operations / device.flops) for part in parts)
 
 
 def tpot_limit(
@@ -76,10 +80,10 @@ def tpot_limit(
     tokens_per_step: float,
     load: StepLoad,
     *,
-    weight_bytes: int = 2,
+    widths: Widths = BF16,
 ) -> float:
     """Return the least seconds per real token of each sequence, if a step writes ``tokens_per_step`` on average."""
-    return step_limit(config, method, device, load, weight_bytes=weight_bytes) / tokens_per_step
+    return step_limit(config, method, device, load, widths=widths) / tokens_per_step
 
 
 def prefill_flops(config: Qwen3_5TextConfig, method: MethodName, tokens: int) -> float:
@@ -104,6 +108,6 @@ def prefill_flops(config: Qwen3_5TextConfig, method: MethodName, tokens: int) ->
     return flops
 
 
-def ttft_limit(config: Qwen3_5TextConfig, method: MethodName, device: Device, tokens: int) -> float | None:
-    """Return the least seconds to the end of the first step; None if the device's arithmetic is not known."""
-    return prefill_flops(config, method, tokens) / device.flops if device.flops else None
+def ttft_limit(config: Qwen3_5TextConfig, method: MethodName, device: Device, tokens: int) -> float:
+    """Return the least seconds to the end of the first step."""
+    return prefill_flops(config, method, tokens) / device.flops

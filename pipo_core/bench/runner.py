@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.arms import OpenEngine, open_arms
+from pipo_core.bench.arms import OpenArm, OpenEngine, open_arms
 from pipo_core.bench.asked import Lengths, check_lengths
-from pipo_core.bench.bandwidth import read_bandwidth
+from pipo_core.bench.cpu_peaks import measure_cpu
 from pipo_core.bench.equal_memory import compute_equal_memory, measure_equal_memory
+from pipo_core.bench.keeping import growing_results
 from pipo_core.bench.latency import check_latency, measure_latency
 from pipo_core.bench.lossless import prove_arms
 from pipo_core.bench.roofline import Device, known_device
@@ -23,13 +24,11 @@ from pipo_core.bench.users import measure_users
 from pipo_core.engine import Engines, Reports, check_engine
 from pipo_core.engine.torch_opening import prepare
 from pipo_core.errors import UsageError
-from pipo_core.files import write_json
 from pipo_core.machine import clocks, machine, versions
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import Sampling, TorchSettings
 from pipo_core.reporting import Reporter, SilentReporter
 
-RESULTS = "results.json"
 DEFINITIONS = {
     "ttft_s": "seconds from the request to the end of the first step (one or more real tokens); of a server to its "
     "arrival, or to that of the first text if it reports no steps; under load since all were asked together",
@@ -56,6 +55,8 @@ def run_bench(
 ) -> dict[str, Any]:
     """Measure and write `out/results.json`; return its content without the single trials.
 
+    Until all is measured, what was measured so far is in `out/unfinished.json`.
+
     Args:
         recipe: the settings, with paths on this disk in place of names.
         out: the stage's folder, which exists.
@@ -79,30 +80,10 @@ def run_bench(
     name = reports.device or "unknown"
     device = None
     if reports.config is not None:
-        on_cpu = name == "cpu"
-        device = Device("this CPU, read bandwidth as measured", read_bandwidth(), 0.0) if on_cpu else known_device(name)
+        device = measure_cpu() if name == "cpu" else known_device(name)
     if recipe.servers():
         name = "servers" if reports.device is None else f"{name} and servers"
-    memory = recipe.equal_memory
-    equal: dict[str, Any] | None = None
-    users: list[dict[str, Any]] = []
-    of_users: list[dict[str, Any]] = []
-    of_memory: list[dict[str, Any]] = []
-    try:
-        check_lengths(arms, _asked_lengths(recipe))
-        lossless = prove_arms(recipe, arms, open_engine, reporter)
-        if memory is not None:
-            equal = {"gib": memory.gib, "computed": compute_equal_memory(memory, arms, device), "measured": []}
-        lengths, trials = measure_latency(recipe, arms, device, reporter)
-        throughput, concurrent = measure_throughput(recipe, arms, reporter) if recipe.concurrency else ([], [])
-        if recipe.users is not None:
-            users, of_users = measure_users(recipe, recipe.users, arms, device, reporter)
-        if memory is not None and equal is not None and memory.measured:
-            equal["measured"], of_memory = measure_equal_memory(recipe, memory, arms, device, open_engine, reporter)
-    finally:
-        for arm in arms:
-            arm.engine.close()
-    results: dict[str, Any] = {
+    about: dict[str, Any] = {
         "kind": "bench",
         "batch": 1,
         "weights": recipe.random_weights or "checkpoints",
@@ -113,27 +94,76 @@ def run_bench(
         "sampling": Sampling().model_dump(mode="json"),
         "definitions": DEFINITIONS,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "machine": {**machine(), "device": name, "threads": torch.get_num_threads(), "clocks": clocks()},
+        "machine": {**machine(), "device": name, "threads": torch.get_num_threads(), "clocks": []},
         "limits_of": None if device is None else {**asdict(device), "balance": device.balance},
         "versions": versions(),
-        "lossless": lossless,
-        "lengths": lengths,
-        "throughput": throughput,
-        "users": users,
-        "equal_memory": equal,
-        "training": [],
+        "loads": _loads(recipe),
     }
-    raw = {"raw": trials, "raw_throughput": concurrent, "raw_users": of_users, "raw_equal_memory": of_memory}
-    write_json(out / RESULTS, {**results, **raw})
-    if recipe.training_tokens:
-        arms.clear()  # training passes run in other processes, which need the memory
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        for row in _measure_training_passes(recipe, reports.config, reporter):
-            results["training"].append(row)
-            write_json(out / RESULTS, {**results, **raw})
-    return results
+    memory = recipe.equal_memory
+    try:
+        check_lengths(arms, _asked_lengths(recipe))
+        about["lossless"] = prove_arms(recipe, arms, open_engine, reporter)
+        about["equal_memory"] = None
+        if memory is not None:
+            computed = compute_equal_memory(memory, arms, device)
+            about["equal_memory"] = {"gib": memory.gib, "computed": computed, "measured": []}
+        with growing_results(out, about, reporter) as found:
+            for table, (row, trials) in _measure_tables(recipe, arms, device, open_engine, reporter):
+                found.add(table, row, trials)
+            found.results["machine"]["clocks"] = clocks()
+            if recipe.training_tokens:
+                _close(arms)  # training passes run in other processes, which need the memory
+                for row in _measure_training_passes(recipe, reports.config, reporter):
+                    found.add("training", row)
+    finally:
+        _close(arms)
+    return found.results
+
+
+def _measure_tables(
+    recipe: BenchRecipe,
+    arms: Sequence[OpenArm],
+    device: Device | None,
+    open_engine: OpenEngine,
+    reporter: Reporter,
+) -> Iterator[tuple[str, tuple[dict[str, Any], list[dict[str, Any]]]]]:
+    """Yield each row that the arms' engines measure, with the key of its table before it and its trials behind."""
+    if recipe.prompt_tokens:
+        yield from (("lengths", row) for row in measure_latency(recipe, arms, device, reporter))
+    if recipe.concurrency:
+        yield from (("throughput", row) for row in measure_throughput(recipe, arms, reporter))
+    if recipe.users is not None:
+        yield from (("users", row) for row in measure_users(recipe, recipe.users, arms, device, reporter))
+    memory = recipe.equal_memory
+    if memory is not None and memory.measured:
+        rows = measure_equal_memory(recipe, memory, arms, device, open_engine, reporter)
+        yield from (("equal_memory", row) for row in rows)
+
+
+def _close(arms: list[OpenArm]) -> None:
+    """Close the arms' engines and forget them, so that their memory is free."""
+    while arms:
+        arms.pop().engine.close()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _loads(recipe: BenchRecipe) -> dict[str, dict[str, Any]]:
+    """Return what the tables beside the first one were asked for, besides what stands in their rows."""
+    asked = {"new_tokens", "trials"}
+    found = {
+        "users": recipe.users and recipe.users.model_dump(include=asked),
+        "equal_memory": recipe.equal_memory and recipe.equal_memory.model_dump(include=asked),
+        "throughput": recipe.concurrency
+        and {
+            "prompt_tokens": recipe.concurrent_prompt_tokens,
+            "new_tokens": recipe.concurrent_new_tokens,
+            "trials": recipe.concurrent_trials,
+        },
+        "training": recipe.training_tokens and {"trials": recipe.training_trials},
+    }
+    return {table: settings for table, settings in found.items() if settings}
 
 
 def _asked_lengths(recipe: BenchRecipe) -> list[Lengths]:

@@ -7,37 +7,39 @@ after it, and to the end, all from the moment in which the requests were asked t
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipo_core.bench.arms import OpenArm
 from pipo_core.bench.asked import Lengths, make_request, stream, tokens_after_first
 from pipo_core.bench.summaries import quartiles
 from pipo_core.engine import Completion
-from pipo_core.recipes.bench import BenchRecipe
+from pipo_core.recipes.bench import WARMUP_ROUNDS, BenchRecipe
 from pipo_core.reporting import Reporter
 
-_WARMUP_ROUNDS = 1
-"""Rounds whose trials are not counted."""
 _TIMES = ("ttft_s", "tpot_s", "time_s")
 
 
 def measure_throughput(
     recipe: BenchRecipe, arms: Sequence[OpenArm], reporter: Reporter
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return every arm's figures for each number of concurrent requests, and the single trials."""
-    trials: list[dict[str, Any]] = []
-    rounds = _WARMUP_ROUNDS + recipe.concurrent_trials
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Yield every arm's figures at one number of concurrent requests, and the single trials, number by number.
+
+    Raises:
+        PipoError: if an engine fails, or does not give exactly the answers that are asked for.
+    """
+    rounds = recipe.concurrent_rounds
     with reporter.progress("throughput", len(recipe.concurrency) * rounds * len(arms), "trial") as bar:
         for requests in recipe.concurrency:
+            trials: list[dict[str, Any]] = []
             for number in range(rounds):
                 first = number % len(arms)
                 for arm in [*arms[first:], *arms[:first]]:
                     trial = _answer_together(recipe, arm, requests, number)
                     bar.advance(1, tokens_per_second=trial["tokens"] / trial["seconds"])
-                    if number >= _WARMUP_ROUNDS:
-                        trials.append({"round": number - _WARMUP_ROUNDS, **trial})
-    return [_arm_speeds(recipe, arms, trials, requests) for requests in recipe.concurrency], trials
+                    if number >= WARMUP_ROUNDS:
+                        trials.append({"round": number - WARMUP_ROUNDS, **trial})
+            yield {"requests": requests, "arms": _arm_speeds(recipe, arms, trials)}, trials
 
 
 def _answer_together(recipe: BenchRecipe, arm: OpenArm, requests: int, number: int) -> dict[str, Any]:
@@ -79,21 +81,17 @@ def _total(counts: Sequence[int | None]) -> int | None:
 
 
 def _arm_speeds(
-    recipe: BenchRecipe, arms: Sequence[OpenArm], trials: Sequence[dict[str, Any]], requests: int
-) -> dict[str, Any]:
+    recipe: BenchRecipe, arms: Sequence[OpenArm], trials: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return every arm's tokens per second, times of a request and speed-up at one number of concurrent requests."""
-    speeds = {
-        arm.label: [trial["tokens"] / trial["seconds"] for trial in trials if _is_of(trial, arm, requests)]
-        for arm in arms
-    }
+    by_label = {arm.label: [trial for trial in trials if trial["label"] == arm.label] for arm in arms}
+    speeds = {label: [trial["tokens"] / trial["seconds"] for trial in own] for label, own in by_label.items()}
     base = next((speeds[arm.label] for arm in arms if arm.name == recipe.baseline), None)
     found = []
     for arm in arms:
         own = speeds[arm.label]
         ratio = None if base is None else quartiles([mine / theirs for mine, theirs in zip(own, base, strict=True)])
-        of_requests = {
-            name: [t for trial in trials if _is_of(trial, arm, requests) for t in trial[name]] for name in _TIMES
-        }
+        of_requests = {name: [t for trial in by_label[arm.label] for t in trial[name]] for name in _TIMES}
         found.append(
             {
                 "label": arm.label,
@@ -103,8 +101,4 @@ def _arm_speeds(
                 **{name: quartiles(times) if times else None for name, times in of_requests.items()},
             }
         )
-    return {"requests": requests, "arms": found}
-
-
-def _is_of(trial: Mapping[str, Any], arm: OpenArm, requests: int) -> bool:
-    return bool(trial["label"] == arm.label and trial["requests"] == requests)
+    return found

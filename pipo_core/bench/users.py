@@ -5,7 +5,7 @@ the one that the hardware's limits give (`pipo_core.bench.roofline`), so that a 
 entered.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipo_core.bench.arms import OpenArm
@@ -14,44 +14,38 @@ from pipo_core.bench.loads import LoadTrial, run_load
 from pipo_core.bench.roofline import Device, step_limit
 from pipo_core.bench.summaries import quartiles
 from pipo_core.decode.method import StepLoad
-from pipo_core.recipes.bench import BenchRecipe, Users
+from pipo_core.recipes.bench import WARMUP_ROUNDS, BenchRecipe, Users
 from pipo_core.reporting import Reporter
-
-_WARMUP_ROUNDS = 1
-"""Rounds of each load that are not counted: kernels compile, buffers grow."""
 
 Row = dict[str, Any]
 
 
 def measure_users(
     recipe: BenchRecipe, users: Users, arms: Sequence[OpenArm], device: Device | None, reporter: Reporter
-) -> tuple[list[Row], list[Row]]:
-    """Return every arm's figures for each context and number of requests, and the single trials.
+) -> Iterator[tuple[Row, list[Row]]]:
+    """Yield every arm's figures at one context and number of requests, and the single trials, load by load.
 
     Raises:
         PipoError: if an engine fails, or the requests of a load do not run at once.
     """
-    rows: list[Row] = []
-    raw: list[Row] = []
-    rounds = _WARMUP_ROUNDS + users.trials
     loads = [(context, requests) for context in users.context for requests in users.requests]
-    with reporter.progress("users", len(loads) * rounds * len(arms), "trial") as bar:
+    with reporter.progress("users", len(loads) * users.rounds * len(arms), "trial") as bar:
         for context, requests in loads:
             trials: dict[str, list[LoadTrial]] = {arm.label: [] for arm in arms}
-            for number in range(rounds):
+            raw: list[Row] = []
+            for number in range(users.rounds):
                 first = number % len(arms)
                 for arm in [*arms[first:], *arms[:first]]:
                     trial = run_load(arm, Lengths(context, users.new_tokens), requests, number)
                     bar.advance(1, tokens_per_second=trial.tokens_per_second)
-                    if number >= _WARMUP_ROUNDS:
+                    if number >= WARMUP_ROUNDS:
                         trials[arm.label].append(trial)
                         raw.append({"context": context, "requests": requests, "label": arm.label, **trial._asdict()})
             mean_context = context + users.new_tokens // 2
             limits = {arm.label: limit_of(arm, trials[arm.label], mean_context, requests, device) for arm in arms}
             base = next((arm.label for arm in arms if arm.name == recipe.baseline), None)
             found = [arm_figures(arm, trials, limits, base) for arm in arms]
-            rows.append({"context": context, "requests": requests, "arms": found})
-    return rows, raw
+            yield {"context": context, "requests": requests, "arms": found}, raw
 
 
 def limit_of(
@@ -73,7 +67,7 @@ def limit_of(
         drafts=drafts,
         draft_vocab=decoding.draft_vocab,
     )
-    seconds = step_limit(config, decoding.method, device, load, weight_bytes=arm.engine.reports.weight_bytes)
+    seconds = step_limit(config, decoding.method, device, load, widths=arm.engine.reports.widths)
     return requests * tokens / seconds
 
 

@@ -17,10 +17,8 @@ from pipo_core.files import write_record
 from pipo_core.recipes.base import dump
 from pipo_core.recipes.calibrate import CalibrateRecipe
 from pipo_core.recipes.methods import Decoding
-from pipo_core.recipes.profile import Cost, Interval, Load, Profile, Setting, recommended
+from pipo_core.recipes.profile import PROFILE, Cost, Interval, Load, Profile, Setting, recommended
 from pipo_core.reporting import Reporter, SilentReporter
-
-PROFILE = "profile.json"
 
 Arms = list[tuple[str, Decoding]]
 

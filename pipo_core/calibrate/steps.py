@@ -59,8 +59,8 @@ def measure_steps(
             for arm in arms:
                 opened.callback(arm.engine.close)
         for requests in wanted:
-            found, trials = measure_users(recipe.bench(), recipe.users([requests]), arms, None, reporter)
-            rows.append({**found[0], "trials": trials})
+            [(row, trials)] = measure_users(recipe.bench(), recipe.users([requests]), arms, None, reporter)
+            rows.append({**row, "trials": trials})
             write_record(file, {"machine": dump(here), "loads": rows})
     _warn_if_busy(rows, reporter)
     return {

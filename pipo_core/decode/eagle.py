@@ -137,15 +137,20 @@ class EagleMethod(Method[EagleState]):
     @override
     @classmethod
     def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return ``(n+1)·(layers + head + A·context) + n·head + (n + n·a)·(mtp + A_mtp·context)``.
+        """Return ``(n+1)·(layers + head) + n·head + (n + n·a)·mtp``.
 
         The first is for the verified positions. The MTP block runs for ``n`` drafts, and once more for the share ``a``
         of them that was accepted, whose entries then stem from the backbone.
         """
         n = load.drafts
-        verified = sizes.layers + sizes.head + sizes.attention * load.context
-        drafted = sizes.mtp + sizes.attention_mtp * load.context
-        return (n + 1) * verified + n * sizes.head + n * (1 + load.acceptance) * drafted
+        return (n + 1) * (sizes.layers + sizes.head) + n * sizes.head + n * (1 + load.acceptance) * sizes.mtp
+
+    @override
+    @classmethod
+    def step_attention(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``(n+1)·A·context + (n + n·a)·A_mtp·context``, as many positions as have products with weights."""
+        n = load.drafts
+        return ((n + 1) * sizes.attention + n * (1 + load.acceptance) * sizes.attention_mtp) * load.context
 
     @override
     @classmethod

@@ -227,7 +227,12 @@ class Method(ABC, Generic[StateT]):
     @classmethod
     @abstractmethod
     def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return the least multiplications of a step for one sequence: with weights, keys and values."""
+        """Return the least multiplications of a step with weights, for one sequence."""
+
+    @classmethod
+    @abstractmethod
+    def step_attention(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return the least multiplications of a step with keys and values, for one sequence."""
 
     @classmethod
     @abstractmethod

@@ -94,8 +94,14 @@ class MTPMethod(Method[MTPState]):
     @override
     @classmethod
     def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return ``2·(layers + mtp + head) + 2·(A + A_mtp)·context``: two positions."""
-        return 2 * (sizes.layers + sizes.mtp + sizes.head + (sizes.attention + sizes.attention_mtp) * load.context)
+        """Return ``2·(layers + mtp + head)``: two positions."""
+        return 2 * (sizes.layers + sizes.mtp + sizes.head)
+
+    @override
+    @classmethod
+    def step_attention(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``2·(A + A_mtp)·context``: two positions."""
+        return 2 * (sizes.attention + sizes.attention_mtp) * load.context
 
     @override
     @classmethod

@@ -182,9 +182,14 @@ class PairMethod(Method[PairState]):
     @override
     @classmethod
     def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return each weight that a step reads, once, plus ``(A + A_mtp) · context/2``."""
-        weights = cls.step_weights(sizes, replace(load, batch=1))
-        return weights + (sizes.attention + sizes.attention_mtp) * load.context / 2
+        """Return each weight that a step reads, once."""
+        return cls.step_weights(sizes, replace(load, batch=1))
+
+    @override
+    @classmethod
+    def step_attention(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``(A + A_mtp) · context/2``."""
+        return (sizes.attention + sizes.attention_mtp) * load.context / 2
 
     @override
     @classmethod

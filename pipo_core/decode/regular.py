@@ -63,8 +63,14 @@ class RegularMethod(Method[RegularState]):
     @override
     @classmethod
     def step_products(cls, sizes: ModelSizes, load: StepLoad) -> float:
-        """Return ``layers + head + A·context``."""
-        return sizes.layers + sizes.head + sizes.attention * load.context
+        """Return ``layers + head``."""
+        return sizes.layers + sizes.head
+
+    @override
+    @classmethod
+    def step_attention(cls, sizes: ModelSizes, load: StepLoad) -> float:
+        """Return ``A·context``."""
+        return sizes.attention * load.context
 
     @override
     @classmethod

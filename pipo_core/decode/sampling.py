@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from pipo_core.decode.biases import Biases
+from pipo_core.decode.draws import Cuts, draw_from_all, draw_from_likeliest
 from pipo_core.decode.grammars import Grammar, Grammars
 from pipo_core.decode.token_scores import StepScores, TokenScore, widest
 from pipo_core.errors import UsageError
@@ -72,6 +73,11 @@ class SamplingParams:
     def penalises(self) -> bool:
         """Whether any penalty is on."""
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every token can be sampled."""
+        return self.top_k == 0 and self.top_p == 1.0 and self.min_p == 0.0
 
 
 @dataclass
@@ -183,21 +189,15 @@ class Sampler:
             self.broken[indices] |= broken
         if self._all_greedy:
             return greedy
-        widest = min(self._widest, scores.shape[1])
         settings = self._table if indices is None else self._table[indices]
-        temperature, top_p, top_k, min_p = settings[:, 0:1], settings[:, 1:2], settings[:, 2:3], settings[:, 6:7]
-        top, ids = scores.topk(widest, dim=-1)
-        scaled = top / temperature.clamp(min=1e-6)
-        scaled = scaled.masked_fill(torch.arange(widest, device=scores.device) >= top_k, -torch.inf)
-        probabilities = scaled.softmax(dim=-1)
-        mass_before = probabilities.cumsum(dim=-1) - probabilities
-        left_out = (mass_before >= top_p) | (probabilities < min_p * probabilities[:, :1])
-        probabilities = probabilities.masked_fill(left_out, 0.0)
-        cumulative = probabilities.cumsum(dim=-1)
-        threshold = self.noise(place, indices, ahead) * cumulative[:, -1:]
-        index = (cumulative <= threshold).sum(dim=-1, keepdim=True).clamp(max=widest - 1)
-        sampled = ids.gather(1, index).squeeze(1)
-        return torch.where(temperature.squeeze(1) == 0, greedy, sampled)
+        cuts = Cuts(settings[:, 0:1], settings[:, 1:2], settings[:, 2:3], settings[:, 6:7])
+        noise = self.noise(place, indices, ahead)
+        sampled = draw_from_all(scores, cuts.temperature, noise) if self._any_whole else greedy
+        if self._widest is not None:
+            widest = min(self._widest, scores.shape[1])
+            drawn = draw_from_likeliest(scores, cuts, noise, widest)
+            sampled = torch.where(settings[:, 7] > 0, sampled, drawn) if self._any_whole else drawn
+        return torch.where(cuts.temperature.squeeze(1) == 0, greedy, sampled)
 
     def count(self, tokens: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
         """Count output tokens ``[B]`` for the penalties, of the sequences that wrote one, ``[B]``; None: of all."""
@@ -243,10 +243,12 @@ class Sampler:
     def _collect(self) -> None:
         """Gather the sequences' parameters into tensors; called when sequences change, not every step."""
         params = self._params
-        widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in params if p.temperature > 0]
-        self._all_greedy = not widths
+        sampled = [p for p in params if p.temperature > 0]
+        widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in sampled if not p.keeps_all]
+        self._all_greedy = not sampled
+        self._any_whole = len(widths) < len(sampled)
         self._logprobs = widest([p.logprobs for p in params])
-        self._widest = max(widths, default=1)
+        self._widest = max(widths, default=None)
         self._repetition = any(p.repetition_penalty != 1.0 for p in params)
         self._frequency = any(p.frequency_penalty for p in params)
         table = [
@@ -258,10 +260,11 @@ class Sampler:
                 p.frequency_penalty,
                 p.repetition_penalty,
                 p.min_p,
+                p.keeps_all,
             )
             for p in params
         ]
-        self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 7)
+        self._table = torch.tensor(table, dtype=torch.float32, device=self._device).reshape(-1, 8)
         self._seeds = np.array([p.seed % 2**64 for p in params], dtype=np.uint64)
 
     def _penalised(

@@ -5,6 +5,7 @@ Requests of one prompt that follow each other start together, because the prompt
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -16,6 +17,31 @@ from pipo_core.errors import UsageError
 
 _SHARE = 4
 """Requests start when a quarter of the batch is free: prefilling one at a time would starve the running ones."""
+
+
+@dataclass
+class _Load:
+    """What the memory of sequences depends on, those that run and new ones: kept as each one is added.
+
+    Attributes:
+        running: sequences that run.
+        longest: positions that the longest sequence may reach.
+        new: sequences that are being read or start.
+        widest: positions of the longest of their prompts.
+        prompts: the different ones.
+    """
+
+    running: int
+    longest: int
+    new: int = 0
+    widest: int = 0
+    prompts: set[tuple[int, ...]] = field(default_factory=set)
+
+    def add(self, request: Request, positions: int, longest: int) -> None:
+        """Add a new sequence, whose prompt fills ``positions`` and which may reach ``longest``."""
+        self.new += 1
+        self.longest, self.widest = max(self.longest, longest), max(self.widest, positions)
+        self.prompts.add(request.prompt_ids)
 
 
 class Admission:
@@ -110,15 +136,19 @@ class Admission:
         group: list[Request] = []
         prompts: set[tuple[int, ...]] = set()
         widest = 0
+        load = _Load(len(running), max(map(self.max_positions, running), default=0))
+        for request in reading:  # they have not joined the running ones yet
+            load.add(request, self._positions(request), self.max_positions(request))
         for request in islice(self.waiting, free):
             widest = max(widest, self._positions(request))
             prompts.add(request.prompt_ids)
+            load.add(request, self._positions(request), self.max_positions(request))
             if len(prompts) > 1 and len(prompts) * widest > self._chunk:
                 self._filling = True  # the next group starts as soon as the running sequences have had their step
                 break
             if self.is_long(request) and reading:
                 break
-            if not self._fits([*group, request], running, reading, cache):
+            if not self._fits(load, cache):
                 break
             group.append(request)
         for _ in group:
@@ -144,22 +174,13 @@ class Admission:
             held=0, sequences=1, longest=longest, new=1, read=1, prompt=block
         )
 
-    def _fits(
-        self,
-        new: Sequence[Request],
-        running: Sequence[Request],
-        reading: Sequence[Request],
-        cache: SequenceCache | None,
-    ) -> bool:
+    def _fits(self, load: _Load, cache: SequenceCache | None) -> bool:
         """Return whether new sequences fit beside the running ones, all of them with their whole budgets."""
-        if self._memory is None:
-            return True
-        new = [*reading, *new]  # what is being read has not joined the others yet
-        return self._memory.fits(
+        return self._memory is None or self._memory.fits(
             held=0 if cache is None else self._memory.cost.of(cache.max_sequences, cache.capacity),
-            sequences=len(running) + len(new),
-            longest=self._held(max(self.max_positions(request) for request in (*running, *new))),
-            new=len(new),
-            read=len({request.prompt_ids for request in new}),
-            prompt=self._held(max(self._positions(request) for request in new)),
+            sequences=load.running + load.new,
+            longest=self._held(load.longest),
+            new=load.new,
+            read=len(load.prompts),
+            prompt=self._held(load.widest),
         )

@@ -17,6 +17,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.decode.token_scores import TokenScore
 from pipo_core.errors import UsageError
+from pipo_core.model.sizes import BF16, Widths
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 TokenKind = Literal["first", "kept", "rejected"]
@@ -207,13 +208,13 @@ class Reports:
     Attributes:
         device: name of the device that runs the model, for tables; None if unknown.
         config: the model's shape, for hardware limits; None if unknown.
-        weight_bytes: bytes of one weight.
+        widths: bytes of a weight, and of what is not quantised.
         cache_bytes: bytes that the running sequences' caches take now; None if unknown.
     """
 
     device: str | None = None
     config: Qwen3_5TextConfig | None = None
-    weight_bytes: int = 2
+    widths: Widths = BF16
     cache_bytes: int | None = None
 
 

@@ -47,7 +47,7 @@ def check_lossless(label: str, claimed: Engine, regular: Engine, prompts: Sequen
     requests = _requests(prompts, min(claimed.max_length, regular.max_length))
     if not requests:
         return not_checked(label, "no prompt fits its engine")
-    bound = TIE_NATS[regular.reports.weight_bytes]
+    bound = TIE_NATS[regular.reports.widths.element]
     answers, references = (_answers(label, engine, requests) for engine in (claimed, regular))
     ties = []
     for number, request in enumerate(requests):

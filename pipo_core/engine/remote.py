@@ -9,11 +9,9 @@ import contextlib
 import json
 import logging
 import queue
-import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pipo_core.engine.api import Completion, Delta, FinishReason, Reports, Request
 from pipo_core.engine.dialects import Dialect
+from pipo_core.engine.fleet import Fleet, PassingError
 from pipo_core.engine.server_scores import StrangeAnswerError
 from pipo_core.errors import MachineError, UsageError
 from pipo_core.text import one_line
@@ -31,109 +30,14 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Statuses that another try may not meet."""
 _OF_THE_REQUEST = (400, 413, 422)
 """Statuses that say what is wrong with the request."""
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 20.0
-_POLL_S = 0.05
 _CLOSING_S = 5.0
 """How long streams that were left half-read may take to close."""
 _MOST_REFUSALS = 8
 """Passing statuses that one request may meet, while others are answered, before it counts as failed."""
 
 
-class _PassingError(Exception):
-    """A failure that another try may not meet; `refused` if the server answered with a status."""
-
-    def __init__(self, message: str, *, refused: bool = False) -> None:
-        super().__init__(message)
-        self.refused = refused
-
-
 class RefusedRequestError(UsageError):
     """A server refuses this very request, which others may not meet: it is too long, say."""
-
-
-@dataclass
-class _Server:
-    """One server.
-
-    Attributes:
-        url: its address.
-        running: requests that it is answering.
-        failures: rests in a row; while there are any, it gets one request at a time.
-        rests_until: when it may be asked again, in seconds of `time.monotonic`.
-    """
-
-    url: str
-    running: int = 0
-    failures: int = 0
-    rests_until: float = 0.0
-
-
-class Fleet:
-    """Chooses a server for each try: the least busy one of those that work.
-
-    Args:
-        urls: the servers' addresses.
-        patience_s: how long no server may answer before waiting is given up.
-        failure: returns why no server will ever answer again, if that is known.
-    """
-
-    def __init__(
-        self, urls: Sequence[str], patience_s: float, failure: Callable[[], MachineError | None] = lambda: None
-    ) -> None:
-        self._servers = [_Server(url) for url in urls]
-        self._patience_s = patience_s
-        self._failure = failure
-        self._last_answer = time.monotonic()
-
-    def start(self) -> None:
-        """Begin to be patient."""
-        self._last_answer = time.monotonic()
-
-    @contextlib.asynccontextmanager
-    async def server(self) -> AsyncIterator[str]:
-        """Wait for a server that works, and take it for one try.
-
-        A failure that may pass makes it rest, twice as long each time; then one request tries it out.
-
-        Raises:
-            MachineError: if none has answered for longer than the patience lasts, or none ever will.
-        """
-        chosen = await self._free_server()
-        chosen.running += 1
-        try:
-            yield chosen.url
-        except _PassingError as error:
-            self._rest(chosen, error)
-            raise
-        else:
-            self._last_answer = time.monotonic()
-            chosen.failures = 0
-        finally:
-            chosen.running -= 1
-
-    async def _free_server(self) -> _Server:
-        while True:
-            now = time.monotonic()
-            free = [one for one in self._servers if one.rests_until <= now and not (one.failures and one.running)]
-            if free:
-                return min(free, key=lambda one: one.running)
-            lost = self._failure()
-            if lost is not None:
-                raise lost
-            if now - self._last_answer > self._patience_s:
-                raise MachineError(f"no server has answered for {self._patience_s:.0f} s")
-            await asyncio.sleep(_POLL_S)
-
-    def _rest(self, server: _Server, error: _PassingError) -> None:
-        now = time.monotonic()
-        if server.rests_until > now:
-            return  # requests that fail together are one failure
-        pause = min(_FIRST_PAUSE_S * 2.0 ** min(server.failures, 30), _LONGEST_PAUSE_S)
-        server.rests_until = now + pause * random.uniform(0.75, 1.25)  # noqa: S311 - several jobs do not come together
-        if not server.failures:
-            _LOG.warning("%s: it rests, and is tried again", error)
-        server.failures += 1
 
 
 class RemoteEngine:
@@ -319,7 +223,7 @@ class RemoteEngine:
                                 delta.completion.ttft_s = first
                         deltas.put(delta)
                 return
-            except _PassingError as error:
+            except PassingError as error:
                 last = str(error)
                 if first:  # another try would write another text than the one that was handed out
                     raise MachineError(f"the answer broke off: {last}") from error
@@ -337,13 +241,13 @@ class RemoteEngine:
         """Yield the deltas of one try.
 
         Raises:
-            _PassingError: if another try may succeed, and the request allows it.
+            PassingError: if another try may succeed, and the request allows it.
             PipoError: if there is to be none.
         """
         try:
             async for delta in self._asked(client, url, request, stream=stream):
                 yield delta
-        except _PassingError as error:
+        except PassingError as error:
             if request.once:
                 raise MachineError(str(error)) from error
             raise
@@ -369,7 +273,7 @@ class RemoteEngine:
                         yield Delta(request.id, text)
             yield Delta(request.id, completion=reader.completion())
         except httpx.HTTPError as error:
-            raise _PassingError(f"{url}: {one_line(str(error)) or type(error).__name__}") from error
+            raise PassingError(f"{url}: {one_line(str(error)) or type(error).__name__}") from error
 
 
 def uses_proxy(urls: Sequence[str]) -> bool:
@@ -392,14 +296,14 @@ def _checked(response: httpx.Response) -> Mapping[str, Any]:
     """Return the object that a response holds.
 
     Raises:
-        _PassingError: for a status that another try may not meet.
+        PassingError: for a status that another try may not meet.
         RefusedRequestError: for one that says what is wrong with the request.
         UsageError: for another one, such as of a wrong key.
         StrangeAnswerError: if it holds no object.
     """
     said = one_line(response.text[:300])
     if response.status_code in _PASSING:
-        raise _PassingError(f"{response.url}: status {response.status_code}: {said}", refused=True)
+        raise PassingError(f"{response.url}: status {response.status_code}: {said}", refused=True)
     if not response.is_success:
         error = RefusedRequestError if response.status_code in _OF_THE_REQUEST else UsageError
         raise error(f"{response.url} answers with status {response.status_code}: {said}")
@@ -420,7 +324,7 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]
     """Yield the objects of a stream of server-sent events; it is read to its end, so its connection can be used again.
 
     Raises:
-        _PassingError: if the server reports an error in the stream.
+        PassingError: if the server reports an error in the stream.
         StrangeAnswerError: for an event that is no JSON object.
     """
     async for line in lines:
@@ -434,5 +338,5 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[Mapping[str, Any]]
         if not isinstance(event, dict):
             raise StrangeAnswerError(f"an event is not a JSON object: {one_line(data[:200])}")
         if event.get("error") is not None:
-            raise _PassingError(one_line(str(event["error"]))[:300], refused=True)
+            raise PassingError(one_line(str(event["error"]))[:300], refused=True)
         yield event

@@ -22,6 +22,7 @@ from pipo_core.engine.memory import MemoryPlan
 from pipo_core.engine.writer import Writer
 from pipo_core.errors import UsageError
 from pipo_core.model.quantisation import int8_parts
+from pipo_core.model.sizes import Widths
 from pipo_core.text import one_line
 
 _LOG = logging.getLogger(__name__)
@@ -99,11 +100,11 @@ class TorchEngine:
         """What the engine can report."""
         model = self._method.model
         device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else model.device.type
+        parts, element = int8_parts(model.lm_head.weight), model.text_model.norm.weight.dtype.itemsize
         return Reports(
             device=device,
-            # The limits of a device are of weights in one number format.
-            config=model.config if int8_parts(model.lm_head.weight) is None else None,
-            weight_bytes=model.lm_head.weight.dtype.itemsize,
+            config=model.config,
+            widths=Widths(model.lm_head.weight.dtype.itemsize if parts is None else parts[0].itemsize, element),
             cache_bytes=0 if self._state is None else self._state.cache_bytes,
         )
 

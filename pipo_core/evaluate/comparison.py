@@ -8,6 +8,7 @@ from pipo_core.data.problems import Problem
 from pipo_core.evaluate.cost import Shape, answer_bytes, costs, curves, wall_seconds
 from pipo_core.evaluate.plan import ArmRun, Plan, SuiteRun, sampling_for
 from pipo_core.evaluate.scores import Outcome, ScoredAnswer, Unit, figures, outcome
+from pipo_core.model.sizes import BF16, INT8
 from pipo_core.recipes.common import EngineSettings, TorchSettings
 from pipo_core.recipes.evaluate import EvalRecipe
 
@@ -83,10 +84,11 @@ def compare_arms(
 
 
 def _shape(recipe: EvalRecipe, run: ArmRun) -> Shape | None:
+    """Return what an arm's estimated bytes are computed from: bf16, or int8 where an arm asks for it."""
     settings = recipe.engine_of(run.arm)
-    if isinstance(settings, TorchSettings) and settings.quantization is not None:
-        return None  # the estimate is of weights in one number format
-    return Shape.of(None if run.arm.ckpt is None else Path(run.arm.ckpt), run.decoding, recipe.cost_batch)
+    quantised = isinstance(settings, TorchSettings) and settings.quantization == "int8"
+    ckpt = None if run.arm.ckpt is None else Path(run.arm.ckpt)
+    return Shape.of(ckpt, run.decoding, recipe.cost_batch, INT8 if quantised else BF16)
 
 
 def _engine_words(settings: EngineSettings) -> dict[str, Any]:

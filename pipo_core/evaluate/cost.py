@@ -25,6 +25,7 @@ from pipo_core.errors import PipoError
 from pipo_core.evaluate.scores import Outcome, ScoredAnswer, Unit
 from pipo_core.evaluate.statistics import Floats
 from pipo_core.model.checkpoint import load_config
+from pipo_core.model.sizes import BF16, Widths
 from pipo_core.recipes.methods import Decoding
 
 CURVE_POINTS = 5
@@ -39,19 +40,21 @@ class Shape:
         config: the model's shape.
         decoding: how it decodes.
         batch: sequences that share the weights of a step.
+        widths: bytes of each weight, and of each key and value.
     """
 
     config: Qwen3_5TextConfig
     decoding: Decoding
     batch: int
+    widths: Widths = BF16
 
     @classmethod
-    def of(cls, ckpt: Path | None, decoding: Decoding, batch: int) -> "Shape | None":
+    def of(cls, ckpt: Path | None, decoding: Decoding, batch: int, widths: Widths = BF16) -> "Shape | None":
         """Return the shape of a checkpoint's steps; None if nothing is known of it, or it is of another family."""
         if ckpt is None:
             return None
         try:
-            return cls(load_config(ckpt), decoding, batch)
+            return cls(load_config(ckpt), decoding, batch, widths)
         except PipoError:
             return None
 
@@ -74,7 +77,8 @@ class Shape:
             draft_vocab=self.decoding.draft_vocab,
             **options,
         )
-        return len(steps) * step_bytes(self.config, self.decoding.method, load) / self.batch
+        of_a_step = step_bytes(self.config, self.decoding.method, load, widths=self.widths)
+        return len(steps) * of_a_step / self.batch
 
 
 def wall_seconds(answers: Sequence[ScoredAnswer]) -> float | None:

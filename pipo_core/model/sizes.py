@@ -1,8 +1,19 @@
 """How large a model's parts are, from its configuration alone: what a decode step must read, and a sequence keeps."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
+
+
+class Widths(NamedTuple):
+    """Bytes of a weight of a matrix, and of an element of keys, values and all that is not quantised."""
+
+    weight: int = 2
+    element: int = 2
+
+
+BF16, FP32, INT8 = Widths(2, 2), Widths(4, 4), Widths(1, 2)
 
 
 @dataclass(frozen=True)
@@ -36,8 +47,8 @@ class ModelSizes:
     states: int
 
 
-def model_sizes(config: Qwen3_5TextConfig, weight_bytes: int = 2) -> ModelSizes:
-    """Return the sizes of a shape's parts; ``weight_bytes`` is also that of a key's or value's element."""
+def model_sizes(config: Qwen3_5TextConfig, widths: Widths = BF16) -> ModelSizes:
+    """Return the sizes of a shape's parts, if a key's or value's element has ``widths.element`` bytes."""
     h, inner, d = config.hidden_size, config.intermediate_size, config.head_dim
     query, keys = config.num_attention_heads * d, config.num_key_value_heads * d
     attention = h * (2 * query + 2 * keys) + query * h + 2 * d
@@ -59,10 +70,10 @@ def model_sizes(config: Qwen3_5TextConfig, weight_bytes: int = 2) -> ModelSizes:
         compressor=compressor,
         mtp=2 * h * h + 3 * h + attention + feed_forward,
         confidence=2 * h * h + 3 * h,
-        kv=full * 2 * keys * weight_bytes,
-        kv_mtp=2 * keys * weight_bytes,
+        kv=full * 2 * keys * widths.element,
+        kv_mtp=2 * keys * widths.element,
         attention=full * 2 * query,
         attention_mtp=2 * query,
         states=linear * (value_heads * config.linear_key_head_dim * config.linear_value_head_dim * 4)
-        + linear * channels * kernel * weight_bytes,
+        + linear * channels * kernel * widths.element,
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Discriminator, Field, Tag
 
-from pipo_core.recipes.base import Finding, Loc, ModelRef, RecipeModel
+from pipo_core.recipes.base import Finding, Loc, ModelRef, RecipeModel, repeated
 from pipo_core.recipes.common import Name
 from pipo_core.recipes.methods import DEFAULT_TAU, METHODS, PAIRS, Decoding, MethodName, Option
 
@@ -53,7 +53,7 @@ class Arm(RecipeModel):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """An arm takes only its method's options, and tau or acceptance but not both."""
+        """An arm takes only its method's options, and tau or acceptance but not both; a sweep has no value twice."""
         for option in get_args(Option):
             if getattr(self, option) is not None and option not in METHODS[self.method].options:
                 yield Finding((option,), f"method {self.method} has no {option}; remove it", (("method",),))
@@ -61,16 +61,19 @@ class Arm(RecipeModel):
             yield Finding(
                 ("acceptance",), "tau and acceptance both decide which drafts are kept; give one", (("tau",),)
             )
+        for key in ("tau", "acceptance"):
+            swept = getattr(self, key)
+            yield from repeated((key,), swept if isinstance(swept, list) else ())
 
     def decodings(self) -> list[Decoding]:
         """Return the decodings of this arm: one for each threshold, or each fixed share, of its sweep."""
         if self.acceptance is not None:
             shares = self.acceptance if isinstance(self.acceptance, list) else [self.acceptance]
-            return [self._decoding(acceptance=share) for share in dict.fromkeys(shares)]
+            return [self._decoding(acceptance=share) for share in shares]
         if "tau" not in METHODS[self.method].options:
             return [self._decoding()]
         taus = self.tau if isinstance(self.tau, list) else [DEFAULT_TAU if self.tau is None else self.tau]
-        return [self._decoding(tau=tau) for tau in dict.fromkeys(taus)]
+        return [self._decoding(tau=tau) for tau in taus]
 
     def _decoding(self, tau: float | None = None, acceptance: float | None = None) -> Decoding:
         return Decoding(self.method, tau=tau, acceptance=acceptance, draft_vocab=self.draft_vocab, drafts=self.drafts)

@@ -1,6 +1,6 @@
 """The strict base class of every schema, rules across fields, and the marks of fields."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -146,6 +146,19 @@ def unique(names: list[str], at: str, what: str) -> Iterator[Finding]:
         if name in seen:
             yield Finding((at, index, "name"), f"a second {what} called {name!r}")
         seen.add(name)
+
+
+def repeated(at: Loc, items: Sequence[Any], how: str = "given") -> Iterator[Finding]:
+    """Yield a finding for each item of a list that stands in it already.
+
+    Args:
+        at: the field that holds the list.
+        items: its items.
+        how: the word for what was done with the item in the message.
+    """
+    for index, item in enumerate(items):
+        if item in items[:index]:
+            yield Finding((*at, index), f"{'null' if item is None else item} is {how} twice")
 
 
 def dump(recipe: RecipeModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
-from pipo_core.recipes.base import Finding, JobRecipe, Loc, ModelRef, RecipeModel, unique
+from pipo_core.recipes.base import Finding, JobRecipe, Loc, ModelRef, RecipeModel, repeated, unique
 from pipo_core.recipes.common import EngineSettings, Name, TorchSettings
 from pipo_core.recipes.methods import PAIRS
 
@@ -23,6 +23,9 @@ class BenchArm(Arm):
     )
 
 
+WARMUP_ROUNDS = 1
+"""Rounds of each load that are not counted: kernels compile, buffers grow."""
+
 Lengths = Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
 
 
@@ -36,6 +39,16 @@ class Users(RecipeModel):
     new_tokens: int = Field(default=32, ge=8, description="Tokens of each answer, PAD not counted.")
     trials: int = Field(default=3, ge=1, description="Measured rounds of each load, after one warm-up.")
 
+    @property
+    def rounds(self) -> int:
+        """Return the rounds of each load, the warm-up included."""
+        return WARMUP_ROUNDS + self.trials
+
+    def findings(self) -> Iterator[Finding]:
+        """No context and no number of requests is given twice."""
+        yield from repeated(("context",), self.context)
+        yield from repeated(("requests",), self.requests)
+
 
 class EqualMemory(RecipeModel):
     """The table of what each method has room for in the same memory."""
@@ -47,6 +60,15 @@ class EqualMemory(RecipeModel):
     )
     new_tokens: int = Field(default=32, ge=8, description="Tokens of each answer, PAD not counted.")
     trials: int = Field(default=1, ge=1, description="Measured rounds, after one warm-up.")
+
+    @property
+    def rounds(self) -> int:
+        """Return the rounds of each context, the warm-up included."""
+        return WARMUP_ROUNDS + self.trials
+
+    def findings(self) -> Iterator[Finding]:
+        """No context is given twice."""
+        yield from repeated(("context",), self.context)
 
 
 class BenchRecipe(JobRecipe):
@@ -101,18 +123,38 @@ class BenchRecipe(JobRecipe):
                 found.append(settings)
         return found
 
+    @property
+    def rounds(self) -> int:
+        """Return the rounds of the table of one request at a time, warm-ups included."""
+        return self.warmup + self.trials
+
+    @property
+    def concurrent_rounds(self) -> int:
+        """Return the rounds of the throughput table, the warm-up included."""
+        return WARMUP_ROUNDS + self.concurrent_trials
+
+    def trials_by_table(self) -> dict[str, int]:
+        """Return how many trials each table takes, warm-ups included; without tables that are not asked for."""
+        users, memory = self.users, self.equal_memory
+        rounds = {
+            "trials": len(self.prompt_tokens) * self.rounds,
+            "trials of throughput": len(self.concurrency) * self.concurrent_rounds,
+            "trials by users": len(users.context) * len(users.requests) * users.rounds if users else 0,
+            "trials at equal memory": len(memory.context) * memory.rounds if memory and memory.measured else 0,
+        }
+        decodings = sum(len(arm.decodings()) for arm in self.arms)
+        return {table: number * decodings for table, number in rounds.items() if number}
+
     def findings(self) -> Iterator[Finding]:
         """Arms have different names, and each a checkpoint unless random_weights is given; baseline names an arm.
 
+        No length and no number of requests is given twice.
         Random weights, options of methods besides tau, equal memory and training passes are the torch engine's.
         """
         yield from unique([arm.name for arm in self.arms], "arms", "arm")
         yield from baseline_findings(self.baseline, self.arms)
         for key in ("prompt_tokens", "concurrency", "training_tokens"):
-            numbers = getattr(self, key)
-            for index, number in enumerate(numbers):
-                if number in numbers[:index]:
-                    yield Finding((key, index), f"{number} is given twice")
+            yield from repeated((key,), getattr(self, key))
         for index, arm in enumerate(self.arms):
             if arm.ckpt is None and self.random_weights is None:
                 yield Finding(("arms", index, "ckpt"), "missing; give a checkpoint, or random_weights for all arms")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipo_core.recipes.base import Finding, JobRecipe, Seed, rows_ref
+from pipo_core.recipes.base import Finding, JobRecipe, Seed, repeated, rows_ref
 from pipo_core.recipes.problems import Problems, columns_findings
 
 
@@ -71,9 +71,7 @@ class BuildRecipe(JobRecipe):
         """Give either rollouts or worked; hash_range rises; keys about answers need answers that are chosen from."""
         if (not self.rollouts) == (self.worked is None):
             yield Finding(("rollouts",), "give either rollouts or worked", (("worked",),))
-        for index, name in enumerate(self.rollouts):
-            if name in self.rollouts[:index]:
-                yield Finding(("rollouts", index), f"{name} is given twice")
+        yield from repeated(("rollouts",), self.rollouts)
         if self.hash_range[0] >= self.hash_range[1]:
             yield Finding(("hash_range",), "the second value must be above the first")
         chosen = {"pick": self.pick != "all", "max_tokens": self.max_tokens is not None}

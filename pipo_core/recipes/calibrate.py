@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from pipo_core.recipes.arms import Share
-from pipo_core.recipes.base import Finding, ModelRef, RecipeModel, rows_ref
+from pipo_core.recipes.base import Finding, ModelRef, RecipeModel, repeated, rows_ref
 from pipo_core.recipes.bench import BenchArm, BenchRecipe, Users
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.evaluate import EvalArm, EvalProblems, EvalRecipe, SuiteJob
@@ -81,16 +81,19 @@ class CalibrateRecipe(SuiteJob):
     )
 
     def findings(self) -> Iterator[Finding]:
-        """Suite or rows, not both; rows need a budget and read nothing of suites; steps are as the server's."""
+        """Suite or rows, not both; rows need a budget and read nothing of suites; steps are as the server's.
+
+        No number is given twice.
+        """
         if (self.suite is None) == (self.rows is None):
             yield Finding(("suite",), "give suite or rows, one of them", (("rows",),))
         if self.rows is not None:
             yield from self._rows_findings()
         for key, numbers in (("tau", self.tau), ("draft_vocab", self.draft_vocab)):
-            yield from _repeated((key,), numbers)
-        yield from _repeated(("loads", "requests"), self.loads.requests)
+            yield from repeated((key,), numbers)
+        yield from repeated(("loads", "requests"), self.loads.requests)
         if self.regular is not None:
-            yield from _repeated(("regular", "drafts"), self.regular.drafts)
+            yield from repeated(("regular", "drafts"), self.regular.drafts)
         for key, what in (("compile", "compiles no steps"), ("quantization", "stores no matrices in 8 bits")):
             if getattr(self.engine, key):
                 yield Finding(("engine", key), f"pipo serve {what}, so its times are others; remove it")
@@ -161,9 +164,3 @@ class CalibrateRecipe(SuiteJob):
 
     def _pair_arms(self) -> list[tuple[str, int | None]]:
         return [(PAIRS.name if one is None else f"{PAIRS.name}-{one}", one) for one in self.draft_vocab]
-
-
-def _repeated(at: tuple[str, ...], items: Sequence[Any]) -> Iterator[Finding]:
-    for index, item in enumerate(items):
-        if item in items[:index]:
-            yield Finding((*at, index), f"{item} is given twice")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, Tag
 
 from pipo_core.messages import MESSAGE_KEYS, THOUGHT_KEYS
-from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel
+from pipo_core.recipes.base import MAX_NAME, NEUTRAL, Finding, RecipeModel, repeated
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_NAME)]
 
@@ -187,8 +187,7 @@ class RemoteSettings(RecipeModel):
         for index, url in enumerate(self.urls):
             if not _is_address(url):
                 yield Finding(("urls", index), f"{url!r} is not an address such as http://127.0.0.1:8000")
-            elif url in self.urls[:index]:
-                yield Finding(("urls", index), f"{url} is given twice")
+        yield from repeated(("urls",), self.urls)
 
 
 def _kind_of(settings: Any) -> Any:

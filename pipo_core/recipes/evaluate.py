@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipo_core.recipes.arms import Arm, baseline_findings, server_findings
-from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, ModelRef, RecipeModel, Seed, unique
+from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, ModelRef, RecipeModel, Seed, repeated, unique
 from pipo_core.recipes.common import Budget, EngineSettings, SamplingChoice, TorchSettings
 from pipo_core.recipes.methods import METHODS, PAIRS
 
@@ -41,6 +41,10 @@ class EvalProblems(RecipeModel):
         default=None, description="Only the questions with these names; null: all."
     )
     seed: Seed = 0
+
+    def findings(self) -> Iterator[Finding]:
+        """Each question is named once."""
+        yield from repeated(("ids",), self.ids or (), "named")
 
 
 class SuiteJob(JobRecipe):

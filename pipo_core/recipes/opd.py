@@ -59,7 +59,8 @@ class Rollouts(RecipeModel):
     ] = Field(
         default=0.95,
         description="Drafts whose confidence is at least this are kept; the questions take the thresholds of a list in "
-        "turn, and 1 keeps none. Rejected drafts are learned from, too.",
+        "turn (one that stands there twice is taken twice as often), and 1 keeps none. Rejected drafts are learned "
+        "from, too.",
     )
     sampling: Sampling = Sampling()
     slots: int = Field(

@@ -17,6 +17,9 @@ from pipo_core.recipes.base import Finding, RecipeModel, unique
 from pipo_core.recipes.check import show, validate
 from pipo_core.recipes.methods import METHODS, MethodName
 
+PROFILE = "profile.json"
+"""Its name in the folder of a calibration."""
+
 VERSION: Literal[2] = 2
 """Of the form of profiles; raised when an older reader would misunderstand one."""
 
@@ -285,7 +288,7 @@ def read_profile(path: Path) -> Profile:
     except MissingInputError as error:
         raise MissingInputError(error.message, hint=again) from error
     if found.get("kind") != "profile":
-        raise MissingInputError(f"{path} is not a profile", hint="pipo calibrate writes them, as profile.json")
+        raise MissingInputError(f"{path} is not a profile", hint=f"pipo calibrate writes them, as {PROFILE}")
     if found.get("version") != VERSION:
         message = f"{path} is a profile of version {found.get('version')!r}, and this pipo reads version {VERSION}"
         raise MissingInputError(message, hint="remove it and give pipo calibrate again; answers and times are kept")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
-from pipo_core.recipes.base import Finding, RecipeModel, by_kind
+from pipo_core.recipes.base import Finding, RecipeModel, by_kind, repeated
 from pipo_core.recipes.common import Budget, Name, SamplingChoice
 
 COLUMN_NAMES: Mapping[str, str] = {
@@ -127,6 +127,10 @@ class LetterGrader(RecipeModel):
     )
     text_counts: bool = Field(default=False, description="Whether a box with a choice's text counts as its letter.")
 
+    def findings(self) -> Iterator[Finding]:
+        """Each form is named once."""
+        yield from repeated(("forms",), self.forms, "named")
+
 
 class InstructionsGrader(RecipeModel):
     """The answer follows each of its verifiable instructions (IFEval's, strict)."""
@@ -174,6 +178,10 @@ class Choices(RecipeModel):
     shuffle: bool = Field(
         default=False, description="Put the choices into an order drawn with the row's number (from 0) as the seed."
     )
+
+    def findings(self) -> Iterator[Finding]:
+        """Each column is named once."""
+        yield from repeated(("columns",), self.columns, "named")
 
 
 class Condition(RecipeModel):
@@ -270,9 +278,7 @@ class SuiteGroup(RecipeModel):
 
     def findings(self) -> Iterator[Finding]:
         """Each suite is named once."""
-        for index, name in enumerate(self.suites):
-            if name in self.suites[:index]:
-                yield Finding(("suites", index), f"{name} is named twice")
+        yield from repeated(("suites",), self.suites, "named")
 
 
 def source_file(source: SuiteSource) -> str:

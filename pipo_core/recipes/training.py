@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, RecipeModel, Seed
+from pipo_core.recipes.base import NEUTRAL, Finding, JobRecipe, RecipeModel, Seed, repeated
 
 Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ALL_TARGETS: list[Target] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -25,6 +25,10 @@ class Tuning(RecipeModel):
     targets: Annotated[list[Target], Field(min_length=1)] = Field(
         default=ALL_TARGETS, description="Layers with adapters, in the backbone and the MTP layer."
     )
+
+    def findings(self) -> Iterator[Finding]:
+        """Each layer is named once."""
+        yield from repeated(("targets",), self.targets, "named")
 
     @property
     def leaves_model(self) -> bool:

@@ -7,15 +7,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 
-from pipo_core.bench.roofline import DEVICES, known_device, prefill_flops, step_limit, tpot_limit
+from pipo_core.bench.roofline import DEVICES, Device, known_device, prefill_flops, step_limit, tpot_limit
 from pipo_core.decode.method import StepLoad
 from pipo_core.decode.prefill import PrefillSettings
 from pipo_core.decode.registry import open_method
 from pipo_core.decode.sampling import SamplingParams
-from pipo_core.decode.traffic import kept_bytes, resident_weights, step_bytes, step_operations
+from pipo_core.decode.traffic import kept_bytes, resident_bytes, step_bytes, step_parts
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.shapes import shape_config
-from pipo_core.model.sizes import model_sizes
+from pipo_core.model.sizes import BF16, FP32, INT8, model_sizes
 from pipo_core.recipes.methods import METHODS, MethodName
 
 H200 = DEVICES["H200"]
@@ -97,7 +97,7 @@ def test_a_pair_model_has_room_for_more_sequences_and_a_verifier_that_rolls_back
 )
 def test_what_80_gib_hold_of_the_4b(context: int, regular: int, drafting: int, copies: list[int], pipo: int) -> None:
     def fit(method: MethodName, state_copies: int = 0) -> int:
-        left = 80 * 2**30 - 2 * resident_weights(B4, method)
+        left = 80 * 2**30 - resident_bytes(B4, method)
         return int(left // kept_bytes(B4, method, context, state_copies=state_copies))
 
     assert (fit("regular"), fit("mtp"), fit("eagle"), fit("pipo")) == (regular, drafting, drafting, pipo)
@@ -105,7 +105,14 @@ def test_what_80_gib_hold_of_the_4b(context: int, regular: int, drafting: int, c
 
 
 @pytest.mark.parametrize(
-    "limits", [(32, 8192, 2.24, 2.24), (64, 8192, 2.45, 2.30), (16, 32768, 2.55, 2.20), (64, 32768, 3.03, 2.27)]
+    "limits",
+    [
+        (32, 8192, 2.24, 2.24),
+        (64, 8192, 2.45, 2.30),
+        (16, 32768, 2.55, 2.20),
+        (64, 32768, 3.03, 2.27),
+        (256, 2048, 2.23, 1.71),
+    ],
 )
 def test_speed_ups_of_many_users_on_an_h200(limits: tuple[int, int, float, float]) -> None:
     """Of pairs with every draft kept, and of eagle with 3 drafts at the published acceptance."""
@@ -118,6 +125,32 @@ def test_speed_ups_of_many_users_on_an_h200(limits: tuple[int, int, float, float
     assert (1 + 3 * 0.697) * regular / step_limit(B4, "eagle", H200, chain) == pytest.approx(eagle, rel=0.01)
 
 
+def test_products_with_weights_and_reading_caches_follow_one_another() -> None:
+    load = StepLoad(context=8192, batch=64)
+    products, caches = step_parts(B4, "regular", load)
+    assert products.bytes + caches.bytes == step_bytes(B4, "regular", load)
+    slow = Device("little arithmetic", 1e12, 1e13)  # of the products it is the limit, of the caches the bandwidth
+    assert products.bytes / 1e12 < products.operations / 1e13
+    assert caches.bytes / 1e12 > caches.operations / 1e13
+    total = products.operations / 1e13 + caches.bytes / 1e12
+    assert step_limit(B4, "regular", slow, load) == pytest.approx(total)
+    one = StepLoad(context=8192)
+    assert step_limit(B4, "regular", slow, one) == pytest.approx(step_bytes(B4, "regular", one) / 1e12)
+
+
+@pytest.mark.parametrize("config", [B4, B9])  # its head is tied, its head is not
+def test_int8_halves_the_weights_that_a_step_reads_and_no_keys(config: Qwen3_5TextConfig) -> None:
+    load = StepLoad(context=4096, batch=2)
+    for method in METHODS:
+        (weights, caches), (half, same) = (step_parts(config, method, load, widths=widths) for widths in (BF16, INT8))
+        assert (2 * half.bytes, half.operations, same) == (weights.bytes, weights.operations, caches)
+        assert kept_bytes(config, method, 4096, widths=INT8) == kept_bytes(config, method, 4096)
+        # The embeddings stay in bf16, and a head that was tied to them is a matrix of its own.
+        head = model_sizes(config).head
+        matrices = resident_bytes(config, method) // 2 - (0 if config.tie_word_embeddings else head)
+        assert resident_bytes(config, method, widths=INT8) == matrices + 2 * head
+
+
 @pytest.mark.parametrize("method", list(METHODS))
 def test_what_a_sequence_keeps_is_what_its_caches_take(reference: Qwen3_5ForCausalPIPO, method: MethodName) -> None:
     prompts = [[(7 * place + first) % 300 + 3 for place in range(64)] for first in range(3)]
@@ -125,7 +158,7 @@ def test_what_a_sequence_keeps_is_what_its_caches_take(reference: Qwen3_5ForCaus
     opened = open_method(method, reference, 0)
     read = opened.open_reader(prompts, settings).read()
     taken = read.open_cache().nbytes + (read.open_mtp_cache().nbytes if opened.has_mtp_cache else 0)
-    assert taken == 3 * kept_bytes(reference.config, method, 64, weight_bytes=4)
+    assert taken == 3 * kept_bytes(reference.config, method, 64, widths=FP32)
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -134,7 +167,7 @@ def test_weights_in_memory_are_those_of_the_parts(method: MethodName) -> None:
         model = Qwen3_5ForCausalPIPO(B9)
     unused = [part for part in ("mtp", "compressor", "confidence_head") if part not in METHODS[method].needs]
     left_out = sum(parameter.numel() for part in unused for parameter in getattr(model, part).parameters())
-    assert resident_weights(B9, method) == sum(one.numel() for one in model.parameters()) - left_out
+    assert resident_bytes(B9, method) == 2 * (sum(one.numel() for one in model.parameters()) - left_out)
 
 
 @pytest.mark.parametrize("method", list(METHODS))
@@ -149,7 +182,8 @@ def test_operations_of_a_step_are_those_that_pytorch_counts(
     load = StepLoad(context=600, batch=2)
     with FlopCounterMode(display=False) as counter:
         opened.step(state)
-    assert counter.get_total_flops() == pytest.approx(step_operations(reference.config, method, load), rel=0.1)
+    operations = sum(part.operations for part in step_parts(reference.config, method, load))
+    assert counter.get_total_flops() == pytest.approx(operations, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,23 @@ from typing import Any
 import pytest
 
 from pipo_core.bench import runner
+from pipo_core.bench.arms import OpenArm
+from pipo_core.bench.asked import Lengths
+from pipo_core.bench.loads import LoadTrial, run_load
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
 from pipo_core.decode.method import StepLoad
 from pipo_core.decode.traffic import step_bytes
 from pipo_core.engine import Engine, Engines
-from pipo_core.errors import MachineError, PipoError, UsageError
-from pipo_core.files import read_json
+from pipo_core.errors import MachineError, MissingInputError, PipoError, UsageError
+from pipo_core.files import read_json, write_json
 from pipo_core.model import Qwen3_5ForCausalPIPO, load_checkpoint
+from pipo_core.model.sizes import FP32
+from pipo_core.pipeline.compare import _settings, compare_results, read_results
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import EngineSettings
 from pipo_core.recipes.methods import Decoding
+from pipo_core.reporting import Progress, SilentReporter
 from tests.tiny import make_model
 
 ENGINE = {"device": "cpu", "precision": "fp32", "threads": 1}
@@ -68,7 +74,7 @@ def test_all_methods_run_on_random_weights_and_shares_are_as_fixed(
         assert 0.4 < found["pipo@50%"]["drafts_kept"] < 0.6
         assert all(0 < arm["of_limit"]["tpot_s"] < 1 for arm in found.values())
         # With every draft kept a step writes two tokens, and reads the LM head twice.
-        moved = step_bytes(reference.config, "pipo", StepLoad(context=length["prompt_tokens"]), weight_bytes=4)
+        moved = step_bytes(reference.config, "pipo", StepLoad(context=length["prompt_tokens"]), widths=FP32)
         limit = moved / results["limits_of"]["bandwidth"] / 2
         every = found["pipo@100%"]
         assert every["of_limit"]["tpot_s"] * every["tpot_s"]["median"] == pytest.approx(limit)
@@ -137,7 +143,115 @@ def test_what_was_measured_stays_if_a_training_pass_fails(tmp_path: Path, monkey
     few = {"prompt_tokens": [9], "new_tokens": 3, "concurrency": [], "training_tokens": [16]}
     with pytest.raises(MachineError):
         run_bench(recipe(arms=arms, **few), tmp_path)
-    assert read_json(tmp_path / "results.json")["lengths"]
+    assert read_json(tmp_path / "unfinished.json")["lengths"]
+    assert not (tmp_path / "results.json").exists()
+
+
+class Heard(SilentReporter):
+    """Keeps warnings, and how much of each progress there was to do."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.totals: dict[str, int | None] = {}
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def progress(self, title: str, total: int | None, unit: str = "item") -> Progress:
+        self.totals[title] = total
+        return super().progress(title, total, unit)
+
+
+SMALL: dict[str, Any] = {
+    "arms": ARMS[:1],
+    "prompt_tokens": [9, 24],
+    "new_tokens": 3,
+    "concurrency": [1, 2],
+    "users": {"context": [9, 30], "requests": [1, 2], "new_tokens": 20, "trials": 1},
+    "equal_memory": {"gib": 0.0305, "context": [40, 400], "new_tokens": 12},
+    "training_tokens": [16, 32],
+    "training_trials": 1,
+}
+
+
+@pytest.mark.usefixtures("small_shape")
+@pytest.mark.parametrize("stops", [KeyboardInterrupt, MachineError])
+def test_a_bench_that_ends_early_keeps_its_rows_and_the_next_one_measures_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: type[BaseException]
+) -> None:
+    """The second context at equal memory is never measured: all rows before it are kept, with their trials."""
+    heard = Heard()
+
+    def stop(arm: OpenArm, lengths: Lengths, *more: Any) -> LoadTrial:
+        if lengths.prompt == 400:
+            raise stops("here")
+        return run_load(arm, lengths, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipo_core.bench.equal_memory.run_load", stop)
+        with pytest.raises(stops, match="here"):
+            run_bench(recipe(**SMALL), tmp_path, reporter=heard)
+    file = tmp_path / "unfinished.json"
+    [line] = heard.warnings
+    assert f"what was measured is in {file};" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["unfinished.json"]
+    kept = read_json(file)
+    assert kept["kind"] == "unfinished bench"
+    assert [row["prompt_tokens"] for row in kept["lengths"]] == [9, 24]
+    assert [row["requests"] for row in kept["throughput"]] == [1, 2]
+    assert len(kept["users"]) == len(kept["raw_users"]) == 4
+    assert [row["context"] for row in kept["equal_memory"]["computed"]] == [40, 400]
+    assert [row["context"] for row in kept["equal_memory"]["measured"]] == [40]
+    assert len(kept["raw_equal_memory"]) == 1
+    with pytest.raises(MissingInputError, match="holds a stage of pipo bench that is not finished"):
+        read_results(tmp_path)
+    with pytest.raises(MissingInputError, match="holds a stage of pipo bench that is not finished"):
+        read_results(file)
+
+    rows: list[int] = []
+    written = write_json
+
+    def count(path: Path, obj: Any) -> None:
+        rows.append(sum(len(table["measured"] if isinstance(table, dict) else table) for table in tables(obj)))
+        written(path, obj)
+
+    def tables(obj: Any) -> list[Any]:
+        return [obj[key] for key in ("lengths", "throughput", "users", "equal_memory", "training")]
+
+    monkeypatch.setattr("pipo_core.bench.keeping.write_json", count)
+    monkeypatch.setattr(runner, "measure_training", lambda case: {"tokens": case.tokens, "arms": {}})  # takes long
+    again = Heard()
+    asked = recipe(**SMALL)
+    results = run_bench(asked, tmp_path, reporter=again)
+    assert rows == [*range(1, 13), 12]  # the disk has each row as soon as it is measured, from the first one on
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert again.warnings == []
+    whole = read_results(tmp_path)
+    assert whole["kind"] == "bench"
+    assert {key: value for key, value in whole.items() if not key.startswith("raw")} == results
+    assert len(whole["training"]) == 2
+    planned = asked.trials_by_table()
+    assert list(planned.values()) == [again.totals[title] for title in ("bench", "throughput", "users", "equal memory")]
+    # What is a table and what a setting is known of every key, so that a comparison takes none for the other.
+    assert set(_settings(whole)) == {
+        *("batch", "weights", "new_tokens", "trials", "warmup", "baseline", "sampling", "machine", "versions", "loads")
+    }
+    assert whole["loads"]["throughput"] == {"prompt_tokens": 8, "new_tokens": 6, "trials": 1}
+    assert compare_results(whole, whole)["settings"] == {}
+
+
+@pytest.mark.usefixtures("small_shape")
+def test_a_bench_that_fails_before_its_first_row_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> Any:
+        raise PipoError("here")
+
+    heard = Heard()
+    monkeypatch.setattr("pipo_core.bench.latency.stream", stop)
+    with pytest.raises(PipoError, match="here"):
+        run_bench(recipe(**SMALL), tmp_path, reporter=heard)
+    assert (heard.warnings, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_repeated_numbers_are_refused() -> None:

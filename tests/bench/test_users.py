@@ -11,10 +11,11 @@ from pipo_core.bench.loads import LoadTrial, _figures, _Piece
 from pipo_core.bench.runner import run_bench
 from pipo_core.bench.table import bench_tables
 from pipo_core.decode.method import StepLoad
-from pipo_core.decode.traffic import kept_bytes, resident_weights, step_bytes
+from pipo_core.decode.traffic import kept_bytes, resident_bytes, step_bytes
 from pipo_core.errors import MachineError, PipoError, UsageError
 from pipo_core.files import read_json
 from pipo_core.model import Qwen3_5ForCausalPIPO
+from pipo_core.model.sizes import FP32
 from pipo_core.recipes.bench import BenchRecipe
 
 ARMS: list[dict[str, Any]] = [
@@ -68,7 +69,7 @@ def test_every_arm_answers_every_load_beside_its_limit(tmp_path: Path, reference
         assert steps["eagle@50%"] == pytest.approx(2.0, abs=0.1)
         assert arms["regular"]["speedup"]["median"] == arms["regular"]["limit_speedup"] == 1.0
         load = StepLoad(context=row["context"] + 20, batch=row["requests"])
-        moved = {name: step_bytes(reference.config, name, load, weight_bytes=4) for name in ("regular", "pipo")}
+        moved = {name: step_bytes(reference.config, name, load, widths=FP32) for name in ("regular", "pipo")}
         limit = row["requests"] * 2 * bandwidth / moved["pipo"]
         pair = arms["pipo@100%"]
         assert pair["of_limit"] * limit == pytest.approx(pair["tokens_per_second"]["median"])
@@ -91,8 +92,8 @@ def test_what_fits_is_computed_and_then_run(tmp_path: Path, reference: Qwen3_5Fo
     equal = results["equal_memory"]
     for computed, measured in zip(equal["computed"], equal["measured"], strict=True):
         for arm, run in zip(computed["arms"], measured["arms"], strict=True):
-            left = gib * 2**30 - 4 * resident_weights(reference.config, run["method"])
-            kept = kept_bytes(reference.config, run["method"], computed["context"], weight_bytes=4)
+            left = gib * 2**30 - resident_bytes(reference.config, run["method"], widths=FP32)
+            kept = kept_bytes(reference.config, run["method"], computed["context"], widths=FP32)
             assert arm["fit"] == int(left / kept)
             assert (arm["fit_with_copies"] < arm["fit"]) == (run["method"] == "eagle")
             # The engine also plans for the answer, the sampler and a buffer that grows; nothing goes beyond.

@@ -232,7 +232,7 @@ def test_a_calibration_is_a_stage(pair_model: Path, tmp_path: Path, monkeypatch:
 def test_a_busy_machine_is_told(tmp_path: Path, pair_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(seconds: list[float]) -> Any:
         trials = [{"label": "pipo@0%", "step_s": one} for one in seconds]
-        return lambda *_: ([{"requests": 1}], trials)
+        return lambda *_: iter([({"requests": 1}, trials)])
 
     here = machine_of(recipe(pair_model).engine)
     monkeypatch.setattr(steps, "open_arms", lambda *_: [])

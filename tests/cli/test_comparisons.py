@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from pipo_core.files import write_json, write_record
+from pipo_core.recipes.base import dump
 from pipo_core.recipes.bench import BenchRecipe
 from pipo_core.recipes.common import RemoteSettings
 from pipo_core.recipes.evaluate import EvalRecipe
 from tests.cli.calls import Calls, checkpoint, pipo
+from tests.profiles import profile, setting
 
 
 def test_eval_takes_the_newest_finished_checkpoint_and_names_it_first(standard: Calls) -> None:
@@ -51,6 +54,14 @@ def test_a_checkpoint_is_looked_for_before_its_options_are_judged(standard: Call
     assert standard.recipes == []
 
 
+@pytest.mark.parametrize("command", ["eval", "bench"])
+def test_a_threshold_is_given_once(standard: Calls, command: str) -> None:
+    code, _, err = pipo(command, "--ckpt", "tiny-student", "--tau", "0.5", "--tau", "0.9", "--tau", "0.50")
+    assert (code, standard.recipes) == (2, [])
+    assert "--tau: 0.5 is given twice" in err
+    assert "arms" not in err
+
+
 def test_eval_without_any_checkpoint_says_what_to_do(standard: Calls) -> None:
     code, _, err = pipo("eval")
     assert code == 3
@@ -68,6 +79,29 @@ def test_eval_and_bench_take_a_checkpoint_and_method(standard: Calls) -> None:
     assert (bench.arms[0].method, bench.arms[0].ckpt, bench.prompt_tokens) == ("regular", "./elsewhere", [8])
     assert pipo("eval", "--ckpt", str(model), "--tau", "1.5")[0] == 2
     assert pipo("eval", "--ckpt", str(model), "--method", "magic")[0] == 2
+
+
+def test_compare_shows_rows_and_what_differs(tmp_path: Path) -> None:
+    for name, threads in (("one", 1), ("two", 2)):
+        machine = {"device": "cpu", "precision": "float32", "threads": threads}
+        settings = [setting(0.5), setting(None)]
+        write_record(
+            tmp_path / name / "profile.json", dump(profile(settings, {4: [300, 200 * threads]}, machine=machine))
+        )
+    places = [str(tmp_path / name) for name in ("one", "two")]
+    code, out, _ = pipo("compare", *places)
+    lines = out.splitlines()
+    assert code == 0
+    assert [cell.strip() for cell in lines[-3].split("  ") if cell][:1] == ["4 requests of 64 tokens · regular"]
+    assert "2.00×" in lines[-3]
+    assert lines[-2:] == ["recommended at 4 requests: nothing in both", "differs: machine.threads: 1 and 2"]
+    found = json.loads(pipo("compare", *places, "--json")[1])
+    assert found["rows"][-1]["tokens/s"] == 2.0
+    assert found["settings"] == {"machine.threads": [1, 2]}
+    write_json(tmp_path / "bench" / "unfinished.json", {"kind": "unfinished bench"})
+    code, _, err = pipo("compare", str(tmp_path / "bench"), places[0])
+    assert code == 3
+    assert "bench holds a stage of pipo bench that is not finished" in err
 
 
 def test_eval_and_bench_run_recipes_of_ones_own(standard: Calls) -> None:

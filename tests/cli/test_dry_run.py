@@ -131,6 +131,33 @@ def test_dry_run_says_what_the_machine_lacks(calls: Calls, monkeypatch: pytest.M
     assert json.loads(out)["reasons"] == ["launch.processes: 4 need a GPU each, and there are 2"]
 
 
+def test_dry_run_counts_the_trials_of_every_table(calls: Calls) -> None:
+    arms = "arms=[{name: a, method: regular, ckpt: x/y}, {name: b, method: pipo, ckpt: x/y, acceptance: [0.5, 1]}]"
+    tables = [
+        "prompt_tokens=[8, 16]",
+        "trials=4",
+        "warmup=1",
+        "concurrency=[1, 2]",
+        "concurrent_trials=5",
+        "users={context: [8, 9, 10], requests: [1, 2], trials: 2}",
+        "equal_memory={gib: 1, context: [8], trials: 6}",
+    ]
+    work = json.loads(pipo("bench", "bench.yaml", arms, *tables, "--dry-run", "--json")[1])["work"]
+    assert work == {
+        "trials": 3 * 2 * (1 + 4),
+        "trials of throughput": 3 * 2 * (1 + 5),
+        "trials by users": 3 * 3 * 2 * (1 + 2),
+        "trials at equal memory": 3 * 1 * (1 + 6),
+    }
+    only = [
+        "prompt_tokens=[]",
+        "users={context: [8], requests: [1]}",
+        "equal_memory={gib: 1, context: [8], measured: false}",
+    ]
+    work = json.loads(pipo("bench", "bench.yaml", *only, "--dry-run", "--json")[1])["work"]
+    assert work == {"trials by users": 4}
+
+
 def test_dry_run_names_a_bad_row(calls: Calls) -> None:
     Path("base").mkdir()
     Path("base/config.json").write_text("{}")

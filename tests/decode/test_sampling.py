@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipo_core.decode.draws import Cuts, draw_from_all, draw_from_likeliest
 from pipo_core.decode.sampling import Sampler, SamplingParams, keyed_uniform
 from pipo_core.errors import UsageError
 
@@ -44,6 +45,59 @@ def expected(keep: int, temperature: float = 1.0) -> torch.Tensor:
 )
 def test_tokens_follow_the_filtered_distribution(params: SamplingParams, distribution: torch.Tensor) -> None:
     torch.testing.assert_close(frequencies(params), distribution, atol=0.015, rtol=0)  # 4 standard errors
+
+
+def test_a_draw_from_all_tokens_sorts_nothing_and_follows_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over several blocks of a vocabulary, some of it out of the question, beside requests that do sort."""
+    logits = torch.randn(1300, generator=torch.Generator().manual_seed(1)) * 2
+    logits[::3] = -torch.inf
+    found = frequencies(SamplingParams(temperature=1.5), logits)
+    torch.testing.assert_close(found, (logits / 1.5).softmax(0), atol=0.005, rtol=0)
+    mixed = [SamplingParams(seed=seed, top_k=3 * (seed % 2)) for seed in range(40)]
+    together = Sampler(mixed, [()] * 40, 1300, CPU).sample(logits.expand(40, -1))
+    assert set(together[1::2].tolist()) <= set(logits.topk(3).indices.tolist())
+    monkeypatch.setattr(torch.Tensor, "topk", None)
+    alone = [Sampler([one], [()], 1300, CPU).sample(logits[None]) for one in mixed[::2]]
+    assert together[::2].tolist() == torch.cat(alone).tolist()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1 - 2**-24, 1.0])
+@pytest.mark.parametrize("tokens", [[5], [511], [512], [700, 1299], [0, 1200]])
+def test_no_noise_draws_a_token_without_probability(tokens: list[int], noise: float) -> None:
+    scores = torch.full((1, 1300), -torch.inf)
+    scores[0, tokens] = torch.tensor([0.1, 0.7][: len(tokens)])
+    one, given = torch.ones(1, 1), torch.full((1, 1), noise)
+    expected = tokens[0] if noise == 0 else tokens[-1]
+    assert draw_from_all(scores, one, given).tolist() == [expected]
+    likeliest = draw_from_likeliest(scores, Cuts(one, one, 1300 * one, 0 * one), given, 1300)
+    assert likeliest.item() in tokens
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(top_p=0.8),  # the cut lies behind the tokens that are sorted first
+        SamplingParams(top_p=0.1),  # and before
+        SamplingParams(min_p=0.05),
+        SamplingParams(min_p=1e-4),
+        SamplingParams(top_k=1100),
+        SamplingParams(top_k=1100, top_p=0.5),
+    ],
+)
+def test_cuts_of_a_large_vocabulary_are_those_of_all_tokens_in_order(params: SamplingParams) -> None:
+    logits = 2 * torch.randn(5000, generator=torch.Generator().manual_seed(2))
+    ordered, ids = logits.sort(descending=True)
+    kept = ordered[: params.top_k or None].softmax(0)
+    kept = kept * (kept.cumsum(0) - kept < params.top_p) * (kept >= params.min_p * kept[0])
+    seeds = range(200)
+    noise = keyed_uniform(np.array(seeds, dtype=np.uint64), np.zeros(200, dtype=np.uint64), 0)
+    expected = ids[torch.searchsorted(kept.cumsum(0), torch.tensor(noise) * kept.sum(), right=True)]
+    sequences = [SamplingParams(**{**params.__dict__, "seed": seed}) for seed in seeds]
+    found = Sampler(sequences, [()] * 200, 5000, CPU).sample(logits.expand(200, -1))
+    assert (found != expected).sum() <= 1  # rounding may move a cut by a token
+    narrow = [SamplingParams(top_k=20, seed=seed) for seed in seeds]
+    beside = Sampler([*sequences, *narrow], [()] * 400, 5000, CPU).sample(logits.expand(400, -1))
+    assert beside[:200].equal(found)
 
 
 def test_sequences_with_different_settings_share_a_batch() -> None:

@@ -14,6 +14,7 @@ from pipo_core.engine.torch_opening import TorchOpener, engine_on
 from pipo_core.errors import MachineError
 from pipo_core.model import Qwen3_5ForCausalPIPO
 from pipo_core.model.quantisation import int8_parts, quantise
+from pipo_core.model.sizes import BF16, FP32, Widths
 from pipo_core.recipes.common import TorchSettings
 from pipo_core.recipes.methods import Decoding
 from tests.engine.asking import ask, run
@@ -120,8 +121,7 @@ def test_engines_share_weights_of_one_form_only(tmp_path: Path, caplog: pytest.L
     assert int8_parts(int8.lm_head.weight) is not None
     assert int8_parts(plain.lm_head.weight) is None
     assert (plain.lm_head.weight.dtype, bf16.lm_head.weight.dtype) == (torch.float32, torch.bfloat16)
-    assert opened[0].reports.config is not None
-    assert opened[1].reports.config is None, "a device's limits are of one number format"
+    assert [engine.reports.widths for engine in opened] == [FP32, Widths(1, 4), BF16, FP32]
 
 
 def test_without_torchao_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from pipo_core.chat import load_tokenizer
 from pipo_core.decode.sampling import SamplingParams
 from pipo_core.engine import Request
-from pipo_core.engine import remote as remote_module
 from pipo_core.engine.dialects import OpenAIDialect, SGLangDialect
 from pipo_core.engine.opening import open_engine
 from pipo_core.engine.remote import RemoteEngine
@@ -47,7 +46,7 @@ def ask(number: int, **changes: Any) -> Request:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_module, "_FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("pipo_core.engine.fleet._FIRST_PAUSE_S", 0.01)
 
 
 @pytest.fixture

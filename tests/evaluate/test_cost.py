@@ -1,6 +1,7 @@
 """Costs of answers against sums written out step by step."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pytest
 
 from pipo_core.data.problems import Problem
 from pipo_core.decode.method import StepLoad
+from pipo_core.decode.registry import METHOD_CLASSES
 from pipo_core.decode.traffic import step_bytes
 from pipo_core.evaluate.cost import Shape, answer_bytes, costs, curves, wall_seconds
 from pipo_core.evaluate.scores import ScoredAnswer, outcome
 from pipo_core.evaluate.verdicts import verdicts
 from pipo_core.model.checkpoint import load_config
+from pipo_core.model.sizes import BF16, INT8, model_sizes
 from pipo_core.recipes.locate import bundled_model
 from pipo_core.recipes.methods import Decoding
 
@@ -106,6 +109,14 @@ def test_what_an_engine_cannot_tell_is_left_out() -> None:
     assert found["answer"]["tokens"] > 0
     assert "slots" not in curves({"a": rows}, {"a": None}, {"tokens": 16}, "a")
     assert Shape.of(Path("/nowhere"), Decoding("regular"), 1) is None
+
+
+def test_an_int8_models_answers_read_less_but_their_keys_and_states() -> None:
+    steps = list(range(1, 9))
+    plain, half = (replace(shape("regular"), widths=widths) for widths in (BF16, INT8))
+    sizes, load = model_sizes(plain.config), StepLoad(context=44)
+    saved = 8 * METHOD_CLASSES["regular"].step_weights(sizes, load)
+    assert plain.bytes_of(40, steps) - half.bytes_of(40, steps) == saved
 
 
 def test_wall_time_adds_up_over_sessions() -> None:

@@ -51,7 +51,7 @@ def test_without_an_uncompressed_model_only_pairs_are_measured() -> None:
             "problems: nothing reads it where rows are asked",
         ),
         ({"tau": [0.5, 0.9, 0.5]}, "tau.2: 0.5 is given twice"),
-        ({"draft_vocab": [None, None]}, "draft_vocab.1: None is given twice"),
+        ({"draft_vocab": [None, None]}, "draft_vocab.1: null is given twice"),
         ({"loads": {"requests": [4, 4]}}, "loads.requests.1: 4 is given twice"),
         ({"regular": {"ckpt": "x/y", "drafts": [2, 2]}}, "regular.drafts.1: 2 is given twice"),
         ({"engine": {"compile": True}}, "engine.compile: pipo serve compiles no steps"),

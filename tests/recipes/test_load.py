@@ -14,6 +14,7 @@ from pipo_core.recipes.load import load_recipe, parse_recipe
 from pipo_core.recipes.methods import Decoding
 from pipo_core.recipes.opd import DistillRecipe, TrainingProcess
 from pipo_core.recipes.sft import TrainRecipe
+from pipo_core.recipes.suite import Choices, LetterGrader
 
 TRAIN = """\
 kind: train
@@ -162,6 +163,48 @@ def test_arms_may_have_one_threshold_or_several() -> None:
     assert _problems(EVAL, "arms.0.tau=0.5") == [
         "override 'arms.0.tau=0.5': arms.0.tau: method regular has no tau; remove it"
     ]
+
+
+BENCH = """kind: bench
+arms:
+  - {name: a, method: regular, ckpt: x/y}
+  - name: b
+    method: pipo
+    ckpt: x/y
+    acceptance: [1.0, 0.5, 1]
+prompt_tokens: [8, 8]
+concurrency: [4, 2, 4]
+training_tokens: [16, 16]
+users: {context: [512, 64, 512], requests: [1, 2, 1]}
+equal_memory: {gib: 1, context: [64, 64]}
+"""
+
+
+def test_what_stands_twice_in_a_list_is_named_at_its_place() -> None:
+    assert _problems(BENCH) == [
+        "r.yaml:7:28 arms.1.acceptance.2: 1.0 is given twice",
+        "r.yaml:8:20 prompt_tokens.1: 8 is given twice",
+        "r.yaml:9:21 concurrency.2: 4 is given twice",
+        "r.yaml:10:23 training_tokens.1: 16 is given twice",
+        "r.yaml:11:28 users.context.2: 512 is given twice",
+        "r.yaml:11:51 users.requests.2: 1 is given twice",
+        "r.yaml:12:38 equal_memory.context.1: 64 is given twice",
+    ]
+    [problem] = _problems(EVAL, "arms.1.tau=[0.5, 0.95, 0.5]")
+    assert problem.endswith("arms.1.tau.2: 0.5 is given twice")
+    [problem] = _problems(EVAL, "problems.ids=[a, a]")
+    assert problem.endswith("problems.ids.1: a is named twice")
+    train = "kind: train\nmodel: tiny-student\ndata: {train: a/b}\nmax_steps: 5\n"
+    assert _problems(f"{train}tuning: {{targets: [q_proj, q_proj]}}") == [
+        "r.yaml:5:28 tuning.targets.1: q_proj is named twice"
+    ]
+
+
+def test_a_suite_names_each_form_and_each_column_of_choices_once() -> None:
+    with pytest.raises(ValueError, match=r"forms\.1: boxed is named twice"):
+        LetterGrader(kind="letter", forms=["boxed", "boxed"])
+    with pytest.raises(ValueError, match=r"columns\.2: a is named twice"):
+        Choices(columns=["a", "b", "a"])
 
 
 def test_arms_are_told_apart_by_name() -> None:
@@ -335,7 +378,7 @@ max_steps: 10
 
 
 def test_rollouts_may_have_one_threshold_or_several() -> None:
-    for text, thresholds in (("0.5", [0.5]), ("[0, 0.95, 1]", [0.0, 0.95, 1.0])):
+    for text, thresholds in (("0.5", [0.5]), ("[0, 0.95, 1]", [0.0, 0.95, 1.0]), ("[0, 0.9, 0.9]", [0.0, 0.9, 0.9])):
         recipe = parse_recipe(DISTILL, "r.yaml", [f"rollout.tau={text}"])
         assert isinstance(recipe, DistillRecipe)
         assert recipe.rollout.thresholds == thresholds

@@ -287,7 +287,7 @@ def _chosen(names: Sequence[str], chosen: EvalProblems, named: NamedSuite) -> li
         for name in chosen.ids:
             if name not in places:
                 raise UsageError(f"suite {named.name} has no question {name!r}{did_you_mean(name, places)}")
-        kept = [places[name] for name in dict.fromkeys(chosen.ids)]
+        kept = [places[name] for name in chosen.ids]
     if chosen.seed and not isinstance(named.suite.source, GeneratedSource):
         raise UsageError(f"suite {named.name} does not generate its questions, so problems.seed applies to nothing")
     return kept[: chosen.count]
