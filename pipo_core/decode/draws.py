@@ -3,6 +3,9 @@
 To sort a vocabulary of 248,320 takes a third of a small model's step, so nobody waits for it who does not need it.
 Where nothing is left out, tokens are drawn in the vocabulary's order. Where top-k, top-p or min-p leave tokens out, the
 likeliest `_FIRST` are sorted, and the others only if a cut lies behind these.
+
+A request draws the same whatever others share its batch. Scores of models in bf16 are often equal, and how many are
+sorted depends on the others, so equal scores have an order of their own: the lower id goes first.
 """
 
 from typing import NamedTuple
@@ -42,51 +45,107 @@ def draw_from_all(scores: torch.Tensor, temperature: torch.Tensor, noise: torch.
     return (block * _BLOCK + place).squeeze(1)
 
 
-def draw_from_likeliest(scores: torch.Tensor, cuts: Cuts, noise: torch.Tensor, widest: int) -> torch.Tensor:
+def draw_from_likeliest(
+    scores: torch.Tensor, cuts: Cuts, noise: torch.Tensor, widest: int, wanted: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return one token a sequence, ``[N]``, of those that the cuts leave.
 
     Args:
         scores: ``[N, V]``.
         cuts: of each sequence.
         noise: in [0, 1), ``[N, 1]``.
-        widest: the largest top-k, at most ``V``.
+        widest: the largest top-k of the wanted sequences, at most ``V``.
+        wanted: the sequences whose draws count, ``[N]``; None for all.
     """
+    everything = scores.shape[1]
     whole = None
-    if widest == scores.shape[1]:  # else no sequence's top-k keeps all
+    if widest == everything:  # else no sequence's top-k keeps all
         whole = (scores / cuts.temperature.clamp(min=1e-6)).logsumexp(dim=-1, keepdim=True)
+    others = None if wanted is None else ~wanted
     first = min(widest, _FIRST)
-    drawn, enough = _draw_from_first(scores, cuts, noise, first, whole)
-    if first < widest and not bool(enough.all()):
-        drawn, _ = _draw_from_first(scores, cuts, noise, widest, whole)
-    return drawn
+    if first < everything:
+        ids, tied = _likeliest(scores, first)
+        if scores.is_cuda:  # it does it sooner than it answers whether it must
+            ids = _lowest_of_the_last(scores, ids)
+        drawn = _draw_from(scores, ids, cuts, noise, whole)
+        if not scores.is_cuda and _any(tied & drawn.keeps_last, others):
+            drawn = _draw_from(scores, _lowest_of_the_last(scores, ids), cuts, noise, whole)
+        if first == widest or not _any(~drawn.enough, others):
+            return drawn.tokens
+    ids = scores.sort(dim=-1, descending=True, stable=True).indices
+    return _draw_from(scores, ids, cuts, noise, whole).tokens
 
 
-def _draw_from_first(
-    scores: torch.Tensor, cuts: Cuts, noise: torch.Tensor, width: int, whole: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what is drawn of the ``width`` likeliest tokens, ``[N]``, and whether the cuts lie among them, ``[N]``.
+class _Drawn(NamedTuple):
+    """What was drawn of the likeliest tokens, each ``[N]``.
+
+    Attributes:
+        tokens: those drawn.
+        enough: whether all that the cuts leave is among these tokens.
+        keeps_last: whether the cuts leave any token whose score is that of the last of these.
+    """
+
+    tokens: torch.Tensor
+    enough: torch.Tensor
+    keeps_last: torch.Tensor
+
+
+def _draw_from(
+    scores: torch.Tensor, ids: torch.Tensor, cuts: Cuts, noise: torch.Tensor, whole: torch.Tensor | None
+) -> _Drawn:
+    """Draw one token a sequence of its likeliest ones.
 
     Args:
         scores: ``[N, V]``.
+        ids: the likeliest tokens, ``[N, W]``, in order.
         cuts: of each sequence.
         noise: in [0, 1), ``[N, 1]``.
-        width: tokens that are sorted.
         whole: ``log Σ exp(scores / temperature)`` of all tokens, ``[N, 1]``; None if every top-k leaves some out.
     """
-    top, ids = scores.topk(width, dim=-1)
+    width, top = ids.shape[1], scores.gather(1, ids)
     scaled = top / cuts.temperature.clamp(min=1e-6)
     scaled = scaled.masked_fill(torch.arange(width, device=scores.device) >= cuts.top_k, -torch.inf)
     sums = scaled.logsumexp(dim=-1, keepdim=True)
     keeps_all = cuts.top_k >= scores.shape[1]
-    if whole is not None:  # also where all are sorted: a sequence draws the same whatever the others need
+    if whole is not None:  # also where all are sorted, so that both ways give the same
         sums = torch.where(keeps_all, whole, sums)
     probabilities = (scaled - sums).exp()
     mass = probabilities.cumsum(dim=-1)
     left_out = (mass - probabilities >= cuts.top_p) | (probabilities < cuts.min_p * probabilities[:, :1])
-    cumulative = probabilities.masked_fill(left_out, 0.0).cumsum(dim=-1)
-    drawn = ids.gather(1, _first_above(cumulative, noise * cumulative[:, -1:])).squeeze(1)
+    kept = probabilities.masked_fill(left_out, 0.0)
+    cumulative = kept.cumsum(dim=-1)
+    tokens = ids.gather(1, _first_above(cumulative, noise * cumulative[:, -1:]))
     enough = (cuts.top_k <= width) | (keeps_all & left_out[:, -1:]) | (cuts.temperature == 0)
-    return drawn, enough.squeeze(1)
+    keeps_last = ((kept > 0) & (top == top[:, -1:])).any(dim=-1)
+    return _Drawn(tokens.squeeze(1), enough.squeeze(1), keeps_last)
+
+
+def _likeliest(scores: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ids of the highest scores, ``[N, width]``, in order, and whether more equal the last, ``[N]``.
+
+    Of equal scores the lower id goes first, but which of those that equal the last are there is not defined.
+    """
+    top, ids = scores.topk(width + 1, dim=-1)
+    tied = top[:, -1] == top[:, -2]
+    ids = ids[:, :width].sort(dim=-1).values
+    order = scores.gather(1, ids).sort(dim=-1, descending=True, stable=True).indices
+    return ids.gather(1, order), tied
+
+
+def _lowest_of_the_last(scores: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return the likeliest ids, ``[N, W]``, with the lowest ones of those that equal the last in score."""
+    top, width = scores.gather(1, ids), ids.shape[1]
+    last = top[:, -1:]
+    ranks = torch.arange(scores.shape[1], 0, -1, dtype=torch.float32, device=scores.device)
+    lowest = ((scores == last) * ranks).topk(width, dim=-1).indices
+    equal = top == last
+    place = torch.arange(width, device=scores.device) - (width - equal.sum(dim=-1, keepdim=True))
+    return torch.where(equal, lowest.gather(1, place.clamp(min=0)), ids)
+
+
+def _any(rows: torch.Tensor, but: torch.Tensor | None) -> bool:
+    """Return whether any row is True, ``[N]``, but for some."""
+    return bool((rows if but is None else rows & ~but).any())
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

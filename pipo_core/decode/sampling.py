@@ -74,10 +74,9 @@ class SamplingParams:
         """Whether any penalty is on."""
         return bool(self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0)
 
-    @property
-    def keeps_all(self) -> bool:
-        """Whether every token can be sampled."""
-        return self.top_k == 0 and self.top_p == 1.0 and self.min_p == 0.0
+    def keeps_all(self, vocabulary: int) -> bool:
+        """Whether every token of so many can be sampled."""
+        return (self.top_k or vocabulary) >= vocabulary and self.top_p == 1.0 and self.min_p == 0.0
 
 
 @dataclass
@@ -195,8 +194,9 @@ class Sampler:
         sampled = draw_from_all(scores, cuts.temperature, noise) if self._any_whole else greedy
         if self._widest is not None:
             widest = min(self._widest, scores.shape[1])
-            drawn = draw_from_likeliest(scores, cuts, noise, widest)
-            sampled = torch.where(settings[:, 7] > 0, sampled, drawn) if self._any_whole else drawn
+            whole = settings[:, 7] > 0 if self._any_whole else None
+            drawn = draw_from_likeliest(scores, cuts, noise, widest, None if whole is None else ~whole)
+            sampled = drawn if whole is None else torch.where(whole, sampled, drawn)
         return torch.where(cuts.temperature.squeeze(1) == 0, greedy, sampled)
 
     def count(self, tokens: torch.Tensor, wrote: torch.Tensor | None = None) -> None:
@@ -244,7 +244,9 @@ class Sampler:
         """Gather the sequences' parameters into tensors; called when sequences change, not every step."""
         params = self._params
         sampled = [p for p in params if p.temperature > 0]
-        widths = [min(p.top_k or self._vocabulary, self._vocabulary) for p in sampled if not p.keeps_all]
+        widths = [
+            min(p.top_k or self._vocabulary, self._vocabulary) for p in sampled if not p.keeps_all(self._vocabulary)
+        ]
         self._all_greedy = not sampled
         self._any_whole = len(widths) < len(sampled)
         self._logprobs = widest([p.logprobs for p in params])
@@ -260,7 +262,7 @@ class Sampler:
                 p.frequency_penalty,
                 p.repetition_penalty,
                 p.min_p,
-                p.keeps_all,
+                p.keeps_all(self._vocabulary),
             )
             for p in params
         ]

@@ -46,7 +46,7 @@ class Fleet:
 
     Args:
         urls: the servers' addresses.
-        patience_s: how long no server may answer before waiting is given up.
+        patience_s: how long after a failure no server may answer before waiting is given up.
         failure: returns why no server will ever answer again, if that is known.
     """
 
@@ -56,11 +56,11 @@ class Fleet:
         self._servers = [_Server(url) for url in urls]
         self._patience_s = patience_s
         self._failure = failure
-        self._last_answer = time.monotonic()
+        self._failing_since: float | None = None
 
     def start(self) -> None:
         """Begin to be patient."""
-        self._last_answer = time.monotonic()
+        self._failing_since = None
 
     @contextlib.asynccontextmanager
     async def server(self) -> AsyncIterator[str]:
@@ -69,7 +69,8 @@ class Fleet:
         A failure that may pass makes it rest, twice as long each time; then one request tries it out.
 
         Raises:
-            MachineError: if none has answered for longer than the patience lasts, or none ever will.
+            MachineError: if none has answered since a failure that is longer ago than the patience lasts, and none is
+                answering now; or if none ever will.
         """
         chosen = await self._free_server()
         chosen.running += 1
@@ -79,7 +80,7 @@ class Fleet:
             self._rest(chosen, error)
             raise
         else:
-            self._last_answer = time.monotonic()
+            self._failing_since = None
             chosen.failures = 0
         finally:
             chosen.running -= 1
@@ -93,12 +94,14 @@ class Fleet:
             lost = self._failure()
             if lost is not None:
                 raise lost
-            if now - self._last_answer > self._patience_s:
+            failing = self._failing_since is not None and now - self._failing_since > self._patience_s
+            if failing and not any(one.running for one in self._servers):
                 raise MachineError(f"no server has answered for {self._patience_s:.0f} s")
             await asyncio.sleep(_POLL_S)
 
     def _rest(self, server: _Server, error: PassingError) -> None:
         now = time.monotonic()
+        self._failing_since = self._failing_since or now
         if server.rests_until > now:
             return  # requests that fail together are one failure
         pause = min(_FIRST_PAUSE_S * 2.0 ** min(server.failures, 30), _LONGEST_PAUSE_S)
