@@ -33,8 +33,9 @@ def _pipo(error: BaseException) -> Failure | None:
 def _interrupted(error: BaseException) -> Failure | None:
     if not isinstance(error, KeyboardInterrupt | Interrupted):
         return None
-    told = f" ({error.message})" if isinstance(error, Interrupted) and error.message else ""
-    return Failure(f"interrupted; {GO_ON}{told}", None, 130)
+    if not isinstance(error, Interrupted):
+        return Failure(f"interrupted; {GO_ON}", None, 130)
+    return Failure(f"interrupted; {error.hint or GO_ON} ({error.message})", None, 130)
 
 
 def _package(error: BaseException) -> Failure | None:

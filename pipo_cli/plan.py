@@ -73,7 +73,7 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
             plan["work"] |= {"problems": asked, "answers": asked * resolved.samples}
         except PipoError as error:
             _cannot_start(plan, error)
-    for check in _server_checks(recipe, paths):
+    for check in _checks(recipe, paths):
         try:
             check()
         except PipoError as error:
@@ -84,8 +84,12 @@ def job_plan(recipe: JobKind, root: Path, name: str | None = None, *, restart: b
     return plan
 
 
-def _server_checks(recipe: JobKind, paths: Mapping[str, Path]) -> Iterator[Callable[[], None]]:
-    """Yield checks, one for each engine of a job that is not the torch engine: that it can be started or reached."""
+def _checks(recipe: JobKind, paths: Mapping[str, Path]) -> Iterator[Callable[[], object]]:
+    """Yield checks: that a shape is known, and that each engine but the torch engine can be started or reached."""
+    if isinstance(recipe, BenchRecipe) and recipe.random_weights is not None:
+        from pipo_core.model.shapes import shape_config
+
+        yield partial(shape_config, recipe.random_weights)
     if isinstance(recipe, DistillRecipe) and not isinstance(recipe.rollout.engine, TrainingProcess):
         from pipo_core.engine.student_servers import check_student_servers
 

@@ -25,8 +25,8 @@ def compare(
 ) -> None:
     """Compare the figures of B with those of A, row by row, and list the settings that differ.
 
-    Times are shown as A / B, throughput and what fits as B / A, so B is better above 1. Accuracies and shares of kept
-    drafts are shown as B - A, in points.
+    Times and peak memory are shown as A / B, throughput and what fits as B / A, so B is better above 1. Accuracies and
+    shares of kept drafts are shown as B - A, in points.
     """
     from pipo_core.pipeline.compare import compare_results, comparison_lines, comparison_table, read_results
 

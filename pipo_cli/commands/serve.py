@@ -292,8 +292,9 @@ def _open_gate(
         UsageError: if it is of another checkpoint or machine, of other settings than those that are given, or has no
             threshold within the bounds.
     """
-    from pipo_core.recipes.profile import read_profile, within
+    from pipo_core.recipes.profile import PROFILE, read_profile, within
 
+    file = file / PROFILE if file.is_dir() else file
     profile = read_profile(file)
     allowed = within(profile, *bounds)
     with open_reporter().waiting("comparing the profile with checkpoint and machine"):

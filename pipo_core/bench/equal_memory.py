@@ -124,7 +124,7 @@ def _left(memory: EqualMemory, arm: OpenArm) -> float:
     left = memory.gib * GIB - weights
     if left <= 0:
         raise MachineError(
-            f"equal_memory.gib is {memory.gib:g}, and the weights of arm {arm.name} take {weights / GIB:.2f} GiB"
+            f"equal_memory.gib is {memory.gib:g}, and the weights of arm {arm.name} take {weights / GIB:.2g} GiB"
         )
     return left
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipo_core.errors import Interrupted
 from pipo_core.files import write_json
 from pipo_core.reporting import Reporter
 
@@ -16,6 +17,8 @@ RESULTS = "results.json"
 UNFINISHED = "unfinished.json"
 UNFINISHED_KIND = "unfinished bench"
 """In place of the kind, so that no reader takes the file for a bench's results."""
+
+_ANEW = "the same command measures anew"
 
 RAW = {
     "lengths": "raw",
@@ -81,15 +84,18 @@ def growing_results(out: Path, about: Mapping[str, Any], reporter: Reporter) -> 
 
     Raises:
         MachineError: if the disk is full.
+        Interrupted: if the user stopped the bench after its first row.
     """
     found = GrowingResults(out, about)
+    kept = f"what was measured is in {out / UNFINISHED}"
     try:
         yield found
         found.finish()
+    except KeyboardInterrupt as error:
+        if not found.begun:
+            raise
+        raise Interrupted(kept, hint=_ANEW) from error
     except BaseException:
         if found.begun:
-            reporter.warn(
-                f"unfinished: what was measured is in {out / UNFINISHED}; the same command measures anew, "
-                "and replaces it with its own first row"
-            )
+            reporter.warn(f"unfinished: {kept}; {_ANEW}")
         raise

@@ -102,11 +102,11 @@ def run_bench(
     memory = recipe.equal_memory
     try:
         check_lengths(arms, _asked_lengths(recipe))
-        about["lossless"] = prove_arms(recipe, arms, open_engine, reporter)
         about["equal_memory"] = None
         if memory is not None:
             computed = compute_equal_memory(memory, arms, device)
             about["equal_memory"] = {"gib": memory.gib, "computed": computed, "measured": []}
+        about["lossless"] = prove_arms(recipe, arms, open_engine, reporter)
         with growing_results(out, about, reporter) as found:
             for table, (row, trials) in _measure_tables(recipe, arms, device, open_engine, reporter):
                 found.add(table, row, trials)

@@ -68,6 +68,8 @@ def _of_accuracy(profile: Profile) -> Iterator[str]:
         return
     best = max(profile.pairs, key=lambda one: one.accuracy.value if one.accuracy else 0.0)
     yield f"Most accurate: `{best.label}`, {_percent(best.accuracy)} %."
+    if not (best.accuracy and best.accuracy.value):
+        yield "No answer was right, so nothing tells the thresholds apart: trust none of what follows."
     out = [one for one in profile.pairs if not one.admissible]
     if out:
         listed = ", ".join(f"`{one.label}` ({_points(one.difference)})" for one in out)

@@ -97,7 +97,7 @@ def as_measured(profile: Profile, name: Path, settings: TorchSettings, *, any_ma
     filled = _filled(settings, theirs)
     here = machine_of(filled)
     differ = {
-        key: f"{key} {getattr(theirs, key)!r} and not {value!r}"
+        key: f"{key} {_spelt(getattr(theirs, key))} and not {_spelt(value)}"
         for key, value in here.model_dump().items()
         if getattr(theirs, key) != value
     }
@@ -113,8 +113,13 @@ def as_measured(profile: Profile, name: Path, settings: TorchSettings, *, any_ma
             f"{name} was measured on another machine: {words}",
             hint="pipo calibrate measures this one; --any-machine takes the profile as it is",
         )
-    taken = [f"{key} {value}" for key, value in here.model_dump().items() if getattr(plain, key) != value]
+    taken = [f"{key} {_spelt(value)}" for key, value in here.model_dump().items() if getattr(plain, key) != value]
     return AsMeasured(filled, ", ".join(taken) or None)
+
+
+def _spelt(value: object) -> str:
+    """Return a machine's value as a user gives it: number formats by their short names."""
+    return _PRECISIONS.get(str(value), str(value))
 
 
 def _filled(settings: TorchSettings, theirs: Machine) -> TorchSettings:

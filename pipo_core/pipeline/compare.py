@@ -11,7 +11,7 @@ from pipo_core.files import read_object
 from pipo_core.pipeline.compared_figures import (
     ACCURACY,
     KEPT,
-    TIMES,
+    LESS_IS_BETTER,
     bench_figures,
     counted,
     eval_figures,
@@ -47,6 +47,8 @@ def read_results(path: Path) -> dict[str, Any]:
         MissingInputError: if there are none, or several, or if their stage is not finished.
         UsageError: if they are of something else.
     """
+    if not path.exists():
+        raise MissingInputError(f"{path} does not exist")
     file = path if path.is_file() else _find(path)
     results = read_object(file)
     kind = results.get("kind")
@@ -58,8 +60,12 @@ def read_results(path: Path) -> dict[str, Any]:
         return {**dump(read_profile(file)), "kind": "calibrate"}
     if kind == UNFINISHED_KIND:
         raise _unfinished(file.parent, "bench")
-    if kind not in _FIGURES:
+    if kind not in ("eval", "bench"):
         raise UsageError(f"{file} does not hold results of pipo eval, pipo bench or pipo calibrate")
+    try:
+        dict(_FIGURES[kind](results)), proofs_of(results), _settings(results)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{file} does not have the form of a result of pipo {kind}") from error
     return results
 
 
@@ -92,10 +98,10 @@ def compare_results(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict
 
     ``rows`` are the rows that both have, ``only_first`` and ``only_second`` name those of one result alone, and
     ``settings`` has both values of each setting that differs. ``lossless`` has, where they differ, the words of both
-    about each arm that claims to be. A row has ratios of times (first over second, so above 1 the second is faster),
-    of what is written a second and of how many fit (second over first), and differences of accuracies and of the share
-    of kept drafts (second minus first, in points). Of calibrations, ``recommended`` has the settings of both at each
-    load.
+    about each arm that claims to be. A row has ratios, by which the second is better above 1: of times and of memory
+    the first over the second, of what is written a second and of how many fit the second over the first. Accuracies and
+    shares of kept drafts are differences, second minus first, in points. Of calibrations, ``recommended`` has the
+    settings of both at each load.
 
     Raises:
         UsageError: if the results are of different kinds, or have no row in common.
@@ -125,7 +131,7 @@ def comparison_table(found: Mapping[str, Any]) -> Table:
     """Return the rows of `compare_results` as a table."""
     names = list(dict.fromkeys(name for row in found["rows"] for name in row if name != "row"))
     rows = [[" · ".join(row["row"]), *(_shown(name, row.get(name)) for name in names)] for row in found["rows"]]
-    return without_empty_columns(Table("the second against the first", ["row", *names], rows))
+    return without_empty_columns(Table("B against A: above 1×, B is better", ["row", *names], rows))
 
 
 def comparison_lines(found: Mapping[str, Any]) -> list[str]:
@@ -163,7 +169,7 @@ def _ratios(first: Mapping[str, float | None], second: Mapping[str, float | None
         elif _is_share(name):
             found[name] = 100 * (other - one)
         else:
-            above, below = (one, other) if name in TIMES else (other, one)
+            above, below = (one, other) if name in LESS_IS_BETTER else (other, one)
             found[name] = above / below if below else None  # not one sequence may fit, and not one answer be right
     return found
 

@@ -9,8 +9,8 @@ from pipo_core.recipes.methods import METHODS
 Results = Mapping[str, Any]
 Row = tuple[tuple[str, ...], dict[str, float | None]]
 
-TIMES = frozenset({"TTFT", "TPOT", "step"})
-"""Figures of which less is better: their ratio is the first over the second."""
+LESS_IS_BETTER = frozenset({"TTFT", "TPOT", "step", "peak memory"})
+"""Figures whose ratio is the first over the second."""
 ACCURACY, KEPT = "accuracy", "drafts kept"
 """Shares, whose difference is told in points; so is avg@k."""
 

@@ -143,11 +143,12 @@ def _decide(
         reasons += [f"{len(damaged) - _SHOWN} more files"] if len(damaged) > _SHOWN else []
         remade = recipe.kind not in TRAININGS or has_complete(folder / CHECKPOINTS)
         return ("skip" if not damaged else "go on" if remade else "start again"), reasons
+    anew = ", and a bench measures anew" if recipe.kind == "bench" else ""
     if state == "running":
-        return "go on", ["it was killed while running"]
+        return "go on", [f"it was killed while running{anew}"]
     if state == "interrupted":
-        return "go on", ["it was interrupted"]
-    return "go on", [f"it failed: {earlier['message'].splitlines()[0]}"]
+        return "go on", [f"it was interrupted{anew}"]
+    return "go on", [f"it failed: {earlier['message'].splitlines()[0]}{anew}"]
 
 
 def paths_of(folders: Mapping[str, str] | None) -> dict[str, Path]:

@@ -7,4 +7,4 @@ def test_a_cpu_reads_gigabytes_and_multiplies_more_often_than_it_reads() -> None
     found = measure_cpu()
     assert 1e8 < found.bandwidth < 1e13
     assert 1e8 < found.flops < 1e15
-    assert found.balance == found.flops / found.bandwidth
+    assert found.balance > 0.25  # operations a byte: one for each number that is read

@@ -253,3 +253,10 @@ def test_dry_run_of_the_shipped_rollouts_names_the_downloads(calls: Calls) -> No
     assert (code, json.loads(out)["next"]) == (3, "pipo download dapo-math")
     code, out, _ = pipo("rollout", "code", "--dry-run", "--json")
     assert (code, json.loads(out)["next"]) == (3, "pipo download qwen3.5-9b")
+
+
+def test_a_shape_that_nobody_knows_is_told_in_the_dry_run(calls: Calls) -> None:
+    code, out, _ = pipo("bench", "bench/cpu", "random_weights=qwen3.5-5b", "--dry-run", "--json")
+    plan = json.loads(out)
+    assert (code, plan["action"]) == (2, "cannot start")
+    assert "no shape is called 'qwen3.5-5b'" in plan["reasons"][0]

@@ -47,7 +47,7 @@ def test_training_passes_are_rows_and_no_setting() -> None:
         return {**bench_results(), "training": [{"tokens": 512, "arms": arms}]}
 
     found = compare_results(trained(10.0, 800), trained(15.0, 400))
-    assert found["rows"][-1] == {"row": ["training on 512 tokens", "pipo"], "tokens/s": 1.5, "peak memory": 0.5}
+    assert found["rows"][-1] == {"row": ["training on 512 tokens", "pipo"], "tokens/s": 1.5, "peak memory": 2.0}
     assert found["settings"] == {}
 
 
