@@ -290,7 +290,7 @@ class _Run:
         if (self._interrupts or kind == "stopped") and not failed_to_save:
             saved = self._ended is not None and self._ended.get("step")
             where = f"after step {saved}, with a checkpoint" if saved else "before the next checkpoint"
-            raise Interrupted(f"training stopped {where}")
+            raise Interrupted(f"training stopped {where}", hint="the same command goes on")
         log = self._out / WORKER_LOG
         if self._ended is not None and self._ended.get("kind"):
             raise as_error(self._ended)
