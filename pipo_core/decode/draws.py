@@ -61,16 +61,15 @@ def draw_from_likeliest(
     whole = None
     if widest == everything:  # else no sequence's top-k keeps all
         whole = (scores / cuts.temperature.clamp(min=1e-6)).logsumexp(dim=-1, keepdim=True)
-    others = None if wanted is None else ~wanted
     first = min(widest, _FIRST)
     if first < everything:
         ids, tied = _likeliest(scores, first)
         if scores.is_cuda:  # it does it sooner than it answers whether it must
             ids = _lowest_of_the_last(scores, ids)
         drawn = _draw_from(scores, ids, cuts, noise, whole)
-        if not scores.is_cuda and _any(tied & drawn.keeps_last, others):
+        if not scores.is_cuda and _any(tied & drawn.keeps_last, wanted):
             drawn = _draw_from(scores, _lowest_of_the_last(scores, ids), cuts, noise, whole)
-        if first == widest or not _any(~drawn.enough, others):
+        if first == widest or not _any(~drawn.enough, wanted):
             return drawn.tokens
     ids = scores.sort(dim=-1, descending=True, stable=True).indices
     return _draw_from(scores, ids, cuts, noise, whole).tokens
@@ -143,9 +142,9 @@ def _lowest_of_the_last(scores: torch.Tensor, ids: torch.Tensor) -> torch.Tensor
     return torch.where(equal, lowest.gather(1, place.clamp(min=0)), ids)
 
 
-def _any(rows: torch.Tensor, but: torch.Tensor | None) -> bool:
-    """Return whether any row is True, ``[N]``, but for some."""
-    return bool((rows if but is None else rows & ~but).any())
+def _any(rows: torch.Tensor, wanted: torch.Tensor | None) -> bool:
+    """Return whether any wanted row is True, ``[N]``."""
+    return bool((rows if wanted is None else rows & wanted).any())
 
 
 def _first_above(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
